@@ -1,0 +1,75 @@
+package testnet
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// holder is the process that keeps the namespaces of a host alive: the init of
+// its pid namespace, blocked on reading a pipe that this process never writes
+// to. The kernel closes the pipe when this process ends, and kills all of a pid
+// namespace when its init ends.
+type holder struct {
+	cmd  *exec.Cmd
+	gone chan struct{} // closed when the process has been waited for
+}
+
+// hold starts a holder. The script runs first in the new namespaces, with args
+// as its $1 and so on; farewell runs when this process has ended without
+// halting the holder.
+func hold(ctx context.Context, script, farewell string, args ...string) (*holder, error) {
+	// Ignoring SIGCHLD, the init need not reap: the kernel drops the orphans of
+	// daemons by itself, so that a daemon which has ended is really gone.
+	script = "set -e\nmount --make-rslave /\nmount -t proc proc /proc\n" + script +
+		"\ntrap '' CHLD\necho ready\nread _ || :\n" + farewell + "\n"
+	cmd := exec.Command("sh", append([]string{"-c", script, "testnet-holder"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("new namespaces: %w", err)
+	}
+	h := &holder{cmd: cmd, gone: make(chan struct{})}
+
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	line, _ := bufio.NewReader(stdout).ReadString('\n')
+	ready := line == "ready\n"
+	if !ready {
+		_, _ = io.Copy(io.Discard, stdout) // until the end of the script
+	}
+	// The goroutine also keeps the pipe from being collected, and so closed.
+	go func() {
+		_ = cmd.Wait()
+		close(h.gone)
+	}()
+	if !ready || !stop() {
+		h.halt()
+		return nil, errors.Join(fmt.Errorf("new namespaces: %s", strings.TrimSpace(stderr.String())), ctx.Err())
+	}
+	return h, nil
+}
+
+// pid is the holder's process id, as this process sees it.
+func (h *holder) pid() int { return h.cmd.Process.Pid }
+
+// halt ends all processes in the namespaces, as pulling the plug would.
+func (h *holder) halt() {
+	_ = h.cmd.Process.Kill()
+	<-h.gone
+}
