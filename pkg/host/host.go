@@ -1,0 +1,100 @@
+// Package host makes the machine match a state, or says how it differs.
+//
+// It knows no OVS and no kernel: callers hand it their backends.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// ErrForeign is wrapped by errors about something in the way that is not ours.
+var ErrForeign = errors.New("not ours")
+
+// A Backend is one place where state lives: OVSDB, the kernel, nftables.
+type Backend interface {
+	// Observe reads what the network owns of this backend's kinds, and
+	// whatever else has the ID of an object in want: as it is where the
+	// object may be shared (sysctls, links, addresses), as state.Foreign
+	// where it may not. Of what others own and nobody wants, it says nothing.
+	// It changes nothing.
+	Observe(ctx context.Context, want state.Set) (state.Set, error)
+	// Apply makes the changes that are of its kinds and ignores the rest. It
+	// goes on after an error and returns all of them. Applying the same
+	// changes twice is fine.
+	Apply(ctx context.Context, changes []state.Change) error
+}
+
+// Check returns the changes that would make the host match want. It changes nothing.
+func Check(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
+	have := state.Set{}
+	var errs []error
+	for _, b := range backends {
+		s, err := b.Observe(ctx, want)
+		errs = append(errs, err)
+		for _, o := range s {
+			have.Put(o)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return state.Diff(want, have), nil
+}
+
+// Ensure creates and updates what want asks for and returns the changes it
+// made. It never deletes. Where something foreign is in the way it changes
+// nothing, and the error wraps ErrForeign and shows both sides.
+func Ensure(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
+	changes, err := Check(ctx, want, backends...)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	make := changes[:0]
+	for _, c := range changes {
+		if f, ok := c.Old.(state.Foreign); ok {
+			errs = append(errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", c.New.Noun(), ErrForeign, c.New, f.Have))
+		}
+		if c.New != nil {
+			make = append(make, c)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return make, apply(ctx, make, backends)
+}
+
+// Prune deletes what the network owns and want does not ask for, and returns
+// the changes it made.
+func Prune(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
+	backends = slices.Clone(backends)
+	changes, err := Check(ctx, want, backends...)
+	if err != nil {
+		return nil, err
+	}
+	remove := changes[:0]
+	for _, c := range changes {
+		if c.New == nil {
+			remove = append(remove, c)
+		}
+	}
+	slices.Reverse(backends) // what came last depends on what came first
+	return remove, apply(ctx, remove, backends)
+}
+
+func apply(ctx context.Context, changes []state.Change, backends []Backend) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, b := range backends {
+		errs = append(errs, b.Apply(ctx, changes))
+	}
+	return errors.Join(errs...)
+}

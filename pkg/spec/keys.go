@@ -1,0 +1,352 @@
+package spec
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Key is one key of a configuration. The tables of keys are all there is:
+// parsing, the JSON schema and the reference in docs/ are made from them.
+type Key struct {
+	// Name is the key; a dot leads into an object.
+	Name string
+	// Type is the JSON type: string, boolean, integer, array or object.
+	Type string
+	// Enum lists the values of a string that has only these; nil means any.
+	Enum []string
+	// Default as an operator would write it; "" means there is none.
+	Default string
+	// Doc says what the key means, in one sentence without a full stop.
+	Doc string
+
+	set func(p *problems, c any, key string, raw json.RawMessage)
+}
+
+// baseKeys are the keys that both plugins have.
+var baseKeys = []Key{
+	{Name: "nodes", Type: "array", Doc: "every host of the network: name, address on the underlay, container subnets", set: base(setNodes)},
+	{Name: "nodesFile", Type: "string", Doc: "absolute path of a JSON file with the same list, read at every call", set: base(setNodesFile)},
+	{Name: "node", Type: "string", Default: "the entry whose address is local", Doc: "name of this host's entry, where the address cannot tell", set: base(field(func(c *Base) *string { return &c.Node }))},
+}
+
+// NetworkKeys are the keys of ovs-gre.
+var NetworkKeys = append(slices.Clone(baseKeys),
+	Key{Name: "bridge", Type: "string", Default: "obr0", Doc: "OVS bridge, made if absent; at most 13 characters", set: network(linkName(13, func(c *Network) *string { return &c.Bridge }))},
+	Key{Name: "adoptBridge", Type: "boolean", Default: "false", Doc: "use an OVS bridge that exists and is not ours; it is never changed or deleted", set: network(field(func(c *Network) *bool { return &c.AdoptBridge }))},
+	Key{Name: "segment", Type: "string", Enum: []string{"host", "mesh", "container"}, Default: "host", Doc: "how far a broadcast of a container travels", set: network(choice([]string{"host", "mesh", "container"}, func(c *Network) *Segment { return &c.Segment }))},
+	Key{Name: "tunnel.type", Type: "string", Enum: []string{"gre", "vxlan", "geneve", "none"}, Default: "gre", Doc: "how frames travel between hosts; none means routes alone", set: network(choice([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve, TunnelNone}, func(c *Network) *string { return &c.Tunnel.Type }))},
+	Key{Name: "tunnel.key", Type: "integer", Default: "none", Doc: "GRE key or VNI; networks with different keys share a pair of hosts", set: network(field(func(c *Network) **uint32 { return &c.Tunnel.Key }))},
+	Key{Name: "tunnel.csum", Type: "boolean", Default: "false", Doc: "checksum of the outer packet", set: network(field(func(c *Network) *bool { return &c.Tunnel.Csum }))},
+	Key{Name: "tunnel.port", Type: "integer", Default: "4789 (vxlan), 6081 (geneve)", Doc: "UDP port of VXLAN and Geneve", set: network(number(1, 65535, func(c *Network) *uint16 { return &c.Tunnel.Port }))},
+	Key{Name: "tunnel.bfd", Type: "boolean", Default: "false", Doc: "watch each tunnel by bidirectional forwarding detection", set: network(field(func(c *Network) *bool { return &c.Tunnel.BFD }))},
+	Key{Name: "transitVLAN", Type: "integer", Default: "4094", Doc: "VLAN of the bridge on which transit port and tunnels live in segments host and container", set: network(number(1, 4094, func(c *Network) *uint16 { return &c.TransitVLAN }))},
+	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(mtu)},
+	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
+	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},
+	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true", Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do", set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
+	Key{Name: "linuxBridge", Type: "string", Doc: "an existing Linux bridge that holds the containers and the gateway address (docker0, br0)", set: network(linkName(15, func(c *Network) *string { return &c.LinuxBridge }))},
+	Key{Name: "ovsdb", Type: "string", Default: "unix:" + DefaultOVSDB, Doc: "OVSDB socket", set: network(setOVSDB)},
+	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own", Doc: "datapath of the bridge: the kernel's or the one in user space", set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
+	Key{Name: "timeoutSeconds", Type: "integer", Default: "10", Doc: "bound on one call's waiting for OVS", set: network(setTimeout)},
+	Key{Name: "ipam", Type: "object", Doc: "any IPAM plugin; host-local without ranges gets this host's subnets", set: network(setIPAM)},
+)
+
+// RoutesKeys are the keys of route-sync.
+var RoutesKeys = append(slices.Clone(baseKeys),
+	Key{Name: "mode", Type: "string", Enum: []string{"tunnel", "direct", "auto"}, Default: "tunnel", Doc: "how packets get to a peer's containers: over the tunnel, by the peer's address, or the latter where the peer is on a connected subnet", set: routes(choice([]string{"tunnel", "direct", "auto"}, func(c *Routes) *Mode { return &c.Mode }))},
+	Key{Name: "bridge", Type: "string", Default: "first interface of prevResult", Doc: "OVS bridge whose tunnels carry routes of mode tunnel", set: routes(linkName(13, func(c *Routes) *string { return &c.Bridge }))},
+	Key{Name: "table", Type: "integer or string", Default: "main", Doc: "routing table, by number or main, default, local", set: routes(setTable)},
+	Key{Name: "metric", Type: "integer", Default: "0", Doc: "route metric", set: routes(number(0, 1<<31-1, func(c *Routes) *int { return &c.Metric }))},
+)
+
+// runtimeKeys belong to the runtime, to libcni or to other specifications and
+// are let through.
+var runtimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+
+func isRuntimeKey(k string) bool {
+	return slices.Contains(runtimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
+}
+
+func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(stdin, &fields); err != nil || fields == nil {
+		*p = append(*p, fmt.Errorf("%w: configuration on standard input: %v", ErrDecode, err))
+		return
+	}
+	b.Raw = stdin
+	p.runtime(b, c, fields)
+	p.fields(c, "", fields, keys)
+	if b.NodesFile != "" && fields["nodes"] != nil {
+		p.invalid("nodesFile", quote(b.NodesFile), "nodes is given too: leave out one of the two")
+	}
+}
+
+// fields hands each key to its setter; a table has at most one level of objects.
+func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessage, keys []Key) {
+	var known []string
+	for _, k := range keys {
+		if rest, ok := strings.CutPrefix(k.Name, prefix); ok {
+			known = append(known, strings.Split(rest, ".")[0])
+		}
+	}
+	for _, name := range sortedKeys(fields) {
+		i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == prefix+name })
+		switch {
+		case i >= 0:
+			keys[i].set(p, c, prefix+name, fields[name])
+		case prefix == "" && isRuntimeKey(name):
+		case slices.Contains(known, name):
+			inner, err := decode[map[string]json.RawMessage](fields[name])
+			if err != nil {
+				p.invalid(prefix+name, fields[name], err.Error())
+				continue
+			}
+			p.fields(c, prefix+name+".", inner, keys)
+		default:
+			p.unknown(prefix, name, known)
+		}
+	}
+}
+
+// runtime reads what the runtime and libcni put in.
+func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
+	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
+	if !networkName.MatchString(b.Name) {
+		p.invalid("name", quote(b.Name), "want a network name of letters, digits, '_', '.', '-'")
+	}
+	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
+		b.PrevResult = raw
+	}
+	for _, k := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		raw, ok := fields[k]
+		if !ok {
+			continue
+		}
+		var valid []Attachment
+		if err := json.Unmarshal(raw, &valid); err != nil {
+			p.invalid(k, raw, `want a list of {"containerID","ifname"}`)
+			return
+		}
+		for i, a := range valid {
+			if a.ContainerID == "" || a.IfName == "" {
+				p.invalid(fmt.Sprintf("%s[%d]", k, i), nil, `want {"containerID","ifname"}`)
+				return
+			}
+		}
+		b.Valid = &valid
+		break
+	}
+	if n, ok := c.(*Network); ok {
+		n.MAC = requestedMAC(p, fields)
+	}
+}
+
+// networkName is what libcni accepts (ValidateNetworkName in its pkg/utils).
+// It keeps a name from being a path.
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+
+// requestedMAC is runtimeConfig.mac, else args.cni.mac.
+func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
+	var rc, cni struct {
+		MAC string `json:"mac"`
+	}
+	var args struct {
+		CNI json.RawMessage `json:"cni"`
+	}
+	_ = json.Unmarshal(fields["runtimeConfig"], &rc)
+	_ = json.Unmarshal(fields["args"], &args)
+	_ = json.Unmarshal(args.CNI, &cni)
+	key, mac := "runtimeConfig.mac", rc.MAC
+	if mac == "" {
+		key, mac = "args.cni.mac", cni.MAC
+	}
+	if mac == "" {
+		return ""
+	}
+	norm, err := NormalizeMAC(mac)
+	if err != nil {
+		p.invalid(key, quote(mac), err.Error())
+	}
+	return norm
+}
+
+// NormalizeMAC returns a unicast Ethernet address in lower case with colons.
+func NormalizeMAC(s string) (string, error) {
+	m, err := net.ParseMAC(s)
+	if err != nil || len(m) != 6 || m[0]&1 != 0 || m.String() == "00:00:00:00:00:00" {
+		return "", fmt.Errorf("want the MAC address of one host, such as 02:00:00:00:00:01")
+	}
+	return m.String(), nil
+}
+
+func text(raw json.RawMessage) string {
+	var s string
+	_ = json.Unmarshal(raw, &s)
+	return s
+}
+
+type setter[C any] = func(p *problems, c C, key string, raw json.RawMessage)
+
+func base(f setter[*Base]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) {
+		switch c := c.(type) {
+		case *Network:
+			f(p, &c.Base, key, raw)
+		case *Routes:
+			f(p, &c.Base, key, raw)
+		}
+	}
+}
+
+func network(f setter[*Network]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) { f(p, c.(*Network), key, raw) }
+}
+
+func routes(f setter[*Routes]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) { f(p, c.(*Routes), key, raw) }
+}
+
+// field sets a value that needs no further look.
+func field[C, T any](at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[T](raw)
+		if err != nil {
+			p.invalid(key, raw, err.Error())
+			return
+		}
+		*at(c) = v
+	}
+}
+
+func number[C any, T int | uint16](least, most int, at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[int](raw)
+		if err != nil || v < least || v > most {
+			p.invalid(key, raw, fmt.Sprintf("want a whole number from %d to %d", least, most))
+			return
+		}
+		*at(c) = T(v)
+	}
+}
+
+func choice[C any, T ~string](values []string, at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[string](raw)
+		switch {
+		case err != nil:
+			p.invalid(key, raw, err.Error())
+		case !slices.Contains(values, v):
+			p.unsupported(key, v, strings.Join(values[:len(values)-1], ", ")+" or "+values[len(values)-1])
+		default:
+			*at(c) = T(v)
+		}
+	}
+}
+
+func linkName[C any](most int, at func(C) *string) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[string](raw)
+		switch {
+		case err != nil:
+			p.invalid(key, raw, err.Error())
+		case len(v) > most:
+			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
+		case v == "" || v == "." || v == ".." || strings.ContainsFunc(v, func(r rune) bool {
+			return r <= ' ' || r > '~' || strings.ContainsRune(`/:"'\$`+"`;&|<>(){}*?[]~#!%", r)
+		}):
+			p.invalid(key, quote(v), "not a link name")
+		default:
+			*at(c) = v
+		}
+	}
+}
+
+func mtu(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[int](raw)
+	// 1280 is the least MTU of IPv6 (RFC 8200, section 5), 576 what every
+	// IPv4 host takes (RFC 791); which applies shows with the subnets.
+	if err != nil || v < 0 || (v > 0 && v < 576) || v > 65535 {
+		p.invalid(key, raw, "want 0 (automatic) or a whole number from 576 to 65535")
+		return
+	}
+	c.MTU = v
+}
+
+func setNodes(p *problems, c *Base, key string, raw json.RawMessage) {
+	c.Nodes = p.nodes(key, raw)
+	if c.Nodes != nil && len(c.Nodes) == 0 {
+		p.invalid(key, raw, "empty: list every host of the network")
+	}
+}
+
+func setNodesFile(p *problems, c *Base, key string, raw json.RawMessage) {
+	v, err := decode[string](raw)
+	if err != nil || !filepath.IsAbs(v) {
+		p.invalid(key, raw, "want an absolute path")
+		return
+	}
+	c.NodesFile = filepath.Clean(v)
+}
+
+func setNoMasquerade(p *problems, c *Network, key string, raw json.RawMessage) {
+	list, err := decode[[]string](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	for i, s := range list {
+		if sub, ok := p.prefix(fmt.Sprintf("%s[%d]", key, i), s); ok {
+			c.NoMasqueradeCIDRs = append(c.NoMasqueradeCIDRs, sub)
+		}
+	}
+	slices.SortFunc(c.NoMasqueradeCIDRs, comparePrefix)
+}
+
+func setOVSDB(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[string](raw)
+	path := strings.TrimPrefix(v, "unix:")
+	if err != nil || !filepath.IsAbs(path) {
+		p.invalid(key, raw, "want unix: and the absolute path of OVSDB's socket")
+		return
+	}
+	c.OVSDB = path
+}
+
+func setTimeout(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[int](raw)
+	if err != nil || v < 1 || v > 600 {
+		p.invalid(key, raw, "want a whole number from 1 to 600")
+		return
+	}
+	c.Timeout = time.Duration(v) * time.Second
+}
+
+func setIPAM(p *problems, c *Network, key string, raw json.RawMessage) {
+	fields, err := decode[map[string]json.RawMessage](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	c.IPAM.Type, c.IPAM.DataDir = text(fields["type"]), text(fields["dataDir"])
+	if len(fields) > 0 && (c.IPAM.Type == "" || strings.ContainsRune(c.IPAM.Type, '/')) {
+		p.invalid(key+".type", fields["type"], "want the name of an IPAM plugin, such as host-local")
+	}
+	c.IPAM.Ranged = fields["ranges"] != nil || fields["subnet"] != nil
+}
+
+func setTable(p *problems, c *Routes, key string, raw json.RawMessage) {
+	if n, ok := map[string]int{"main": 254, "default": 253, "local": 255}[text(raw)]; ok {
+		c.Table = n
+		return
+	}
+	number(1, 1<<31-1, func(c *Routes) *int { return &c.Table })(p, c, key, raw)
+}
+
+func quoteInt(n int) []byte { return []byte(strconv.Itoa(n)) }

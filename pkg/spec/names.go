@@ -1,0 +1,64 @@
+package spec
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Names are derived, never remembered: whoever knows the network and the
+// container finds everything that belongs to it. Kernel link names have at
+// most 15 bytes (IFNAMSIZ in linux/if.h).
+
+// PortName names the host's end of a container's veth pair, which is also the
+// name of its OVS port: "og" and 52 bits of a hash.
+func PortName(network, containerID, ifName string) string {
+	return "og" + hash13(network, containerID, ifName)
+}
+
+// TunnelName names the OVS tunnel port of network to the node with address.
+func TunnelName(network string, address netip.Addr) string {
+	return "ot" + hash13(network, address.String())
+}
+
+// TransitName names the internal port of an OVS bridge by which this host
+// reaches its peers' hosts.
+func TransitName(bridge string) string { return bridge + "-t" }
+
+// FilterName names the nftables table of a network.
+func FilterName(network string) string { return "ovs-gre-" + network }
+
+func hash13(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))[:13]
+}
+
+// MAC is the MAC address that goes with an IP address: 0a:58 and the four
+// bytes of an IPv4 address (as containernetworking/plugins and
+// ovn-kubernetes have it), or four bytes of a hash of an IPv6 address. Every
+// host can so compute its peers' MACs.
+func MAC(a netip.Addr) string {
+	b := a.AsSlice()
+	if len(b) != 4 {
+		sum := sha256.Sum256(b)
+		b = sum[:4]
+	}
+	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b...)).String()
+}
+
+// LinkLocal is the IPv6 link-local address of a MAC address by modified
+// EUI-64 (RFC 4291, appendix A). It is invalid for what is not a MAC address.
+func LinkLocal(mac string) netip.Addr {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
+// Gateway is the first address of a subnet: this host's address in it.
+func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

@@ -1,0 +1,173 @@
+package state
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// Desired returns the host state that ovs-gre wants: bridge, transit port,
+// tunnels, gateway addresses, sysctls, masquerade. mtu is what MTU returned.
+func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
+	s := Set{}
+	s.Put(bridge(c, m, mtu))
+	s.Put(links(c, m)...)
+	if c.Tunnel.Type != spec.TunnelNone {
+		if Apart(c) {
+			s.Put(transit(c, m, mtu)...)
+		}
+		for _, p := range m.Peers {
+			s.Put(tunnel(c, m, p))
+		}
+	}
+	if c.IPMasq {
+		s.Put(masquerade(c, m))
+	}
+	return s
+}
+
+// Apart reports whether tunnels and transit port live on a VLAN of their own.
+func Apart(c *spec.Network) bool { return c.Segment != spec.SegmentMesh }
+
+// GatewayLink is the link that carries the gateway addresses.
+func GatewayLink(c *spec.Network) string {
+	if c.LinuxBridge != "" {
+		return c.LinuxBridge
+	}
+	return c.Bridge
+}
+
+func bridge(c *spec.Network, m mesh.Mesh, mtu int) Bridge {
+	if c.AdoptBridge {
+		return Bridge{Network: c.Name, Name: c.Bridge, Adopted: true}
+	}
+	hwaddr := spec.MAC(primary(m.Self))
+	if c.LinuxBridge != "" {
+		// The bridge is a port of the Linux bridge that holds the gateway
+		// address; the two must not be taken for one another.
+		hwaddr = spec.MAC(m.Self.Address)
+	}
+	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, HWAddr: hwaddr, MTU: mtu}
+}
+
+// primary is the gateway address that names the bridge's MAC: the first of
+// IPv4, else the first.
+func primary(n spec.Node) netip.Addr {
+	gws := n.Gateways()
+	if i := slices.IndexFunc(gws, netip.Addr.Is4); i >= 0 {
+		return gws[i]
+	}
+	return gws[0]
+}
+
+// links are the gateway's links, their addresses and what the way of a packet
+// needs of the kernel.
+func links(c *spec.Network, m mesh.Mesh) []Object {
+	gw := GatewayLink(c)
+	objs := []Object{Link{Name: gw, Up: true}}
+	if c.LinuxBridge != "" {
+		objs = append(objs, Link{Name: c.Bridge, Up: true, Master: c.LinuxBridge})
+	}
+	for i, s := range m.Self.Subnets {
+		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(m.Self.Gateways()[i], s.Bits())})
+	}
+	objs = append(objs, forwarding(m, gw)...)
+	if c.Segment != spec.SegmentHost {
+		// What a container sends by the gateway leaves by the link it came
+		// from. The kernel then tells it of a shorter way, which there is not;
+		// net.ipv4.conf.all and the link's own are ORed (inetdevice.h).
+		objs = append(objs, Sysctl{"net/ipv4/conf/all/send_redirects", "0"})
+	}
+	return objs
+}
+
+func forwarding(m mesh.Mesh, dev string) []Object {
+	objs := []Object{
+		Sysctl{"net/ipv4/ip_forward", "1"},
+		Sysctl{"net/ipv4/conf/" + dev + "/forwarding", "1"},
+		Sysctl{"net/ipv4/conf/" + dev + "/send_redirects", "0"},
+	}
+	if has6(m.Self) {
+		objs = append(objs, Sysctl{"net/ipv6/conf/all/forwarding", "1"})
+	}
+	return objs
+}
+
+func has6(n spec.Node) bool {
+	return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
+}
+
+// transit is the port by which this host reaches its peers' hosts. Its MAC
+// address follows from the underlay address, so that peers need not ask; its
+// reverse path filter is loose (the kernel takes the greater of all and the
+// link's own), because a peer host may answer by the tunnel what it was sent
+// by another way.
+func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
+	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
+	objs := append(forwarding(m, dev),
+		Transit{Network: c.Name, Name: dev, Bridge: c.Bridge, Tag: c.TransitVLAN, MAC: mac, MTU: mtu},
+		Link{Name: dev, Up: true},
+		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
+	)
+	if has6(m.Self) || m.Self.Address.Is6() {
+		objs = append(objs,
+			Sysctl{"net/ipv6/conf/" + dev + "/addr_gen_mode", "1"},
+			Addr{Dev: dev, Prefix: netip.PrefixFrom(spec.LinkLocal(mac), 64)},
+		)
+	}
+	return objs
+}
+
+func tunnel(c *spec.Network, m mesh.Mesh, p spec.Node) Tunnel {
+	t := Tunnel{
+		Network: c.Name, Name: spec.TunnelName(c.Name, p.Address), Bridge: c.Bridge,
+		Type: c.Tunnel.Type, Remote: p.Address, Csum: c.Tunnel.Csum, DstPort: c.Tunnel.Port, BFD: c.Tunnel.BFD, Peer: p.Name,
+	}
+	if p.Address.Is6() && t.Type == spec.TunnelGRE {
+		// The kernel datapath takes gre with an IPv6 remote and sends nothing.
+		t.Type = "ip6gre"
+	}
+	if m.Local {
+		// Peers take packets only from the address they know.
+		t.Local = m.Self.Address
+	}
+	if c.Tunnel.Key != nil {
+		t.Key = strconv.FormatUint(uint64(*c.Tunnel.Key), 10)
+	}
+	if Apart(c) {
+		t.Tag = c.TransitVLAN
+	}
+	return t
+}
+
+func masquerade(c *spec.Network, m mesh.Mesh) Masquerade {
+	// Multicast is for this segment: RFC 5771, RFC 4291.
+	excluded := []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
+	excluded = append(excluded, c.NoMasqueradeCIDRs...)
+	for _, n := range m.Nodes() {
+		excluded = append(excluded, n.Subnets...)
+	}
+	return Masquerade{Network: c.Name, Sources: cidrList(m.Self.Subnets), Excluded: cidrList(excluded)}
+}
+
+// cidrList sorts CIDRs, drops those inside others and joins them by commas.
+func cidrList(list []netip.Prefix) string {
+	list = slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
+	var b strings.Builder
+	var last netip.Prefix
+	for _, p := range list {
+		if last.IsValid() && last.Contains(p.Addr()) && last.Bits() <= p.Bits() {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(p.String())
+		last = p
+	}
+	return b.String()
+}

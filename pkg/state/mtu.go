@@ -1,0 +1,60 @@
+package state
+
+import (
+	"fmt"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// MTU returns the MTU inside the containers: what the configuration says, or
+// what is left of the underlay's after encapsulation. underlay is the least
+// MTU on the way to the peers. A value that does not fit wraps
+// spec.ErrInvalid and shows the sum.
+func MTU(c *spec.Network, m mesh.Mesh, underlay int) (int, error) {
+	over := Overhead(c.Tunnel, m.Self.Address.Is6())
+	fits := underlay - over
+	mtu := c.MTU
+	if mtu == 0 {
+		mtu = fits
+	}
+	if mtu > fits {
+		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d", spec.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
+	}
+	for _, s := range m.Self.Subnets {
+		// RFC 8200, section 5: IPv6 needs 1280 bytes.
+		if s.Addr().Is6() && mtu < 1280 {
+			return 0, fmt.Errorf("%w: mtu %d: less than the 1280 that IPv6 needs (subnet %s)", spec.ErrInvalid, mtu, s)
+		}
+	}
+	return mtu, nil
+}
+
+// Overhead returns how many bytes a tunnel puts around an inner IP packet.
+func Overhead(t spec.Tunnel, underlay6 bool) int {
+	const (
+		ipv4, ipv6Extra = 20, 20 // RFC 791; RFC 8200 less it
+		ethernet        = 14     // the inner frame's header
+		gre, greField   = 4, 4   // RFC 2784; key and checksum each, RFC 2890
+		udp, vni        = 8, 8   // RFC 768; VXLAN RFC 7348, Geneve RFC 8926 without options
+	)
+	var n int
+	switch t.Type {
+	case spec.TunnelGRE:
+		n = ipv4 + gre + ethernet
+		if t.Key != nil {
+			n += greField
+		}
+		if t.Csum {
+			n += greField
+		}
+	case spec.TunnelVXLAN, spec.TunnelGeneve:
+		n = ipv4 + udp + vni + ethernet
+	default:
+		return 0
+	}
+	if underlay6 {
+		n += ipv6Extra
+	}
+	return n
+}

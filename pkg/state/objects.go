@@ -1,0 +1,304 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+// RouteProtocol is the protocol number of our routes and addresses (rtm_protocol
+// of rtnetlink(7), IFA_PROTO): "ip route show proto 121" lists them. It is
+// free in iproute2's rt_protos.
+const RouteProtocol = 121
+
+// Owner is the external_ids key that marks OVS rows of a network.
+const Owner = "ovs-gre.network"
+
+type (
+	// Bridge is an OVS bridge with its internal port.
+	Bridge struct {
+		Network, Name string
+		// DatapathType is the column's value; "" is OVS's own default.
+		DatapathType string
+		// HWAddr is the bridge's MAC address, the containers' gateway's.
+		HWAddr string
+		// MTU of the internal port.
+		MTU int
+		// Adopted: the bridge is not ours, must exist, and has no attributes here.
+		Adopted bool
+	}
+
+	// Transit is the internal port of an OVS bridge by which this host
+	// reaches its peers' hosts, on a VLAN of its own.
+	Transit struct {
+		Network, Name, Bridge string
+		Tag                   uint16
+		MAC                   string
+		MTU                   int
+		// Error is what OVS says against the port; wanted is "".
+		Error string
+	}
+
+	// Tunnel is an OVS tunnel port to one peer.
+	Tunnel struct {
+		Network, Name, Bridge string
+		// Type as OVS has it: gre, ip6gre, vxlan, geneve.
+		Type   string
+		Remote netip.Addr
+		// Local is the outer source address; the zero Addr leaves it to the kernel.
+		Local netip.Addr
+		// Key is the GRE key or VNI in decimal; "" is none.
+		Key  string
+		Csum bool
+		// DstPort is the UDP port; 0 is the protocol's own.
+		DstPort uint16
+		BFD     bool
+		Tag     uint16
+		// Peer is the name of the node at the other end.
+		Peer string
+		// Error is what OVS says against the port; wanted is "".
+		Error string
+	}
+
+	// Port is the OVS port of one container.
+	Port struct {
+		Network, Name, Bridge string
+		ContainerID, IfName   string
+		// Protected ports exchange no frames with each other.
+		Protected bool
+		// Error is what OVS says against the port; wanted is "".
+		Error string
+	}
+
+	// Sysctl is a kernel parameter. Deleting it means nothing.
+	Sysctl struct {
+		// Key with slashes, because link names may have dots.
+		Key, Value string
+	}
+
+	// Link is a link that something else makes: it should be up, perhaps a
+	// port of a Linux bridge.
+	Link struct {
+		Name string
+		Up   bool
+		// Master is the Linux bridge it is a port of; "" is none.
+		Master string
+	}
+
+	// Addr is an address of a link.
+	Addr struct {
+		Dev    string
+		Prefix netip.Prefix
+	}
+
+	// Neigh is a permanent neighbour entry.
+	Neigh struct {
+		Dev string
+		IP  netip.Addr
+		MAC string
+	}
+
+	// Route is a route to a peer's subnet.
+	Route struct {
+		Dst netip.Prefix
+		// Via is the next hop; the zero Addr means on-link.
+		Via netip.Addr
+		// Dev is the link; "" leaves it to the next hop.
+		Dev string
+		// Onlink: the next hop is on Dev although no address says so.
+		Onlink bool
+		// Src is this host's address in the network.
+		Src netip.Addr
+		// Table is the routing table's number.
+		Table int
+		// Metric is the route's; 0 is the kernel's own.
+		Metric int
+	}
+
+	// Masquerade is the nftables table of a network.
+	Masquerade struct {
+		Network string
+		// Sources are masqueraded when they leave for anything but Excluded.
+		// Both are sorted, aggregated lists of CIDRs joined by commas.
+		Sources, Excluded string
+	}
+
+	// Forward accepts what a link of ours forwards, on a host whose FORWARD
+	// chain drops by default.
+	Forward struct{ Network, Dev string }
+)
+
+func (b Bridge) ID() ID  { return ID{KindBridge, b.Name} }
+func (t Transit) ID() ID { return ID{KindTransit, t.Name} }
+func (t Tunnel) ID() ID  { return ID{KindTunnel, t.Name} }
+func (p Port) ID() ID    { return ID{KindPort, p.Name} }
+func (s Sysctl) ID() ID  { return ID{KindSysctl, s.Key} }
+func (l Link) ID() ID    { return ID{KindLink, l.Name} }
+func (a Addr) ID() ID    { return ID{KindAddr, a.Dev + " " + a.Prefix.String()} }
+func (n Neigh) ID() ID   { return ID{KindNeigh, n.Dev + " " + n.IP.String()} }
+func (r Route) ID() ID {
+	return ID{KindRoute, fmt.Sprintf("%s table %d metric %d", r.Dst, r.Table, r.Metric)}
+}
+func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
+func (f Forward) ID() ID    { return ID{KindForward, f.Network + " " + f.Dev} }
+
+func (b Bridge) Noun() string     { return "OVS bridge " + b.Name }
+func (t Transit) Noun() string    { return "transit port " + t.Name }
+func (t Tunnel) Noun() string     { return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote) }
+func (p Port) Noun() string       { return "OVS port " + p.Name }
+func (s Sysctl) Noun() string     { return "sysctl " + s.Key }
+func (l Link) Noun() string       { return "link " + l.Name }
+func (a Addr) Noun() string       { return fmt.Sprintf("address %s of %s", a.Prefix, a.Dev) }
+func (n Neigh) Noun() string      { return fmt.Sprintf("neighbour %s on %s", n.IP, n.Dev) }
+func (r Route) Noun() string      { return "route " + r.Dst.String() }
+func (m Masquerade) Noun() string { return "masquerade of network " + m.Network }
+func (f Forward) Noun() string    { return "forward accept of " + f.Dev }
+
+func (b Bridge) String() string {
+	if b.Adopted {
+		return "ovs-vsctl br-exists " + b.Name
+	}
+	var datapath string
+	if b.DatapathType != "" {
+		datapath = " datapath_type=" + b.DatapathType
+	}
+	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s fail_mode=standalone other_config:hwaddr=%[3]s external_ids:%[4]s=%[5]s -- set interface %[1]s mtu_request=%[6]d",
+		b.Name, datapath, ovsString(b.HWAddr), Owner, b.Network, b.MTU)
+}
+
+func (t Transit) String() string {
+	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access external_ids:%[4]s=%[5]s -- set interface %[2]s type=internal mac=%[6]s mtu_request=%[7]d external_ids:%[4]s=%[5]s",
+		t.Bridge, t.Name, t.Tag, Owner, t.Network, ovsString(t.MAC), t.MTU) + complaint(t.Error)
+}
+
+func (t Tunnel) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access protected=true external_ids:%[4]s=%[5]s -- set interface %[2]s type=%[6]s options:remote_ip=%[7]s",
+		t.Bridge, t.Name, t.Tag, Owner, t.Network, t.Type, ovsString(t.Remote.String()))
+	if t.Local.IsValid() {
+		fmt.Fprintf(&b, " options:local_ip=%s", ovsString(t.Local.String()))
+	}
+	if t.Key != "" {
+		fmt.Fprintf(&b, " options:key=%s", t.Key)
+	}
+	if t.Csum {
+		b.WriteString(" options:csum=true")
+	}
+	if t.DstPort != 0 {
+		fmt.Fprintf(&b, " options:dst_port=%d", t.DstPort)
+	}
+	if t.BFD {
+		b.WriteString(" bfd:enable=true")
+	}
+	fmt.Fprintf(&b, " external_ids:%s=%s external_ids:ovs-gre.peer=%s", Owner, t.Network, ovsString(t.Peer))
+	return b.String() + complaint(t.Error)
+}
+
+func (p Port) String() string {
+	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t external_ids:%[4]s=%[5]s -- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
+		p.Bridge, p.Name, p.Protected, Owner, p.Network, ovsString(p.ContainerID), ovsString(p.IfName)) + complaint(p.Error)
+}
+
+func (s Sysctl) String() string { return fmt.Sprintf("sysctl -qw %s=%s", s.Key, s.Value) }
+
+func (l Link) String() string {
+	s := "ip link set " + l.Name
+	if l.Up {
+		s += " up"
+	} else {
+		s += " down"
+	}
+	if l.Master != "" {
+		s += " master " + l.Master
+	}
+	return s
+}
+
+func (a Addr) String() string {
+	s := fmt.Sprintf("ip addr replace %s dev %s", a.Prefix, a.Dev)
+	if a.Prefix.Addr().Is6() {
+		s += " nodad"
+	}
+	return s
+}
+
+func (n Neigh) String() string {
+	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, n.Dev)
+}
+
+func (r Route) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ip route replace %s", r.Dst)
+	switch {
+	case r.Via.Is6() && r.Dst.Addr().Is4():
+		fmt.Fprintf(&b, " via inet6 %s", r.Via)
+	case r.Via.IsValid():
+		fmt.Fprintf(&b, " via %s", r.Via)
+	}
+	if r.Dev != "" {
+		fmt.Fprintf(&b, " dev %s", r.Dev)
+	}
+	if r.Onlink {
+		b.WriteString(" onlink")
+	}
+	if r.Src.IsValid() {
+		fmt.Fprintf(&b, " src %s", r.Src)
+	}
+	if r.Table != 254 {
+		fmt.Fprintf(&b, " table %d", r.Table)
+	}
+	if r.Metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	fmt.Fprintf(&b, " proto %d", RouteProtocol)
+	return b.String()
+}
+
+func (m Masquerade) String() string {
+	table := spec.FilterName(m.Network)
+	var b strings.Builder
+	fmt.Fprintf(&b, "nft 'add table inet %[1]s; flush table inet %[1]s; add chain inet %[1]s postrouting { type nat hook postrouting priority srcnat; }", table)
+	for _, f := range []string{"ip", "ip6"} {
+		src, exc := family(m.Sources, f), family(m.Excluded, f)
+		if src != "" {
+			fmt.Fprintf(&b, "; add rule inet %s postrouting %s saddr { %s } %s daddr != { %s } masquerade", table, f, src, f, exc)
+		}
+	}
+	return b.String() + "'"
+}
+
+func (f Forward) String() string {
+	c := fmt.Sprintf("-m comment --comment ovs-gre:%s -j ACCEPT", f.Network)
+	return fmt.Sprintf("iptables -w -I FORWARD -i %[1]s %[2]s; iptables -w -I FORWARD -o %[1]s %[2]s", f.Dev, c)
+}
+
+// family picks the CIDRs of one nftables family out of a list.
+func family(list, family string) string {
+	var of []string
+	for s := range strings.SplitSeq(list, ",") {
+		if s != "" && strings.Contains(s, ":") == (family == "ip6") {
+			of = append(of, s)
+		}
+	}
+	return strings.Join(of, ", ")
+}
+
+// ovsString quotes a value for ovs-vsctl and the shell, where it needs it.
+func ovsString(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
+	}) {
+		q := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
+		return `'"` + strings.ReplaceAll(q, `'`, `'\''`) + `"'`
+	}
+	return s
+}
+
+func complaint(text string) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("  # OVS says: %s", text)
+}

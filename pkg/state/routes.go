@@ -1,0 +1,88 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// ErrNoWay is wrapped by errors about a subnet that no route can lead to on
+// this host as it is.
+var ErrNoWay = errors.New("no way to the peer")
+
+// Ways are the ways out of this host that its routes can take.
+type Ways struct {
+	// Transit is the transit port; "" where there is none.
+	Transit string
+	// Segment is the link that holds one segment over all hosts; "" where
+	// there is none.
+	Segment string
+	// Connected are the subnets of the underlay's links.
+	Connected []netip.Prefix
+	// Sources are this host's own addresses in its container subnets, the
+	// gateways first.
+	Sources []netip.Addr
+}
+
+// DesiredRoutes returns the routes to the peers' subnets, and the neighbour
+// entries they need. The error wraps ErrNoWay.
+func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
+	s := Set{}
+	var errs []error
+	for _, p := range m.Peers {
+		for _, dst := range p.Subnets {
+			objs, err := route(c, m, p, dst, w)
+			s.Put(objs...)
+			errs = append(errs, err)
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) ([]Object, error) {
+	r := Route{Dst: dst, Table: c.Table, Metric: c.Metric}
+	i := slices.IndexFunc(w.Sources, func(a netip.Addr) bool { return a.Is4() == dst.Addr().Is4() })
+	if i >= 0 {
+		r.Src = w.Sources[i]
+	} else if slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == dst.Addr().Is4() }) {
+		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing", ErrNoWay, dst, p)
+	} else {
+		// This host has no containers of that family, so nothing to talk to it.
+		return nil, nil
+	}
+	direct := p.Address.Is6() || dst.Addr().Is4()
+	if c.Mode == spec.ModeAuto {
+		direct = direct && slices.ContainsFunc(w.Connected, func(s netip.Prefix) bool { return s.Contains(p.Address) })
+	}
+	switch {
+	case c.Mode != spec.ModeTunnel && direct:
+		r.Via = p.Address
+		return []Object{r}, nil
+	case c.Mode == spec.ModeDirect:
+		return nil, fmt.Errorf("%w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", ErrNoWay, dst, p)
+	case w.Transit != "":
+		return overTransit(r, p, w.Transit), nil
+	case w.Segment != "":
+		r.Dev = w.Segment
+		return []Object{r}, nil
+	}
+	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit port nor a segment over all hosts", ErrNoWay, dst, p)
+}
+
+// overTransit routes by the peer's transit port. Its MAC address is known, so
+// nobody needs to ask. A global IPv6 next hop that no address is near to is
+// refused by the kernel ("invalid gateway"), a link-local one is not.
+func overTransit(r Route, p spec.Node, dev string) []Object {
+	mac := spec.MAC(p.Address)
+	r.Dev = dev
+	if r.Dst.Addr().Is4() && p.Address.Is4() {
+		r.Via, r.Onlink = p.Address, true
+	} else {
+		r.Via = spec.LinkLocal(mac)
+	}
+	return []Object{r, Neigh{Dev: dev, IP: r.Via, MAC: mac}}
+}

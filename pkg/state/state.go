@@ -1,0 +1,144 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Kind orders objects: an object depends only on lower kinds.
+type Kind uint8
+
+// The kinds, in order of dependence.
+const (
+	KindBridge Kind = iota
+	KindTransit
+	KindTunnel
+	KindPort
+	KindSysctl
+	KindLink
+	KindAddr
+	KindNeigh
+	KindRoute
+	KindMasquerade
+	KindForward
+)
+
+// An Object is one thing on the host. Implementations are comparable structs;
+// two objects with equal ID are the same thing and differ only in attributes.
+type Object interface {
+	// ID names the thing on the host.
+	ID() ID
+	// Noun is what a message calls it: "route 192.168.2.0/24".
+	Noun() string
+	// String is the command that makes it.
+	String() string
+}
+
+// ID names an object on the host.
+type ID struct {
+	Kind Kind
+	Name string
+}
+
+// Foreign stands in the way of an object that is wanted: something of the
+// same name that is not ours. It is never changed or removed.
+type Foreign struct {
+	// Want is the object in whose way it stands.
+	Want Object
+	// Have describes what is there.
+	Have string
+}
+
+// ID is the ID of the object in whose way it stands.
+func (f Foreign) ID() ID { return f.Want.ID() }
+
+// Noun names the object in whose way it stands.
+func (f Foreign) Noun() string { return f.Want.Noun() }
+
+func (f Foreign) String() string { return "foreign: " + f.Have }
+
+// A Set holds objects by ID.
+type Set map[ID]Object
+
+// Put adds objects to s.
+func (s Set) Put(objs ...Object) {
+	for _, o := range objs {
+		s[o.ID()] = o
+	}
+}
+
+// Sorted lists the objects in order of dependence, then by name.
+func (s Set) Sorted() []Object {
+	objs := make([]Object, 0, len(s))
+	for _, id := range slices.SortedFunc(maps.Keys(s), compareID) {
+		objs = append(objs, s[id])
+	}
+	return objs
+}
+
+// String lists the set one object a line: a script that makes it.
+func (s Set) String() string {
+	var b strings.Builder
+	for _, o := range s.Sorted() {
+		fmt.Fprintln(&b, o)
+	}
+	return b.String()
+}
+
+func compareID(a, b ID) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) }
+
+// A Change turns Old into New. A nil Old creates, a nil New deletes.
+type Change struct{ Old, New Object }
+
+// Kind is the kind of the object that changes.
+func (c Change) Kind() Kind {
+	if c.New != nil {
+		return c.New.ID().Kind
+	}
+	return c.Old.ID().Kind
+}
+
+// String is the change for a log: a sign and the commands it is about.
+func (c Change) String() string {
+	switch {
+	case c.Old == nil:
+		return "+ " + c.New.String()
+	case c.New == nil:
+		return "- " + c.Old.String()
+	default:
+		return "~ " + c.New.String() + "  (was: " + c.Old.String() + ")"
+	}
+}
+
+// Drift is the change as CHECK tells it: what is wrong, in one line.
+func (c Change) Drift() string {
+	switch {
+	case c.Old == nil:
+		return fmt.Sprintf("%s is missing (%s)", c.New.Noun(), c.New)
+	case c.New == nil:
+		return fmt.Sprintf("%s is left over (%s)", c.Old.Noun(), c.Old)
+	default:
+		return fmt.Sprintf("%s differs: want %s; have %s", c.New.Noun(), c.New, c.Old)
+	}
+}
+
+// Diff returns the changes that turn have into want: creations and updates in
+// order of dependence first, so that traffic always has a way out, then
+// deletions in reverse order.
+func Diff(want, have Set) []Change {
+	var changes []Change
+	for _, id := range slices.SortedFunc(maps.Keys(want), compareID) {
+		if have[id] != want[id] {
+			changes = append(changes, Change{Old: have[id], New: want[id]})
+		}
+	}
+	for _, id := range slices.Backward(slices.SortedFunc(maps.Keys(have), compareID)) {
+		if _, ok := want[id]; !ok {
+			changes = append(changes, Change{Old: have[id]})
+		}
+	}
+	return changes
+}
