@@ -164,18 +164,18 @@ func (b Bridge) String() string {
 	if b.DatapathType != "" {
 		datapath = " datapath_type=" + b.DatapathType
 	}
-	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s fail_mode=standalone other_config:hwaddr=%[3]s external_ids:%[4]s=%[5]s -- set interface %[1]s mtu_request=%[6]d",
+	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s fail_mode=standalone other_config:hwaddr=%[3]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=bridge -- set interface %[1]s mtu_request=%[6]d",
 		b.Name, datapath, ovsString(b.HWAddr), Owner, b.Network, b.MTU)
 }
 
 func (t Transit) String() string {
-	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access external_ids:%[4]s=%[5]s -- set interface %[2]s type=internal mac=%[6]s mtu_request=%[7]d external_ids:%[4]s=%[5]s",
+	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=transit -- set interface %[2]s type=internal mac=%[6]s mtu_request=%[7]d external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=transit",
 		t.Bridge, t.Name, t.Tag, Owner, t.Network, ovsString(t.MAC), t.MTU) + complaint(t.Error)
 }
 
 func (t Tunnel) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access protected=true external_ids:%[4]s=%[5]s -- set interface %[2]s type=%[6]s options:remote_ip=%[7]s",
+	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access protected=true external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=tunnel -- set interface %[2]s type=%[6]s options:remote_ip=%[7]s",
 		t.Bridge, t.Name, t.Tag, Owner, t.Network, t.Type, ovsString(t.Remote.String()))
 	if t.Local.IsValid() {
 		fmt.Fprintf(&b, " options:local_ip=%s", ovsString(t.Local.String()))
@@ -192,12 +192,12 @@ func (t Tunnel) String() string {
 	if t.BFD {
 		b.WriteString(" bfd:enable=true")
 	}
-	fmt.Fprintf(&b, " external_ids:%s=%s external_ids:ovs-gre.peer=%s", Owner, t.Network, ovsString(t.Peer))
+	fmt.Fprintf(&b, " external_ids:%s=%s external_ids:ovs-gre.role=tunnel external_ids:ovs-gre.peer=%s", Owner, t.Network, ovsString(t.Peer))
 	return b.String() + complaint(t.Error)
 }
 
 func (p Port) String() string {
-	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t external_ids:%[4]s=%[5]s -- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
+	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container -- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
 		p.Bridge, p.Name, p.Protected, Owner, p.Network, ovsString(p.ContainerID), ovsString(p.IfName)) + complaint(p.Error)
 }
 

@@ -1,0 +1,343 @@
+package ovs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// Apply implements host.Backend: one transaction, then a wait until
+// ovs-vswitchd has done it. What OVS refuses of what is new is taken out again,
+// and the error, which wraps ErrRefused, has OVS's words.
+func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
+	plan := &plan{conn: b.conn, known: b.ports, inserted: map[string][]string{}}
+	for _, c := range changes {
+		if c.Kind() <= state.KindPort {
+			plan.add(c)
+		}
+	}
+	if plan.empty() {
+		return nil
+	}
+	if err := plan.moved(ctx); err != nil {
+		return err
+	}
+	if err := plan.run(ctx); err != nil {
+		return err
+	}
+	return b.refused(ctx, changes)
+}
+
+// A plan gathers the operations of one transaction.
+type plan struct {
+	conn  *Conn
+	known map[string]string
+	ops   []ovsdb.Operation
+	// gone are UUIDs of ports that leave; away of those that leave in a
+	// transaction before, because they come back elsewhere.
+	gone, away []string
+	// inserted are the named UUIDs of new ports by bridge.
+	inserted map[string][]string
+	// fresh names bridges that the transaction makes.
+	fresh   []freshBridge
+	removed []string
+	count   int
+	errs    []error
+}
+
+type freshBridge struct {
+	state.Bridge
+	id string
+}
+
+func (p *plan) empty() bool {
+	return len(p.ops)+len(p.gone)+len(p.inserted)+len(p.fresh)+len(p.removed)+len(p.errs) == 0
+}
+
+func (p *plan) id() string { p.count++; return strconv.Itoa(p.count) }
+
+func (p *plan) add(c state.Change) {
+	o := c.New
+	if o == nil {
+		o = c.Old
+	}
+	if br, ok := o.(state.Bridge); ok {
+		p.bridge(c, br)
+		return
+	}
+	switch {
+	case c.New == nil:
+		p.leave(&p.gone, o)
+	case c.Old == nil:
+		p.insert(o)
+	case bridgeOf(c.Old) != bridgeOf(c.New) || c.New.ID().Kind == state.KindPort:
+		p.leave(&p.away, o)
+		p.insert(o)
+	default:
+		p.update(o)
+	}
+}
+
+func (p *plan) leave(list *[]string, o state.Object) {
+	if id := p.known[o.ID().Name]; id != "" {
+		*list = append(*list, id)
+	}
+}
+
+func (p *plan) bridge(c state.Change, br state.Bridge) {
+	switch {
+	case br.Adopted && c.New != nil:
+		p.errs = append(p.errs, fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", ErrUnavailable, br.Name))
+	case br.Adopted:
+	case c.New == nil:
+		p.removed = append(p.removed, br.Name)
+	case c.Old == nil:
+		p.fresh = append(p.fresh, freshBridge{br, p.id()})
+	default:
+		p.ops = append(p.ops,
+			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: where("name", ovsdb.ConditionEqual, br.Name), Row: ovsdb.Row{"datapath_type": br.DatapathType}},
+			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: where("name", ovsdb.ConditionEqual, br.Name), Mutations: setKeys("other_config", map[string]string{"hwaddr": br.HWAddr})},
+			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: where("name", ovsdb.ConditionEqual, br.Name), Row: ovsdb.Row{"mtu_request": br.MTU}})
+	}
+}
+
+// columns are the columns of an object's Port and Interface, and its external_ids.
+func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
+	switch o := o.(type) {
+	case state.Transit:
+		return ovsdb.Row{"tag": o.Tag, "vlan_mode": "access"},
+			ovsdb.Row{"type": "internal", "mac": o.MAC, "mtu_request": o.MTU},
+			map[string]string{keyNetwork: o.Network, keyRole: roleTransit}
+	case state.Tunnel:
+		opts, bfd := map[string]string{"remote_ip": o.Remote.String()}, map[string]string{}
+		if o.Local.IsValid() {
+			opts["local_ip"] = o.Local.String()
+		}
+		if o.Key != "" {
+			opts["key"] = o.Key
+		}
+		if o.Csum {
+			opts["csum"] = "true"
+		}
+		if o.DstPort != 0 {
+			opts["dst_port"] = strconv.Itoa(int(o.DstPort))
+		}
+		if o.BFD {
+			bfd["enable"] = "true"
+		}
+		return ovsdb.Row{"tag": o.Tag, "vlan_mode": "access", "protected": true},
+			ovsdb.Row{"type": o.Type, "options": ovsMap(opts), "bfd": ovsMap(bfd)},
+			map[string]string{keyNetwork: o.Network, keyRole: roleTunnel, keyPeer: o.Peer}
+	case state.Port:
+		return ovsdb.Row{"tag": 0, "vlan_mode": "access", "protected": o.Protected}, ovsdb.Row{},
+			map[string]string{keyNetwork: o.Network, keyRole: roleContainer, keyContainerID: o.ContainerID, keyIfName: o.IfName, keyBootID: BootID()}
+	}
+	return nil, nil, nil
+}
+
+func bridgeOf(o state.Object) string {
+	switch o := o.(type) {
+	case state.Transit:
+		return o.Bridge
+	case state.Tunnel:
+		return o.Bridge
+	case state.Port:
+		return o.Bridge
+	}
+	return ""
+}
+
+func (p *plan) insert(o state.Object) {
+	port, iface, ids := columns(o)
+	id := p.id()
+	p.ops = append(p.ops, insertPort(o.ID().Name, id, ids, port, iface)...)
+	p.inserted[bridgeOf(o)] = append(p.inserted[bridgeOf(o)], "p"+id)
+}
+
+func (p *plan) update(o state.Object) {
+	port, iface, ids := columns(o)
+	byName := where("name", ovsdb.ConditionEqual, o.ID().Name)
+	p.ops = append(p.ops,
+		ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: port},
+		ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: byName, Row: iface},
+		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Port", Where: byName, Mutations: setKeys("external_ids", ids)},
+		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Interface", Where: byName, Mutations: setKeys("external_ids", ids)})
+}
+
+// moved takes ports out that come back elsewhere: OVS does not attach a device
+// again that leaves and comes in one transaction.
+func (p *plan) moved(ctx context.Context) error {
+	if err := errors.Join(p.errs...); err != nil {
+		return err
+	}
+	if len(p.away) == 0 {
+		return nil
+	}
+	_, err := p.conn.Transact(ctx, removePorts(p.away)...)
+	return err
+}
+
+// run sends the transaction and waits until ovs-vswitchd has done it.
+func (p *plan) run(ctx context.Context) error {
+	ops := p.ops
+	for bridge, ids := range p.inserted {
+		var set []any
+		for _, id := range ids {
+			set = append(set, uuidOf(id))
+		}
+		i := indexBridge(p.fresh, bridge)
+		if i >= 0 {
+			ops = append(ops, p.fresh[i].insert(set)...)
+			p.fresh = append(p.fresh[:i], p.fresh[i+1:]...)
+			continue
+		}
+		ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: where("name", ovsdb.ConditionEqual, bridge),
+			Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationInsert, ovsSet(set...))}})
+	}
+	for _, br := range p.fresh {
+		ops = append(ops, br.insert(nil)...)
+	}
+	ops = append(ops, removePorts(p.gone)...)
+	removed, err := p.removedBridges(ctx)
+	if err != nil {
+		return err
+	}
+	return p.conn.commit(ctx, append(ops, removed...))
+}
+
+func indexBridge(list []freshBridge, name string) int {
+	for i, b := range list {
+		if b.Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// insert makes the bridge with its internal port and more ports.
+func (b freshBridge) insert(ports []any) []ovsdb.Operation {
+	ids := map[string]string{keyNetwork: b.Network, keyRole: roleBridge}
+	ops := insertPort(b.Name, b.id, ids, ovsdb.Row{}, ovsdb.Row{"type": "internal", "mtu_request": b.MTU})
+	row := ovsdb.Row{
+		"name": b.Name, "datapath_type": b.DatapathType, "fail_mode": "standalone",
+		"other_config": ovsMap(map[string]string{"hwaddr": b.HWAddr}), "external_ids": ovsMap(ids),
+		"ports": ovsSet(append([]any{uuidOf("p" + b.id)}, ports...)...),
+	}
+	return append(ops,
+		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: "Bridge", Row: row, UUIDName: "b" + b.id},
+		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+			Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("bridges", ovsdb.MutateOperationInsert, ovsSet(uuidOf("b"+b.id)))}})
+}
+
+func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
+	var ops []ovsdb.Operation
+	for _, name := range p.removed {
+		res, err := p.conn.Transact(ctx, selectOp("Bridge", where("name", ovsdb.ConditionEqual, name), "_uuid"))
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range res[0].Rows {
+			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+				Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, ovsSet(uuidOf(r.uuid("_uuid"))))}})
+		}
+	}
+	return ops, nil
+}
+
+// commit sends ops and waits until ovs-vswitchd has done them, in the way of
+// ovs-vsctl: next_cfg counts requests, cur_cfg what is done
+// (ovs-vswitchd.conf.db(5)).
+func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
+	count := ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
+	ops = append(ops, count, selectOp("Open_vSwitch", nil, "next_cfg"))
+	res, err := c.Transact(ctx, ops...)
+	if err != nil {
+		return err
+	}
+	if rows := res[len(res)-1].Rows; len(rows) == 1 {
+		return c.done(ctx, atom[int](rows[0], "next_cfg"))
+	}
+	return fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
+}
+
+// done waits until ovs-vswitchd's cur_cfg is at least cfg.
+func (c *Conn) done(ctx context.Context, cfg int) error {
+	timeout := waitMillis(ctx)
+	_, err := c.Transact(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
+		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"}, Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
+	if errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("ovs-vswitchd does not do what OVSDB says: %w", err)
+	}
+	return err
+}
+
+// refused looks for interfaces that OVS will not have and takes the new ones out.
+func (b *Backend) refused(ctx context.Context, changes []state.Change) error {
+	var ops []ovsdb.Operation
+	var of []state.Change
+	for _, c := range changes {
+		if c.New != nil && c.Kind() <= state.KindPort {
+			of = append(of, c)
+			ops = append(ops, selectOp("Interface", where("name", ovsdb.ConditionEqual, c.New.ID().Name), "error", "ofport"))
+		}
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	res, err := b.conn.Transact(ctx, ops...)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	var bridges, ports []string
+	for i, r := range res {
+		for _, row := range r.Rows {
+			text := refusal(row)
+			if text == "" {
+				continue
+			}
+			errs = append(errs, fmt.Errorf("%w: %s: %s%s", ErrRefused, of[i].New.Noun(), text, hint(of[i].New, text)))
+			if of[i].Old != nil {
+				continue
+			}
+			if of[i].Kind() == state.KindBridge {
+				bridges = append(bridges, of[i].New.ID().Name)
+			} else {
+				ports = append(ports, of[i].New.ID().Name)
+			}
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	_, err = b.conn.DelPorts(ctx, b.network, ports...)
+	errs = append(errs, err)
+	p := &plan{conn: b.conn, removed: bridges}
+	del, err := p.removedBridges(ctx)
+	if err == nil && len(del) > 0 {
+		_, err = b.conn.Transact(ctx, del...)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// hint is what an operator can do about OVS's words.
+func hint(o state.Object, text string) string {
+	switch o := o.(type) {
+	case state.Tunnel:
+		if strings.Contains(text, "File exists") {
+			return fmt.Sprintf(": another tunnel of this host has the same type, remote address and key: give this network a tunnel.key of its own (it has %q)", o.Key)
+		}
+	case state.Bridge:
+		if o.DatapathType != "netdev" {
+			return ": is the openvswitch kernel module there? (datapathType netdev works without it)"
+		}
+	}
+	return ""
+}

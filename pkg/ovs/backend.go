@@ -1,0 +1,187 @@
+package ovs
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// Backend is the host.Backend of state.Bridge, Transit, Tunnel and Port. It
+// serves one network; what it observed last tells Apply where the rows are.
+type Backend struct {
+	conn    *Conn
+	network string
+	// ports are the UUIDs of port rows by name, as last observed.
+	ports map[string]string
+}
+
+// NewBackend returns the backend of network behind an open connection.
+func NewBackend(c *Conn, network string) *Backend {
+	return &Backend{conn: c, network: network, ports: map[string]string{}}
+}
+
+// rows is one look at OVSDB.
+type rows struct {
+	bridges, ports, ifaces []Row
+	// bridgeOf tells the bridge of a port's UUID.
+	bridgeOf map[string]string
+	// iface finds an Interface by name.
+	iface map[string]Row
+}
+
+// Observe implements host.Backend. Containers' ports are only told of where
+// want has them.
+func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
+	r, err := b.read(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	have := state.Set{}
+	for _, row := range r.bridges {
+		if o := b.bridge(row, r, want); o != nil {
+			have.Put(o)
+		}
+	}
+	for _, row := range r.ports {
+		b.ports[row.str("name")] = row.uuid("_uuid")
+		if o := b.port(row, r, want); o != nil {
+			have.Put(o)
+		}
+	}
+	return have, nil
+}
+
+func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
+	bridge := []string{"_uuid", "name", "ports", "datapath_type", "other_config", "external_ids"}
+	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
+	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
+	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
+	for _, role := range []string{roleTransit, roleTunnel} {
+		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
+	}
+	for id := range want {
+		byName := where("name", ovsdb.ConditionEqual, id.Name)
+		switch id.Kind {
+		case state.KindBridge:
+			ops = append(ops, selectOp("Bridge", byName, bridge...), selectOp("Interface", byName, iface...))
+		case state.KindTransit, state.KindPort:
+			ops = append(ops, selectOp("Port", byName, port...), selectOp("Interface", byName, iface...))
+		}
+	}
+	res, err := b.conn.Transact(ctx, ops...)
+	if err != nil {
+		return nil, err
+	}
+	r := &rows{bridgeOf: map[string]string{}, iface: map[string]Row{}}
+	for i, op := range ops {
+		for _, row := range res[i].Rows {
+			switch op.Table {
+			case "Bridge":
+				r.bridges = append(r.bridges, row)
+				for _, id := range row.uuids("ports") {
+					r.bridgeOf[id] = row.str("name")
+				}
+			case "Port":
+				r.ports = append(r.ports, row)
+			case "Interface":
+				r.iface[row.str("name")] = row
+			}
+		}
+	}
+	return r, nil
+}
+
+func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
+	name, owner := row.str("name"), row.strings("external_ids")[keyNetwork]
+	asked, wanted := want[state.ID{Kind: state.KindBridge, Name: name}].(state.Bridge)
+	switch {
+	case wanted && asked.Adopted && owner == "":
+		return asked
+	case owner == b.network:
+		return state.Bridge{
+			Network: owner, Name: name, DatapathType: row.str("datapath_type"),
+			HWAddr: row.strings("other_config")["hwaddr"], MTU: atom[int](r.iface[name], "mtu_request"),
+		}
+	case wanted:
+		what := "an OVS bridge that is not ours (adoptBridge would use it as it is)"
+		if owner != "" {
+			what = fmt.Sprintf("the OVS bridge of network %q", owner)
+		}
+		return state.Foreign{Want: asked, Have: what}
+	}
+	return nil
+}
+
+// port makes the object of a Port and its Interface.
+func (b *Backend) port(row Row, r *rows, want state.Set) state.Object {
+	name, ids := row.str("name"), row.strings("external_ids")
+	iface := r.iface[name]
+	if ids[keyNetwork] != b.network {
+		for _, kind := range []state.Kind{state.KindTransit, state.KindPort} {
+			if asked, ok := want[state.ID{Kind: kind, Name: name}]; ok {
+				return state.Foreign{Want: asked, Have: fmt.Sprintf("an OVS port of that name, of network %q", ids[keyNetwork])}
+			}
+		}
+		return nil
+	}
+	bridge, ok := r.bridgeOf[row.uuid("_uuid")]
+	if !ok {
+		bridge = "?"
+	}
+	var o state.Object
+	switch ids[keyRole] {
+	case roleTransit:
+		o = state.Transit{Network: b.network, Name: name, Bridge: bridge, Tag: atom[uint16](row, "tag"),
+			MAC: iface.str("mac"), MTU: atom[int](iface, "mtu_request"), Error: wrong(row, iface, "internal")}
+	case roleTunnel:
+		o = tunnel(row, iface, b.network, bridge)
+	case roleContainer:
+		at := iface.strings("external_ids")
+		o = state.Port{Network: b.network, Name: name, Bridge: bridge, ContainerID: at[keyContainerID], IfName: at[keyIfName],
+			Protected: atom[bool](row, "protected"), Error: tagged0(row, iface)}
+	}
+	return o
+}
+
+func tunnel(row, iface Row, network, bridge string) state.Tunnel {
+	opts := iface.strings("options")
+	t := state.Tunnel{Network: network, Name: row.str("name"), Bridge: bridge, Type: iface.str("type"),
+		Key: opts["key"], Csum: opts["csum"] == "true", BFD: iface.strings("bfd")["enable"] == "true",
+		Tag: atom[uint16](row, "tag"), Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
+	t.Remote, _ = netip.ParseAddr(opts["remote_ip"])
+	t.Local, _ = netip.ParseAddr(opts["local_ip"])
+	if port, err := strconv.ParseUint(opts["dst_port"], 10, 16); err == nil {
+		t.DstPort = uint16(port)
+	}
+	if !atom[bool](row, "protected") {
+		t.Error = "the port is not protected: frames loop"
+	}
+	return t
+}
+
+// wrong is what is amiss with a port that no attribute of its object shows.
+func wrong(row, iface Row, kind string) string {
+	switch {
+	case iface == nil:
+		return "its interface is not ours"
+	case kind != "" && iface.str("type") != kind:
+		return "its interface is of type " + iface.str("type")
+	case row.str("vlan_mode") != "access":
+		return "the port is no access port of its VLAN"
+	}
+	return refusal(iface)
+}
+
+// tagged0 is wrong for a container's port, which must be an access port of no VLAN.
+func tagged0(row, iface Row) string {
+	if tags := row.set("tag"); len(tags) != 1 || atom[int](row, "tag") != 0 {
+		return fmt.Sprintf("the port's tag is %s, not 0", cut(slices.Concat(row["tag"])))
+	}
+	return wrong(row, iface, "")
+}

@@ -1,0 +1,218 @@
+package ovs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+)
+
+var (
+	// ErrUnavailable is wrapped by errors that time may mend: no socket, nobody
+	// answers, ovs-vswitchd does not do what OVSDB says.
+	ErrUnavailable = errors.New("OVS is not available")
+	// ErrRefused is wrapped by errors about what OVS was asked and will not do.
+	ErrRefused = errors.New("OVS refused")
+)
+
+// database is the name of OVS's schema (ovs-vswitchd.conf.db(5)).
+const database = "Open_vSwitch"
+
+// most is the largest amount of bytes read in one call, a bound on a peer
+// that sends without end. 5,000 ports make about 5 MB.
+const most = 256 << 20
+
+// A Conn is a connection to OVSDB for one call. It is not safe for use by
+// several goroutines at once.
+type Conn struct {
+	path    string
+	conn    net.Conn
+	dec     *json.Decoder
+	lastID  int
+	replies map[int]message
+}
+
+// message is any JSON-RPC message that the server sends.
+type message struct {
+	ID     json.RawMessage `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params"`
+	Result json.RawMessage `json:"result"`
+	Error  json.RawMessage `json:"error"`
+}
+
+// Dial connects to the unix socket path. The error wraps ErrUnavailable and
+// names the path.
+func Dial(ctx context.Context, path string) (*Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%w: no OVSDB socket %s: is openvswitch installed and ovsdb-server running?", ErrUnavailable, path)
+		}
+		return nil, fmt.Errorf("%w: connect to OVSDB: %w", ErrUnavailable, err)
+	}
+	return &Conn{path: path, conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), replies: map[int]message{}}, nil
+}
+
+// Close ends the connection. Closing nil does nothing.
+func (c *Conn) Close() error {
+	if c == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// Path is the socket's.
+func (c *Conn) Path() string { return c.path }
+
+// A Row is one row of a reply; see the functions of value.go for its columns.
+type Row map[string]json.RawMessage
+
+// A Result is the result of one operation.
+type Result struct {
+	Count   int             `json:"count"`
+	Error   string          `json:"error"`
+	Details string          `json:"details"`
+	UUID    json.RawMessage `json:"uuid"`
+	Rows    []Row           `json:"rows"`
+}
+
+// A Pending is a transaction that has been sent.
+type Pending struct {
+	conn *Conn
+	id   int
+	ops  []ovsdb.Operation
+}
+
+// Start sends a transaction without waiting for its reply.
+func (c *Conn) Start(ctx context.Context, ops ...ovsdb.Operation) (*Pending, error) {
+	c.lastID++
+	params := []any{database}
+	for _, op := range ops {
+		params = append(params, wire(op))
+	}
+	msg, err := json.Marshal(map[string]any{"id": c.lastID, "method": "transact", "params": params})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.write(ctx, msg); err != nil {
+		return nil, err
+	}
+	return &Pending{conn: c, id: c.lastID, ops: ops}, nil
+}
+
+// Results waits for the reply: one Result an operation. The error wraps
+// ErrUnavailable where no whole reply came in time; errors.As finds libovsdb's
+// typed errors where the server rejected the transaction.
+func (p *Pending) Results(ctx context.Context) ([]Result, error) {
+	m, err := p.conn.reply(ctx, p.id)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Error) > 0 && string(m.Error) != "null" {
+		return nil, fmt.Errorf("%w: OVSDB %s: %s", ErrUnavailable, p.conn.path, cut(m.Error))
+	}
+	// The reply holds null for every operation after one that failed.
+	var results []Result
+	if err := json.Unmarshal(m.Result, &results); err != nil {
+		return nil, fmt.Errorf("%w: OVSDB %s answered what is not a reply: %s", ErrUnavailable, p.conn.path, cut(m.Result))
+	}
+	checked := make([]ovsdb.OperationResult, len(results))
+	for i, r := range results {
+		checked[i] = ovsdb.OperationResult{Error: r.Error, Details: r.Details}
+	}
+	operr, err := ovsdb.CheckOperationResults(checked, p.ops)
+	if len(operr) > 0 {
+		err = operr[0]
+	}
+	var timedOut *ovsdb.TimedOut
+	if errors.As(err, &timedOut) {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("OVSDB transaction: %w", err)
+	}
+	return results, nil
+}
+
+// Transact sends a transaction and waits for its results.
+func (c *Conn) Transact(ctx context.Context, ops ...ovsdb.Operation) ([]Result, error) {
+	p, err := c.Start(ctx, ops...)
+	if err != nil {
+		return nil, err
+	}
+	return p.Results(ctx)
+}
+
+func (c *Conn) write(ctx context.Context, msg []byte) error {
+	defer c.bound(ctx)()
+	if _, err := c.conn.Write(msg); err != nil {
+		return fmt.Errorf("%w: write to OVSDB: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// reply reads until the reply with id is there. Replies to other requests are
+// kept, the server's echo requests (RFC 7047, section 4.1.11) answered.
+func (c *Conn) reply(ctx context.Context, id int) (message, error) {
+	defer c.bound(ctx)()
+	for {
+		if m, ok := c.replies[id]; ok {
+			delete(c.replies, id)
+			return m, nil
+		}
+		var m message
+		if err := c.dec.Decode(&m); err != nil {
+			return m, c.readError(ctx, err)
+		}
+		if m.Method == "echo" {
+			echo, err := json.Marshal(map[string]any{"id": m.ID, "result": m.Params, "error": nil})
+			if err != nil {
+				return m, err
+			}
+			if _, err := c.conn.Write(echo); err != nil {
+				return m, c.readError(ctx, err)
+			}
+			continue
+		}
+		var got int
+		if m.Method == "" && json.Unmarshal(m.ID, &got) == nil {
+			c.replies[got] = m
+		}
+	}
+}
+
+func (c *Conn) readError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
+		return fmt.Errorf("%w: OVSDB %s did not answer in time", ErrUnavailable, c.path)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: OVSDB %s closed the connection", ErrUnavailable, c.path)
+	}
+	return fmt.Errorf("%w: read from OVSDB %s: %w", ErrUnavailable, c.path, err)
+}
+
+// bound makes reads and writes end with ctx, until the function it returns is called.
+func (c *Conn) bound(ctx context.Context) func() {
+	deadline, _ := ctx.Deadline()
+	_ = c.conn.SetDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }
+}
+
+// cut keeps a stranger's text short and on one line.
+func cut(b []byte) string {
+	const n = 200
+	s := fmt.Sprintf("%q", b[:min(len(b), n)])
+	if len(b) > n {
+		s += "…"
+	}
+	return s
+}

@@ -1,0 +1,6 @@
+// Package ovs speaks OVSDB (RFC 7047) to Open vSwitch: a connection for one
+// call, the host.Backend of bridges and tunnels, and the port of one container.
+//
+// It changes OVSDB alone and never talks OpenFlow. It keeps no cache, watches
+// nothing and does not reconnect: a plugin lives for one call.
+package ovs

@@ -1,0 +1,23 @@
+package ovs
+
+import "ovs-gre-cni/pkg/state"
+
+// Keys of external_ids in rows of ours. What carries keyNetwork is ours; what
+// does not is never changed or removed.
+const (
+	keyNetwork     = state.Owner
+	keyRole        = "ovs-gre.role"
+	keyPeer        = "ovs-gre.peer"
+	keyContainerID = "ovs-gre.container-id"
+	keyIfName      = "ovs-gre.ifname"
+	keyBootID      = "ovs-gre.boot-id"
+	keyStamp       = "ovs-gre.stamp"
+)
+
+// Roles of rows, the values of keyRole.
+const (
+	roleBridge    = "bridge"
+	roleTransit   = "transit"
+	roleTunnel    = "tunnel"
+	roleContainer = "container"
+)
