@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"ovs-gre-cni/pkg/spec"
@@ -43,11 +42,15 @@ func Nodes(b *spec.Base) ([]spec.Node, error) {
 // and names the addresses that this host has.
 func Resolve(nodes []spec.Node, node string, local []netip.Addr) (Mesh, error) {
 	var m Mesh
+	here := make(map[netip.Addr]bool, len(local))
+	for _, a := range local {
+		here[a] = true
+	}
 	at := -1
 	for i, n := range nodes {
 		switch {
 		case node != "" && n.Name != node:
-		case node == "" && !slices.Contains(local, n.Address):
+		case node == "" && !here[n.Address]:
 		case at >= 0:
 			return m, fmt.Errorf("%w: nodes: %s and %s are both this host: name one of them with the key node", spec.ErrInvalid, nodes[at], n)
 		default:
@@ -61,7 +64,7 @@ func Resolve(nodes []spec.Node, node string, local []netip.Addr) (Mesh, error) {
 		return m, fmt.Errorf("%w: nodes: no entry for this host: none of its addresses (%s) is listed; add it, or name its entry with the key node", spec.ErrInvalid, addressList(local))
 	}
 	m.Self = nodes[at]
-	m.Local = slices.Contains(local, m.Self.Address)
+	m.Local = here[m.Self.Address]
 	m.Peers = append(append(make([]spec.Node, 0, len(nodes)-1), nodes[:at]...), nodes[at+1:]...)
 	return m, nil
 }

@@ -149,15 +149,15 @@ type Routes struct {
 
 // Parse reads the configuration of ovs-gre. It reports every problem at once;
 // each wraps ErrDecode or ErrInvalid. The configuration is returned even
-// then, with its valid parts, because DEL must work with what it gets.
+// then, with its valid parts (of the nodes, those that are valid by
+// themselves), because DEL must work with what it gets.
 func Parse(stdin []byte) (*Network, error) {
 	c := &Network{
 		Bridge: "obr0", Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE}, TransitVLAN: 4094,
 		IsDefaultGateway: true, OVSDB: DefaultOVSDB, Timeout: 10 * time.Second,
 	}
 	var p problems
-	parse(&p, &c.Base, c, stdin, NetworkKeys)
-	if p.empty() {
+	if parse(&p, &c.Base, c, stdin, NetworkKeys) {
 		c.check(&p)
 	}
 	return c, p.err()
@@ -167,23 +167,23 @@ func Parse(stdin []byte) (*Network, error) {
 func ParseRoutes(stdin []byte) (*Routes, error) {
 	c := &Routes{Mode: ModeTunnel, Table: 254}
 	var p problems
-	parse(&p, &c.Base, c, stdin, RoutesKeys)
-	if p.empty() {
+	if parse(&p, &c.Base, c, stdin, RoutesKeys) {
 		c.check(&p)
 	}
 	return c, p.err()
 }
 
-// check is what must hold between keys of ovs-gre.
+// check is what must hold between keys of ovs-gre. Of a key that is wrong by
+// itself it says nothing more.
 func (c *Network) check(p *problems) {
 	t := c.Tunnel
-	if len(c.Nodes) == 0 && c.NodesFile == "" {
+	if len(c.Nodes) == 0 && c.NodesFile == "" && p.fine("nodes", "nodesFile") {
 		p.invalid("nodes", nil, "missing: list every host of the network, or name a nodesFile")
 	}
-	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve {
+	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && p.fine("tunnel.type") {
 		p.invalid("tunnel.port", quoteInt(int(t.Port)), "only VXLAN and Geneve have a port, tunnel.type is "+t.Type)
 	}
-	if t.Key != nil && *t.Key > 1<<24-1 && t.Type != TunnelGRE {
+	if t.Key != nil && *t.Key > 1<<24-1 && (t.Type == TunnelVXLAN || t.Type == TunnelGeneve) {
 		p.invalid("tunnel.key", quoteInt(int(*t.Key)), "a VNI has 24 bits, want at most 16777215")
 	}
 	if t.Type == TunnelNone && (t.Key != nil || t.Csum || t.BFD) {
@@ -192,8 +192,13 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelNone && c.Segment == SegmentMesh {
 		p.invalid("segment", quote(string(c.Segment)), "one segment over all hosts needs a tunnel, tunnel.type is none")
 	}
-	if c.LinuxBridge != "" && c.LinuxBridge == c.Bridge {
-		p.invalid("linuxBridge", quote(c.LinuxBridge), "the same name as bridge: the Linux bridge and the OVS bridge are two devices")
+	if c.LinuxBridge != "" && p.fine("bridge") {
+		switch c.LinuxBridge {
+		case c.Bridge:
+			p.invalid("linuxBridge", quote(c.LinuxBridge), "the same name as bridge: the Linux bridge and the OVS bridge are two devices")
+		case TransitName(c.Bridge):
+			p.invalid("linuxBridge", quote(c.LinuxBridge), "the name of bridge's transit port")
+		}
 	}
 	if c.LinuxBridge != "" && c.AdoptBridge {
 		p.invalid("adoptBridge", []byte("true"), "an adopted bridge is not plugged into a linuxBridge: leave out one of the two")
@@ -205,7 +210,7 @@ func (c *Network) check(p *problems) {
 
 // check is what must hold between keys of route-sync.
 func (c *Routes) check(p *problems) {
-	if c.Mode != ModeDirect || len(c.Nodes) == 0 || c.Nodes[0].Address.Is6() {
+	if c.Mode != ModeDirect || !p.fine("nodes") || len(c.Nodes) == 0 || c.Nodes[0].Address.Is6() {
 		return
 	}
 	for i, n := range c.Nodes {

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -74,11 +75,17 @@ func isRuntimeKey(k string) bool {
 	return slices.Contains(runtimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
 }
 
-func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) {
+// parse reads the keys. It reports whether there were any to read.
+func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) bool {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(stdin, &fields); err != nil || fields == nil {
-		*p = append(*p, fmt.Errorf("%w: configuration on standard input: %v", ErrDecode, err))
-		return
+	err := json.Unmarshal(stdin, &fields)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+		*p = append(*p, fmt.Errorf("configuration on standard input: %w: at byte %d: %v", ErrDecode, syntax.Offset, syntax))
+		return false
+	}
+	if err != nil || fields == nil {
+		*p = append(*p, fmt.Errorf("configuration on standard input: %w: %s", ErrDecode, oneLine(stdin)))
+		return false
 	}
 	b.Raw = stdin
 	p.runtime(b, c, fields)
@@ -86,6 +93,7 @@ func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) {
 	if b.NodesFile != "" && fields["nodes"] != nil {
 		p.invalid("nodesFile", quote(b.NodesFile), "nodes is given too: leave out one of the two")
 	}
+	return true
 }
 
 // fields hands each key to its setter; a table has at most one level of objects.
@@ -118,8 +126,8 @@ func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessag
 // runtime reads what the runtime and libcni put in.
 func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
-	if !networkName.MatchString(b.Name) {
-		p.invalid("name", quote(b.Name), "want a network name of letters, digits, '_', '.', '-'")
+	if !networkName.MatchString(b.Name) || len(b.Name) > maxNetworkName {
+		p.invalid("name", fields["name"], fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d", maxNetworkName))
 	}
 	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
 		b.PrevResult = raw
@@ -151,6 +159,19 @@ func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 // networkName is what libcni accepts (ValidateNetworkName in its pkg/utils).
 // It keeps a name from being a path.
 var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+
+// maxNetworkName leaves room for what the name becomes a part of: a file name
+// (255 bytes) and the name of an nftables table (255 bytes).
+const maxNetworkName = 200
+
+// linkNames keeps to what no shell, ovs-vsctl or sysctl takes for anything
+// else. "all" and "default" are directories of net.ipv4.conf, which the kernel
+// therefore refuses as names of links.
+var linkNames = regexp.MustCompile(`^[a-zA-Z0-9_.][a-zA-Z0-9_.+\-]*$`)
+
+func isLinkName(s string) bool {
+	return linkNames.MatchString(s) && !slices.Contains([]string{".", "..", "all", "default"}, s)
+}
 
 // requestedMAC is runtimeConfig.mac, else args.cni.mac.
 func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
@@ -258,10 +279,8 @@ func linkName[C any](most int, at func(C) *string) setter[C] {
 			p.invalid(key, raw, err.Error())
 		case len(v) > most:
 			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
-		case v == "" || v == "." || v == ".." || strings.ContainsFunc(v, func(r rune) bool {
-			return r <= ' ' || r > '~' || strings.ContainsRune(`/:"'\$`+"`;&|<>(){}*?[]~#!%", r)
-		}):
-			p.invalid(key, quote(v), "not a link name")
+		case !isLinkName(v):
+			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-'")
 		default:
 			*at(c) = v
 		}
@@ -281,14 +300,14 @@ func mtu(p *problems, c *Network, key string, raw json.RawMessage) {
 
 func setNodes(p *problems, c *Base, key string, raw json.RawMessage) {
 	c.Nodes = p.nodes(key, raw)
-	if c.Nodes != nil && len(c.Nodes) == 0 {
+	if len(c.Nodes) == 0 && p.fine(key) {
 		p.invalid(key, raw, "empty: list every host of the network")
 	}
 }
 
 func setNodesFile(p *problems, c *Base, key string, raw json.RawMessage) {
 	v, err := decode[string](raw)
-	if err != nil || !filepath.IsAbs(v) {
+	if err != nil || !filepath.IsAbs(v) || !isPrintable(v) {
 		p.invalid(key, raw, "want an absolute path")
 		return
 	}
@@ -312,8 +331,9 @@ func setNoMasquerade(p *problems, c *Network, key string, raw json.RawMessage) {
 func setOVSDB(p *problems, c *Network, key string, raw json.RawMessage) {
 	v, err := decode[string](raw)
 	path := strings.TrimPrefix(v, "unix:")
-	if err != nil || !filepath.IsAbs(path) {
-		p.invalid(key, raw, "want unix: and the absolute path of OVSDB's socket")
+	// unix(7): sun_path has 108 bytes, the last of which is zero.
+	if err != nil || !filepath.IsAbs(path) || !isPrintable(path) || len(path) > 107 {
+		p.invalid(key, raw, "want unix: and the absolute path of OVSDB's socket, at most 107 bytes")
 		return
 	}
 	c.OVSDB = path
@@ -346,7 +366,12 @@ func setTable(p *problems, c *Routes, key string, raw json.RawMessage) {
 		c.Table = n
 		return
 	}
-	number(1, 1<<31-1, func(c *Routes) *int { return &c.Table })(p, c, key, raw)
+	v, err := decode[int](raw)
+	if err != nil || v < 1 || v > 1<<31-1 {
+		p.invalid(key, raw, "want main, default, local or a whole number from 1 to 2147483647")
+		return
+	}
+	c.Table = v
 }
 
 func quoteInt(n int) []byte { return []byte(strconv.Itoa(n)) }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // A Node is one host of the network.
@@ -64,9 +63,13 @@ func (p *problems) nodes(key string, raw []byte) []Node {
 	}
 	nodes := make([]Node, 0, len(list))
 	for i, w := range list {
-		nodes = append(nodes, p.node(fmt.Sprintf("%s[%d]", key, i), w))
+		before := len(*p)
+		n := p.node(fmt.Sprintf("%s[%d]", key, i), w)
+		if len(*p) == before {
+			nodes = append(nodes, n)
+		}
 	}
-	if p.empty() {
+	if len(nodes) == len(list) {
 		p.together(key, nodes)
 	}
 	return nodes
@@ -78,11 +81,11 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 	var list []nodeJSON
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
-	if dec.Decode(&list) == nil {
+	if dec.Decode(&list) == nil && list != nil && len(bytes.TrimSpace(raw[dec.InputOffset():])) == 0 {
 		return list, true
 	}
 	var entries []json.RawMessage
-	if err := json.Unmarshal(raw, &entries); err != nil {
+	if err := json.Unmarshal(raw, &entries); err != nil || entries == nil {
 		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
 		return nil, false
 	}
@@ -116,6 +119,9 @@ func (p *problems) node(at string, w nodeJSON) Node {
 	if w.Name == "" {
 		p.invalid(at+".name", nil, "missing: every node needs a name")
 	} else {
+		if !isPrintable(w.Name) || len(w.Name) > 253 {
+			p.invalid(at+".name", quote(w.Name), "want at most 253 printable characters")
+		}
 		at += " (" + printable(w.Name) + ")"
 	}
 	addr, err := netip.ParseAddr(w.Address)
@@ -137,9 +143,22 @@ func (p *problems) node(at string, w nodeJSON) Node {
 			if sub.Addr().BitLen()-sub.Bits() < 2 {
 				p.invalid(fmt.Sprintf("%s.subnets[%d]", at, j), quote(s), "too small: it needs a gateway and at least one container")
 			}
+			for _, no := range notForContainers {
+				if sub.Overlaps(no) {
+					p.invalid(fmt.Sprintf("%s.subnets[%d]", at, j), quote(s), fmt.Sprintf("overlaps %s, which is not for containers", no))
+					break
+				}
+			}
 		}
 	}
 	return n
+}
+
+// notForContainers are addresses with a meaning of their own: this host,
+// loopback, link-local of IPv6, multicast (RFC 6890, RFC 4291).
+var notForContainers = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // prefix parses a subnet and refuses host bits.
@@ -188,21 +207,25 @@ func (p *problems) together(key string, nodes []Node) {
 		}
 	}
 	slices.SortFunc(subnets, func(a, b owned) int { return comparePrefix(a.Prefix, b.Prefix) })
-	for i := 1; i < len(subnets); i++ {
-		a, b := subnets[i-1], subnets[i]
-		if a.Overlaps(b.Prefix) {
-			p.invalid(key, nil, fmt.Sprintf("subnet %s of %s overlaps %s of %s", a.Prefix, nodes[a.node].Name, b.Prefix, nodes[b.node].Name))
+	// What holds a subnet comes before it, and all it holds come next.
+	outer := subnets[:0]
+	for _, s := range subnets {
+		if len(outer) > 0 && outer[len(outer)-1].Overlaps(s.Prefix) {
+			a := outer[len(outer)-1]
+			p.invalid(key, nil, fmt.Sprintf("subnet %s of %s overlaps %s of %s", a.Prefix, nodes[a.node].Name, s.Prefix, nodes[s.node].Name))
+			continue
 		}
+		outer = append(outer, s)
 	}
 	for _, n := range nodes {
-		i, _ := slices.BinarySearchFunc(subnets, n.Address, func(s owned, a netip.Addr) int {
+		i, _ := slices.BinarySearchFunc(outer, n.Address, func(s owned, a netip.Addr) int {
 			if s.Addr().Compare(a) <= 0 {
 				return -1
 			}
 			return 1
 		})
-		if i > 0 && subnets[i-1].Contains(n.Address) {
-			p.invalid(key, nil, fmt.Sprintf("address %s of %s lies in the container subnet %s of %s", n.Address, n.Name, subnets[i-1].Prefix, nodes[subnets[i-1].node].Name))
+		if i > 0 && outer[i-1].Contains(n.Address) {
+			p.invalid(key, nil, fmt.Sprintf("address %s of %s lies in the container subnet %s of %s", n.Address, n.Name, outer[i-1].Prefix, nodes[outer[i-1].node].Name))
 		}
 	}
 }
@@ -212,17 +235,4 @@ func comparePrefix(a, b netip.Prefix) int {
 		return c
 	}
 	return a.Bits() - b.Bits()
-}
-
-// printable keeps an operator's text from breaking a log line or a terminal.
-func printable(s string) string {
-	if len(s) > 64 {
-		s = s[:64] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 var (
@@ -51,12 +54,26 @@ func (p *Problem) Unwrap() error {
 // problems gathers what is wrong, so that all of it is told at once.
 type problems []error
 
-func (p problems) empty() bool { return len(p) == 0 }
+// fine reports whether nothing was said against keys, nor against what is in them.
+func (p problems) fine(keys ...string) bool {
+	for _, err := range p {
+		var pr *Problem
+		if !errors.As(err, &pr) {
+			continue
+		}
+		for _, k := range keys {
+			if rest, ok := strings.CutPrefix(pr.Key, k); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 func (p problems) err() error { return errors.Join(p...) }
 
 func (p *problems) invalid(key string, value []byte, reason string) {
-	*p = append(*p, &Problem{Key: key, Value: printable(string(value)), Reason: reason})
+	*p = append(*p, &Problem{Key: key, Value: oneLine(value), Reason: reason})
 }
 
 func (p *problems) unsupported(key, value, want string) {
@@ -69,6 +86,36 @@ func (p *problems) unknown(prefix, key string, known []string) {
 		reason = fmt.Sprintf("unknown key (did you mean %q?)", prefix+k)
 	}
 	p.invalid(prefix+printable(key), nil, reason)
+}
+
+// oneLine is a piece of JSON as a message shows it.
+func oneLine(raw []byte) string {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) == nil {
+		raw = b.Bytes()
+	}
+	return printable(string(raw))
+}
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// printable keeps an operator's text from breaking a log line or a terminal.
+func printable(s string) string {
+	if len(s) > 64 {
+		cut := 64
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func quote(s string) []byte { return []byte(strconv.Quote(printable(s))) }
@@ -90,17 +137,23 @@ func decode[T any](raw json.RawMessage) (T, error) {
 		want = "true or false"
 	case []string:
 		want = "a list of strings"
-	case int, int64, uint16, *uint32:
-		want = "a whole number in range"
+	case *uint32:
+		want = "a whole number from 0 to 4294967295"
+	case int:
+		want = "a whole number"
 	default:
 		want = "an object"
 	}
 	return v, errors.New("want " + want)
 }
 
-// nearest returns the known key that key is most likely a typo of, if any.
+// nearest returns the known key that key is most likely a typo of, if any:
+// one edit away, or two where the key is long.
 func nearest(key string, known []string) string {
-	best, at := 3, ""
+	best, at := 2, ""
+	if len(key) > 5 {
+		best = 3
+	}
 	for _, k := range known {
 		if d := distance(strings.ToLower(key), strings.ToLower(k)); d < best {
 			best, at = d, k

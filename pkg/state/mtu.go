@@ -21,11 +21,15 @@ func MTU(c *spec.Network, m mesh.Mesh, underlay int) (int, error) {
 	if mtu > fits {
 		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d", spec.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
 	}
+	// RFC 791: every link takes 68 bytes. RFC 8200, section 5: IPv6 needs 1280.
+	least, what := 68, "IPv4"
 	for _, s := range m.Self.Subnets {
-		// RFC 8200, section 5: IPv6 needs 1280 bytes.
-		if s.Addr().Is6() && mtu < 1280 {
-			return 0, fmt.Errorf("%w: mtu %d: less than the 1280 that IPv6 needs (subnet %s)", spec.ErrInvalid, mtu, s)
+		if s.Addr().Is6() {
+			least, what = 1280, fmt.Sprintf("IPv6 (subnet %s)", s)
 		}
+	}
+	if mtu < least {
+		return 0, fmt.Errorf("%w: mtu %d: less than the %d that %s needs: the underlay's MTU is %d and the tunnel (%s) takes %d", spec.ErrInvalid, mtu, least, what, underlay, c.Tunnel.Type, over)
 	}
 	return mtu, nil
 }

@@ -1,9 +1,11 @@
 package state
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 
 	"ovs-gre-cni/pkg/spec"
 )
@@ -181,7 +183,7 @@ func (t Tunnel) String() string {
 		fmt.Fprintf(&b, " options:local_ip=%s", ovsString(t.Local.String()))
 	}
 	if t.Key != "" {
-		fmt.Fprintf(&b, " options:key=%s", t.Key)
+		fmt.Fprintf(&b, " options:key=%s", ovsString(t.Key))
 	}
 	if t.Csum {
 		b.WriteString(" options:csum=true")
@@ -287,11 +289,15 @@ func family(list, family string) string {
 
 // ovsString quotes a value for ovs-vsctl and the shell, where it needs it.
 func ovsString(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
 	}) {
-		q := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
-		return `'"` + strings.ReplaceAll(q, `'`, `'\''`) + `"'`
+		// ovs-vsctl takes a string in double quotes as JSON does.
+		var q strings.Builder
+		enc := json.NewEncoder(&q)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(s) // a string always encodes, into a strings.Builder too
+		return `'` + strings.ReplaceAll(strings.TrimSpace(q.String()), `'`, `'\''`) + `'`
 	}
 	return s
 }
@@ -300,5 +306,6 @@ func complaint(text string) string {
 	if text == "" {
 		return ""
 	}
-	return fmt.Sprintf("  # OVS says: %s", text)
+	// A line break would end the comment.
+	return "  # OVS says: " + strings.Join(strings.FieldsFunc(text, unicode.IsControl), " ")
 }

@@ -37,8 +37,14 @@ func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
 		for _, dst := range p.Subnets {
 			objs, err := route(c, m, p, dst, w)
 			s.Put(objs...)
-			errs = append(errs, err)
+			if err != nil {
+				errs = append(errs, err)
+			}
 		}
+	}
+	// What keeps one route from being made often keeps all of them.
+	if more := len(errs) - 8; more > 0 {
+		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrNoWay, more))
 	}
 	return s, errors.Join(errs...)
 }

@@ -127,7 +127,7 @@ func (c Change) Drift() string {
 
 // Diff returns the changes that turn have into want: creations and updates in
 // order of dependence first, so that traffic always has a way out, then
-// deletions in reverse order.
+// deletions in reverse order. What is foreign is never deleted.
 func Diff(want, have Set) []Change {
 	var changes []Change
 	for _, id := range slices.SortedFunc(maps.Keys(want), compareID) {
@@ -136,7 +136,8 @@ func Diff(want, have Set) []Change {
 		}
 	}
 	for _, id := range slices.Backward(slices.SortedFunc(maps.Keys(have), compareID)) {
-		if _, ok := want[id]; !ok {
+		_, wanted := want[id]
+		if _, foreign := have[id].(Foreign); !wanted && !foreign {
 			changes = append(changes, Change{Old: have[id]})
 		}
 	}

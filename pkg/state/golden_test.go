@@ -1,0 +1,207 @@
+package state_test
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.golden anew")
+
+// golden compares got with testdata/<name>.golden.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s, -want +got (go test -update writes it anew):\n%s", file, diff)
+	}
+}
+
+// nodesJSON lists hosts hostN, N from 1 to n. Underlay is 4 or 6, families
+// are "v4", "v6" or "dual".
+func nodesJSON(n, underlay int, families string) string {
+	var list []string
+	for i := 1; i <= n; i++ {
+		address := fmt.Sprintf("172.16.32.%d", 100+i)
+		if underlay == 6 {
+			address = fmt.Sprintf("fd00:32::%d", 100+i)
+		}
+		v4, v6 := fmt.Sprintf(`"192.168.%d.0/24"`, i), fmt.Sprintf(`"fd00:%d::/64"`, i)
+		subnets := map[string]string{"v4": v4, "v6": v6, "dual": v6 + "," + v4}[families]
+		list = append(list, fmt.Sprintf(`{"name":"host%d","address":%q,"subnets":[%s]}`, i, address, subnets))
+	}
+	return "[" + strings.Join(list, ",") + "]"
+}
+
+// network parses a configuration of ovs-gre with the given further keys, and
+// takes the first node for this host.
+func network(t testing.TB, nodes, keys string) (*spec.Network, mesh.Mesh) {
+	t.Helper()
+	c, err := spec.Parse([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"ovs-gre","nodes":` + nodes + keys + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := mesh.Resolve(c.Nodes, "", []netip.Addr{c.Nodes[0].Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, m
+}
+
+func routesConfig(t testing.TB, keys string) *spec.Routes {
+	t.Helper()
+	c, err := spec.ParseRoutes([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"route-sync"` + keys + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func mtu(t testing.TB, c *spec.Network, m mesh.Mesh) int {
+	t.Helper()
+	n, err := state.MTU(c, m, 1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+var (
+	segments  = []string{"host", "mesh", "container"}
+	tunnels   = []string{"gre", "vxlan", "geneve", "none"}
+	underlays = []int{4, 6}
+	families  = []string{"v4", "v6", "dual"}
+)
+
+// combination calls f with every combination that the configuration allows.
+func combinations(segment string, f func(tunnel string, underlay int, families string)) {
+	for _, tun := range tunnels {
+		for _, under := range underlays {
+			for _, fam := range families {
+				if segment != "mesh" || tun != "none" {
+					f(tun, under, fam)
+				}
+			}
+		}
+	}
+}
+
+func TestDesired(t *testing.T) {
+	for _, seg := range segments {
+		var b strings.Builder
+		combinations(seg, func(tun string, under int, fam string) {
+			c, m := network(t, nodesJSON(2, under, fam), fmt.Sprintf(`,"segment":%q,"tunnel":{"type":%q}`, seg, tun))
+			fmt.Fprintf(&b, "## segment %s, tunnel %s, underlay IPv%d, containers %s\n%s\n", seg, tun, under, fam, state.Desired(c, m, mtu(t, c, m)))
+		})
+		golden(t, "desired-"+seg, b.String())
+	}
+}
+
+func TestDesiredOptions(t *testing.T) {
+	var b strings.Builder
+	for _, keys := range []string{
+		`,"linuxBridge":"docker0"`,
+		`,"linuxBridge":"br0","segment":"mesh"`,
+		`,"adoptBridge":true,"bridge":"br-ex.1","transitVLAN":99`,
+		`,"adoptBridge":true,"segment":"mesh"`,
+		`,"datapathType":"netdev","bridge":"thirteenchars","mtu":1400`,
+		`,"tunnel":{"key":4294967295,"csum":true,"bfd":true}`,
+		`,"tunnel":{"type":"vxlan","key":0,"port":8472}`,
+		`,"tunnel":{"type":"geneve","csum":true,"port":1,"bfd":true}`,
+		`,"ipMasq":true`,
+		`,"ipMasq":true,"noMasqueradeCIDRs":["10.0.0.0/8","192.168.0.0/16","10.1.0.0/16","fd00::/8","192.168.0.0/16"]`,
+		`,"noMasqueradeCIDRs":["10.0.0.0/8"]`,
+	} {
+		c, m := network(t, nodesJSON(3, 4, "dual"), keys)
+		fmt.Fprintf(&b, "## %s\n%s\n", keys[1:], state.Desired(c, m, mtu(t, c, m)))
+	}
+	for _, fam := range []string{"v4", "v6"} {
+		c, m := network(t, nodesJSON(2, 4, fam), `,"ipMasq":true,"tunnel":{"type":"none"}`)
+		fmt.Fprintf(&b, "## masquerade of %s containers\n%s\n", fam, state.Desired(c, m, mtu(t, c, m)))
+	}
+	c, m := network(t, nodesJSON(2, 4, "v4"), `,"node":"host2"`)
+	m.Local = false
+	fmt.Fprintf(&b, "## behind a NAT: no local_ip\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	c, m = network(t, nodesJSON(1, 4, "v4"), ``)
+	fmt.Fprintf(&b, "## alone\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	golden(t, "desired-options", b.String())
+}
+
+// way is what a host has where the segment is seg.
+func ways(c *spec.Network, m mesh.Mesh) state.Ways {
+	w := state.Ways{Sources: m.Self.Gateways()}
+	switch {
+	case c.Tunnel.Type == spec.TunnelNone:
+	case state.Apart(c):
+		w.Transit = spec.TransitName(c.Bridge)
+	default:
+		w.Segment = state.GatewayLink(c)
+	}
+	return w
+}
+
+func TestDesiredRoutes(t *testing.T) {
+	for _, mode := range []string{"tunnel", "direct", "auto"} {
+		rc := routesConfig(t, fmt.Sprintf(`,"mode":%q`, mode))
+		var b strings.Builder
+		for _, seg := range append(segments, "none") {
+			for _, under := range underlays {
+				for _, fam := range families {
+					keys := fmt.Sprintf(`,"segment":%q`, seg)
+					if seg == "none" {
+						keys = `,"tunnel":{"type":"none"}`
+					}
+					c, m := network(t, nodesJSON(3, under, fam), keys)
+					w := ways(c, m)
+					// host2 is on this host's underlay subnet, host3 is not.
+					near := netip.PrefixFrom(m.Peers[0].Address, m.Peers[0].Address.BitLen())
+					w.Connected = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), near}
+					s, err := state.DesiredRoutes(rc, m, w)
+					fmt.Fprintf(&b, "## mode %s, segment %s, underlay IPv%d, containers %s\n%s", mode, seg, under, fam, s)
+					if err != nil {
+						fmt.Fprintf(&b, "# error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n# error: "))
+					}
+					fmt.Fprintln(&b)
+				}
+			}
+		}
+		golden(t, "routes-"+mode, b.String())
+	}
+}
+
+func TestDesiredRoutesOptions(t *testing.T) {
+	var b strings.Builder
+	c, m := network(t, nodesJSON(2, 4, "v4"), "")
+	show := func(title string, rc *spec.Routes, w state.Ways) {
+		s, err := state.DesiredRoutes(rc, m, w)
+		fmt.Fprintf(&b, "## %s\n%s%v\n\n", title, s, err)
+	}
+	show("table and metric", routesConfig(t, `,"table":100,"metric":50`), ways(c, m))
+	show("table local", routesConfig(t, `,"table":"local"`), ways(c, m))
+	show("no gateway address yet", routesConfig(t, ""), state.Ways{Transit: "obr0-t"})
+	show("no tunnels", routesConfig(t, ""), state.Ways{Sources: m.Self.Gateways()})
+	_, m = network(t, `[{"name":"host1","address":"172.16.32.101","subnets":["192.168.1.0/24"]},{"name":"host2","address":"172.16.32.102","subnets":["192.168.2.0/24","fd00:2::/64"]}]`, "")
+	show("a family that this host has no containers of", routesConfig(t, ""), ways(c, m))
+	_, m = network(t, nodesJSON(20, 4, "dual"), "")
+	show("many errors", routesConfig(t, ""), state.Ways{Sources: m.Self.Gateways()})
+	golden(t, "routes-options", b.String())
+}
