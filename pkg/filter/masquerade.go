@@ -1,0 +1,262 @@
+package filter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// The table of a network always has this form, whatever the families of its
+// subnets; only the elements of the sets differ:
+//
+//	table inet ovs-gre-<network> {
+//		set sources4 { type ipv4_addr; flags interval; elements = { … } }
+//		set excluded4 …; set sources6 { type ipv6_addr; … }; set excluded6 …
+//		chain postrouting {
+//			type nat hook postrouting priority srcnat; policy accept;
+//			ip saddr @sources4 ip daddr != @excluded4 masquerade
+//			ip6 saddr @sources6 ip6 daddr != @excluded6 masquerade
+//		}
+//	}
+const (
+	inet        = byte(nftables.TableFamilyINet)
+	postrouting = "postrouting"
+)
+
+type addressSet struct {
+	name string
+	key  nftables.SetDatatype
+}
+
+var (
+	sources4  = addressSet{"sources4", nftables.TypeIPAddr}
+	excluded4 = addressSet{"excluded4", nftables.TypeIPAddr}
+	sources6  = addressSet{"sources6", nftables.TypeIP6Addr}
+	excluded6 = addressSet{"excluded6", nftables.TypeIP6Addr}
+	allSets   = []addressSet{sources4, excluded4, sources6, excluded6}
+)
+
+// masqueradeRules are the expressions of the two rules. Offsets are those of
+// the addresses in the IPv4 and IPv6 headers (RFC 791, RFC 8200).
+func masqueradeRules() [][]expr.Any {
+	return [][]expr.Any{
+		masqueradeRule(unix.NFPROTO_IPV4, 12, 16, 4, sources4, excluded4),
+		masqueradeRule(unix.NFPROTO_IPV6, 8, 24, 16, sources6, excluded6),
+	}
+}
+
+func masqueradeRule(proto byte, saddr, daddr, size uint32, src, exc addressSet) []expr.Any {
+	const reg = unix.NFT_REG_1
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: saddr, Len: size},
+		&expr.Lookup{SourceRegister: reg, SetName: src.name},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: daddr, Len: size},
+		&expr.Lookup{SourceRegister: reg, SetName: exc.name, Invert: true},
+		&expr.Masq{},
+	}
+}
+
+// errAltered is wrapped by errors about a table of ours that is not as we make it.
+var errAltered = errors.New("altered")
+
+// altered is a network's table that is no masquerade of ours any more. It
+// stands where the state.Masquerade would, and differs from every one, so that
+// the table is replaced, or removed.
+type altered struct{ network, how string }
+
+func (a altered) ID() state.ID { return state.Masquerade{Network: a.network}.ID() }
+func (a altered) Noun() string { return state.Masquerade{Network: a.network}.Noun() }
+func (a altered) String() string {
+	return fmt.Sprintf("nft list table inet %s  # %s", spec.FilterName(a.network), a.how)
+}
+
+// alteredBy turns the absence of a part of our table into errAltered, and
+// leaves other errors.
+func alteredBy(err error, format string, args ...any) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %s", errAltered, fmt.Sprintf(format, args...))
+	}
+	return err
+}
+
+// observeMasquerade returns a state.Masquerade, an altered, or nil where the
+// network has no table.
+func observeMasquerade(r *reader, network string) (state.Object, error) {
+	name := spec.FilterName(network)
+	t, err := r.table(inet, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = checkTable(r, name, t); err == nil {
+		var sets [4][]netip.Prefix
+		for i, s := range allSets {
+			if sets[i], err = observeSet(r, name, s); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return state.Masquerade{Network: network, Sources: joinCIDRs(sets[0], sets[2]), Excluded: joinCIDRs(sets[1], sets[3])}, nil
+		}
+	}
+	if errors.Is(err, errAltered) {
+		return altered{network, err.Error()}, nil
+	}
+	return nil, err
+}
+
+// checkTable compares everything but the sets with what we make.
+func checkTable(r *reader, name string, t table) error {
+	if t.flags != 0 {
+		return fmt.Errorf("%w: the table has flags %#x", errAltered, t.flags) // dormant: it does nothing
+	}
+	c, err := r.chain(inet, name, postrouting)
+	if err != nil {
+		return alteredBy(err, "no chain %s", postrouting)
+	}
+	want := chain{
+		family: inet, table: name, name: postrouting,
+		typ: string(nftables.ChainTypeNAT), hook: unix.NF_INET_POST_ROUTING, priority: int32(*nftables.ChainPriorityNATSource), policy: uint32(nftables.ChainPolicyAccept),
+	}
+	if c != want {
+		return fmt.Errorf("%w: chain %s has another type, hook, priority or policy", errAltered, postrouting)
+	}
+	rules, err := r.rules(inet, name, postrouting)
+	if err != nil {
+		return err
+	}
+	if !slices.EqualFunc(rules, masqueradeRules(), func(have rule, want []expr.Any) bool { return equalExprs(inet, have.exprs, want) }) {
+		return fmt.Errorf("%w: the rules of chain %s are not ours", errAltered, postrouting)
+	}
+	if n := uint32(1 + len(allSets)); t.use != n {
+		return fmt.Errorf("%w: the table has %d chains, sets and other objects, not %d", errAltered, t.use, n)
+	}
+	return nil
+}
+
+// equalExprs reports whether the kernel's expressions are those that we make.
+func equalExprs(family byte, have []expression, want []expr.Any) bool {
+	return slices.EqualFunc(have, want, func(h expression, w expr.Any) bool {
+		b, err := expr.Marshal(family, w)
+		if err != nil || h.name != cstring(find(b, unix.NFTA_EXPR_NAME)) {
+			return false
+		}
+		got := reflect.New(reflect.TypeOf(w).Elem()).Interface().(expr.Any)
+		return expr.Unmarshal(family, h.data, got) == nil && reflect.DeepEqual(got, w)
+	})
+}
+
+// applyMasquerade replaces the network's table, or deletes it. An absent one
+// is deleted already.
+func applyMasquerade(ctx context.Context, c state.Change) error {
+	// A kernel without nf_tables does not answer a batch message by message,
+	// and Flush would wait; to a question it answers.
+	if err := read(ctx, func(*reader) error { return nil }); err != nil {
+		if c.New == nil && errors.Is(err, ErrUnsupported) {
+			return nil
+		}
+		return err
+	}
+	obj := c.New
+	if obj == nil {
+		obj = c.Old
+	}
+	network := obj.ID().Name
+	b, err := newBatch(ctx, c.New)
+	if err != nil {
+		return fmt.Errorf("masquerade of network %s: %w", network, err)
+	}
+	if err := b.replace(network); err != nil {
+		return fmt.Errorf("nftables table %s: %w", spec.FilterName(network), explain(err))
+	}
+	return nil
+}
+
+// A batch is one transaction that replaces a network's table.
+type batch struct {
+	conn *nftables.Conn
+	// sets are the elements of allSets; nil means that the table goes.
+	sets [][]netip.Prefix
+}
+
+// newBatch readies a transaction that makes m, which is a state.Masquerade or nil.
+func newBatch(ctx context.Context, m state.Object) (*batch, error) {
+	var b batch
+	if m, ok := m.(state.Masquerade); ok {
+		src4, src6, err := parseCIDRs(m.Sources)
+		if err != nil {
+			return nil, err
+		}
+		exc4, exc6, err := parseCIDRs(m.Excluded)
+		if err != nil {
+			return nil, err
+		}
+		b.sets = [][]netip.Prefix{src4, exc4, src6, exc6}
+	}
+	var err error
+	b.conn, err = nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetDeadline(deadline(ctx)), c.SetWriteBuffer(b.size()), c.SetReadBuffer(b.size()))
+	}))
+	return &b, err
+}
+
+// size bounds the bytes of the transaction, which the kernel takes in one
+// piece, and of the answers. It is not less than what sockets have anyway.
+func (b *batch) size() int {
+	n := 1 << 18
+	for _, s := range b.sets {
+		n += 64 * len(s) // an IPv6 interval: two keys, four headers each, a flag
+	}
+	return n
+}
+
+// chunk is how many elements go into one message: a netlink attribute has at
+// most 65535 bytes, an element of IPv6 36.
+const chunk = 1000
+
+// replace sends the transaction. Adding the table first lets it be deleted
+// whether it was there or not.
+func (b *batch) replace(network string) error {
+	t := b.conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: spec.FilterName(network)})
+	b.conn.DelTable(t)
+	if b.sets == nil {
+		return b.conn.Flush()
+	}
+	b.conn.AddTable(t)
+	for i, s := range allSets {
+		set := &nftables.Set{Table: t, Name: s.name, KeyType: s.key, Interval: true}
+		if err := b.conn.AddSet(set, nil); err != nil {
+			return err
+		}
+		for elems := range slices.Chunk(boundaries(b.sets[i]), chunk) {
+			if err := b.conn.SetAddElements(set, elems); err != nil {
+				return err
+			}
+		}
+	}
+	policy := nftables.ChainPolicyAccept
+	c := b.conn.AddChain(&nftables.Chain{
+		Table: t, Name: postrouting, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource, Policy: &policy,
+	})
+	for _, exprs := range masqueradeRules() {
+		b.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: exprs})
+	}
+	return b.conn.Flush()
+}

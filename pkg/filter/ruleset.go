@@ -1,0 +1,274 @@
+package filter
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Reading is done here and not by google/nftables, for three reasons: that
+// skips expressions it does not know, so that a rule somebody changed can look
+// like ours; it does not notice that the ruleset changed while it was read; and
+// it has no way to tell a table that is not there from other errors.
+
+// A reader reads nf_tables, of the network namespace of the thread that made it.
+type reader struct{ conn *netlink.Conn }
+
+// errChanging: nobody can read a ruleset that never rests.
+var errChanging = errors.New("nf_tables: the ruleset changed at each of 20 attempts to read it")
+
+// read calls f with a reader, again if the ruleset changed meanwhile: what f
+// got in its last call is of one moment. The error wraps ErrUnsupported where
+// there is no nf_tables.
+func read(ctx context.Context, f func(*reader) error) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return explain(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(deadline(ctx)); err != nil {
+		return err
+	}
+	r := &reader{conn}
+	for range 20 {
+		before, err := r.generation()
+		if err != nil {
+			return err
+		}
+		failed := f(r)
+		after, err := r.generation()
+		if err != nil {
+			return err
+		}
+		if before == after {
+			return failed
+		}
+	}
+	return errChanging
+}
+
+func deadline(ctx context.Context) time.Time {
+	if d, ok := ctx.Deadline(); ok {
+		return d
+	}
+	return time.Now().Add(patience)
+}
+
+// explain puts the kernel's refusals into words.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("nf_tables: needs CAP_NET_ADMIN: %w", err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w (%w)", ErrUnsupported, err)
+	}
+	return err
+}
+
+// generation is a number that every change of the ruleset increments. It is
+// also the question to which a kernel without nf_tables answers EINVAL
+// (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
+func (r *reader) generation() (uint32, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC)
+	if errors.Is(err, unix.EINVAL) {
+		return 0, fmt.Errorf("%w (%w)", ErrUnsupported, err)
+	}
+	if err != nil || len(msgs) == 0 {
+		return 0, err
+	}
+	const genID = 1 // NFTA_GEN_ID
+	return be32(attr(msgs[0], genID)), nil
+}
+
+// A table as the kernel has it.
+type table struct {
+	flags uint32
+	// use counts its chains, sets, objects and flowtables.
+	use uint32
+}
+
+// table reads a table; the error wraps os.ErrNotExist where there is none.
+func (r *reader) table(family byte, name string) (table, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETTABLE, 0, family, str(unix.NFTA_TABLE_NAME, name))
+	if err != nil || len(msgs) == 0 {
+		return table{}, err
+	}
+	return table{flags: be32(attr(msgs[0], unix.NFTA_TABLE_FLAGS)), use: be32(attr(msgs[0], unix.NFTA_TABLE_USE))}, nil
+}
+
+// A chain as the kernel has it. Only base chains have typ, hook, priority and policy.
+type chain struct {
+	family      byte
+	table, name string
+	flags       uint32 // but NFT_CHAIN_BASE
+	typ         string
+	hook        uint32
+	priority    int32
+	policy      uint32
+}
+
+// chain reads one chain; the error wraps os.ErrNotExist where there is none.
+func (r *reader) chain(family byte, table, name string) (chain, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETCHAIN, 0, family, str(unix.NFTA_CHAIN_TABLE, table), str(unix.NFTA_CHAIN_NAME, name))
+	if err != nil || len(msgs) == 0 {
+		return chain{}, err
+	}
+	return parseChain(msgs[0]), nil
+}
+
+func parseChain(m netlink.Message) chain {
+	const ( // linux/netfilter/nf_tables.h; before 5.8 the kernel did not tell flags
+		chainFlags = 10 // NFTA_CHAIN_FLAGS
+		base       = 1  // NFT_CHAIN_BASE
+	)
+	hook := attr(m, unix.NFTA_CHAIN_HOOK)
+	return chain{
+		family:   m.Data[0],
+		table:    cstring(attr(m, unix.NFTA_CHAIN_TABLE)),
+		name:     cstring(attr(m, unix.NFTA_CHAIN_NAME)),
+		flags:    be32(attr(m, chainFlags)) &^ base,
+		typ:      cstring(attr(m, unix.NFTA_CHAIN_TYPE)),
+		hook:     be32(find(hook, unix.NFTA_HOOK_HOOKNUM)),
+		priority: int32(be32(find(hook, unix.NFTA_HOOK_PRIORITY))),
+		policy:   be32(attr(m, unix.NFTA_CHAIN_POLICY)),
+	}
+}
+
+// A rule as the kernel has it.
+type rule struct {
+	handle uint64
+	exprs  []expression
+	// userdata is nft's: the comment is in it.
+	userdata []byte
+}
+
+// An expression is a name and its attributes.
+type expression struct {
+	name string
+	data []byte
+}
+
+// rules reads the rules of a chain, in order; none where there is no such chain.
+func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, family, str(unix.NFTA_RULE_TABLE, table), str(unix.NFTA_RULE_CHAIN, chain))
+	if err != nil {
+		return nil, err
+	}
+	rules := make([]rule, 0, len(msgs))
+	for _, m := range msgs {
+		rl := rule{userdata: attr(m, unix.NFTA_RULE_USERDATA)}
+		if h := attr(m, unix.NFTA_RULE_HANDLE); len(h) == 8 {
+			rl.handle = binary.BigEndian.Uint64(h)
+		}
+		for _, e := range attrs(attr(m, unix.NFTA_RULE_EXPRESSIONS)) {
+			rl.exprs = append(rl.exprs, expression{cstring(find(e, unix.NFTA_EXPR_NAME)), find(e, unix.NFTA_EXPR_DATA)})
+		}
+		rules = append(rules, rl)
+	}
+	return rules, nil
+}
+
+// A set as the kernel has it, without its elements.
+type set struct {
+	flags, keyType, keyLen uint32
+}
+
+// set reads one set; the error wraps os.ErrNotExist where there is none.
+func (r *reader) set(family byte, table, name string) (set, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETSET, 0, family, str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, name))
+	if err != nil || len(msgs) == 0 {
+		return set{}, err
+	}
+	m := msgs[0]
+	return set{be32(attr(m, unix.NFTA_SET_FLAGS)), be32(attr(m, unix.NFTA_SET_KEY_TYPE)), be32(attr(m, unix.NFTA_SET_KEY_LEN))}, nil
+}
+
+// An element of a set. In an interval set each is a boundary.
+type element struct {
+	flags uint32
+	key   []byte
+}
+
+// elements reads the elements of a set, in no order.
+func (r *reader) elements(family byte, table, name string) ([]element, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump, family, str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name))
+	if err != nil {
+		return nil, err
+	}
+	var elems []element
+	for _, m := range msgs {
+		for _, e := range attrs(attr(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			elems = append(elems, element{be32(find(e, unix.NFTA_SET_ELEM_FLAGS)), find(find(e, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)})
+		}
+	}
+	return elems, nil
+}
+
+// ask sends one question and returns the answers. Their data begin with
+// struct nfgenmsg, whose first byte is the family.
+func (r *reader) ask(msg uint16, flags netlink.HeaderFlags, family byte, about ...netlink.Attribute) ([]netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(about)
+	if err != nil {
+		return nil, err
+	}
+	msgs, err := r.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | msg), Flags: netlink.Request | flags},
+		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
+	})
+	return msgs, explain(err)
+}
+
+func str(typ uint16, s string) netlink.Attribute {
+	return netlink.Attribute{Type: typ, Data: append([]byte(s), 0)}
+}
+
+// attr finds an attribute of a message; nil if it is not there.
+func attr(m netlink.Message, typ uint16) []byte {
+	if len(m.Data) < 4 {
+		return nil
+	}
+	return find(m.Data[4:], typ)
+}
+
+func find(b []byte, typ uint16) []byte {
+	for t, v := range attrs(b) {
+		if t == typ {
+			return v
+		}
+	}
+	return nil
+}
+
+// attrs goes over netlink attributes (struct nlattr in linux/netlink.h).
+func attrs(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.NLA_HDRLEN {
+			n := int(binary.NativeEndian.Uint16(b))
+			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if n < unix.NLA_HDRLEN || n > len(b) || !yield(typ, b[unix.NLA_HDRLEN:n:n]) {
+				return
+			}
+			b = b[min((n+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(b)):]
+		}
+	}
+}
+
+// be32 reads what the kernel puts as big-endian; 0 if it is not there.
+func be32(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+func cstring(b []byte) string {
+	s, _, _ := strings.Cut(string(b), "\x00")
+	return s
+}
