@@ -60,7 +60,7 @@ func CaptureIn(t testing.TB, r Runner, dev, filter string) *Capture {
 			// Indented lines go on with the packet before.
 			if text := in.Text(); len(c.lines) > 0 && strings.HasPrefix(text, "\t") {
 				c.lines[len(c.lines)-1] += " " + strings.TrimSpace(text)
-			} else {
+			} else if text != "" {
 				c.lines = append(c.lines, text)
 			}
 			c.mu.Unlock()

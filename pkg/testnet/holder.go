@@ -21,14 +21,16 @@ type holder struct {
 	gone chan struct{} // closed when the process has been waited for
 }
 
+// stay is what a holder does. While it ignores SIGCHLD, which a shell cannot,
+// it need not reap: the kernel drops the orphans of daemons by itself, so that
+// a daemon which has ended is really gone.
+const stay = "exec env --ignore-signal=CHLD cat"
+
 // hold starts a holder. The script runs first in the new namespaces, with args
-// as its $1 and so on; farewell runs when this process has ended without
-// halting the holder.
-func hold(ctx context.Context, script, farewell string, args ...string) (*holder, error) {
-	// Ignoring SIGCHLD, the init need not reap: the kernel drops the orphans of
-	// daemons by itself, so that a daemon which has ended is really gone.
-	script = "set -e\nmount --make-rslave /\nmount -t proc proc /proc\n" + script +
-		"\ntrap '' CHLD\necho ready\nread _ || :\n" + farewell + "\n"
+// as its $1 and so on; last is what it does from then on, which must end with
+// its standard input.
+func hold(ctx context.Context, script, last string, args ...string) (*holder, error) {
+	script = "set -e\nmount --make-rslave /\nmount -t proc proc /proc\n" + script + "\necho ready\n" + last + "\n"
 	cmd := exec.Command("sh", append([]string{"-c", script, "testnet-holder"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,

@@ -87,7 +87,7 @@ func (h *Host) boot(ctx context.Context, ovs bool) error {
 			return err
 		}
 	}
-	holder, err := hold(ctx, bootScript, "", append([]string{h.Dir, plugins}, disk...)...)
+	holder, err := hold(ctx, bootScript, stay, append([]string{h.Dir, plugins}, disk...)...)
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (h *Host) signal(ctx context.Context, daemon string, sig syscall.Signal, wa
 		err = h.script(ctx, `kill -"$1" "$2"`, strconv.Itoa(int(sig)), pid)
 	}
 	if err == nil {
-		err = poll(ctx, func() error {
+		err = poll(ctx, patience, func() error {
 			if _, st, err := h.process(daemon); err != nil || !want(st) {
 				return errors.Join(fmt.Errorf("its state is %q", st), err)
 			}
@@ -172,7 +172,7 @@ func (h *Host) end(ctx context.Context, daemon string, sig syscall.Signal) error
 	}
 	err = h.script(ctx, `kill -"$1" "$2"`, strconv.Itoa(int(sig)), pid)
 	if err == nil {
-		err = poll(ctx, func() error {
+		err = poll(ctx, patience, func() error {
 			if _, err := os.Stat(h.file("/proc/" + pid)); err == nil {
 				return errors.New("it is still there")
 			}

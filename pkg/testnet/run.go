@@ -144,15 +144,18 @@ func Ping(ctx context.Context, from Runner, to netip.Addr, o PingOptions) error 
 // time, the test ends with its last error.
 func Eventually(t testing.TB, within time.Duration, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	if err := poll(ctx, f); err != nil {
+	if err := poll(context.Background(), within, f); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// poll calls f until it returns nil or the context ends.
-func poll(ctx context.Context, f func() error) error {
+// patience bounds every wait of the lab's own.
+const patience = 30 * time.Second
+
+// poll calls f until it returns nil, the time is over or the context ends.
+func poll(ctx context.Context, within time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

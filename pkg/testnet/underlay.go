@@ -46,8 +46,8 @@ func (l *Lab) startUnderlay(ctx context.Context) error {
 		UnderlayLink: underlayBridge,
 		lab:          l,
 	}
-	// Whoever ends last takes the lab's directory away.
-	holder, err := hold(ctx, underlayScript, `rm -rf -- "$5"`,
+	// When this process is killed, somebody has to take its directory away.
+	holder, err := hold(ctx, underlayScript, `cat; rm -rf -- "$5"`,
 		mac(u.Addr4), strconv.Itoa(l.opts.UnderlayMTU), with(u.Addr4, l.opts.Prefix4), with(u.Addr6, l.opts.Prefix6), l.Dir)
 	if err != nil {
 		return fmt.Errorf("underlay: %w", err)
@@ -104,6 +104,8 @@ func (h *Host) warm(ctx context.Context) error {
 			to = append(to, o.Addr4.String(), o.Addr6.String())
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	err := h.script(ctx, `for a; do until ping -n -q -c 1 -W 0.5 "$a" >/dev/null; do :; done; done`, to...)
 	if err != nil {
 		err = fmt.Errorf("%s: the underlay does not answer: %w", h.Name, err)
