@@ -205,3 +205,5 @@ func TestDesiredRoutesOptions(t *testing.T) {
 	show("many errors", routesConfig(t, ""), state.Ways{Sources: m.Self.Gateways()})
 	golden(t, "routes-options", b.String())
 }
+
+var mustAddr, mustPrefix = netip.MustParseAddr, netip.MustParsePrefix

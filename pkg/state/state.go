@@ -129,17 +129,26 @@ func (c Change) Drift() string {
 // order of dependence first, so that traffic always has a way out, then
 // deletions in reverse order. What is foreign is never deleted.
 func Diff(want, have Set) []Change {
-	var changes []Change
-	for _, id := range slices.SortedFunc(maps.Keys(want), compareID) {
-		if have[id] != want[id] {
-			changes = append(changes, Change{Old: have[id], New: want[id]})
+	var put, remove []ID
+	for id, o := range want {
+		if have[id] != o {
+			put = append(put, id)
 		}
 	}
-	for _, id := range slices.Backward(slices.SortedFunc(maps.Keys(have), compareID)) {
+	for id, o := range have {
 		_, wanted := want[id]
-		if _, foreign := have[id].(Foreign); !wanted && !foreign {
-			changes = append(changes, Change{Old: have[id]})
+		if _, foreign := o.(Foreign); !wanted && !foreign {
+			remove = append(remove, id)
 		}
+	}
+	slices.SortFunc(put, compareID)
+	slices.SortFunc(remove, compareID)
+	var changes []Change
+	for _, id := range put {
+		changes = append(changes, Change{Old: have[id], New: want[id]})
+	}
+	for _, id := range slices.Backward(remove) {
+		changes = append(changes, Change{Old: have[id]})
 	}
 	return changes
 }
