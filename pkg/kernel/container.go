@@ -1,0 +1,258 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// ContainerRoute is a route inside a container.
+type ContainerRoute struct {
+	Dst netip.Prefix
+	// Via is the next hop; the zero Addr means on-link.
+	Via netip.Addr
+	// Onlink: the next hop is on the link although no address says so.
+	Onlink bool
+	// MTU and AdvMSS are the route's metrics; 0 is none.
+	MTU, AdvMSS int
+	// Priority is the route's metric; 0 is the kernel's own.
+	Priority int
+	// Table is the routing table's number; 0 is main.
+	Table int
+	// Scope is the number of the route's scope; 0 is link for an IPv4 route
+	// without next hop, else global. IPv6 has none.
+	Scope int
+}
+
+// canonical gives defaults their zero values.
+func (r ContainerRoute) canonical() ContainerRoute {
+	r.Dst = r.Dst.Masked()
+	if r.Table == unix.RT_TABLE_MAIN {
+		r.Table = 0
+	}
+	if r.Dst.Addr().Is6() {
+		r.Scope = 0
+		if r.Priority == metric6 {
+			r.Priority = 0
+		}
+	}
+	if !r.Via.IsValid() && r.Scope == unix.RT_SCOPE_LINK {
+		r.Scope = 0
+	}
+	return r
+}
+
+// route is the route as rtnetlink has it.
+func (r ContainerRoute) route(index int) route {
+	r = r.canonical()
+	k := route{
+		hop: hop{via: r.Via, oif: index, onlink: r.Onlink}, dst: r.Dst, table: r.Table, metric: r.Priority,
+		mtu: r.MTU, advMSS: r.AdvMSS, scope: uint8(r.Scope),
+		// As if a person had typed it.
+		proto: unix.RTPROT_BOOT, typ: unix.RTN_UNICAST,
+	}
+	if k.table == 0 {
+		k.table = unix.RT_TABLE_MAIN
+	}
+	if k.metric == 0 && r.Dst.Addr().Is6() {
+		k.metric = metric6
+	}
+	if k.scope == 0 && !r.Via.IsValid() && r.Dst.Addr().Is4() {
+		k.scope = unix.RT_SCOPE_LINK
+	}
+	return k
+}
+
+// containerRoute is the reverse of ContainerRoute.route.
+func containerRoute(r route) ContainerRoute {
+	return ContainerRoute{
+		Dst: r.dst, Via: r.via, Onlink: r.onlink, MTU: r.mtu, AdvMSS: r.advMSS, Priority: r.metric, Table: r.table, Scope: int(r.scope),
+	}.canonical()
+}
+
+func (r ContainerRoute) String() string {
+	s := r.Dst.String()
+	if r.Via.IsValid() {
+		s += " via " + r.Via.String()
+	}
+	return s
+}
+
+// ContainerLink is what a container's interface is like.
+type ContainerLink struct {
+	Link
+	// Addrs with their prefix lengths, link-local ones included.
+	Addrs []netip.Prefix
+	// Routes that leave by the interface, those of the kernel included, with
+	// defaults as zero values.
+	Routes []ContainerRoute
+}
+
+// HasRoute reports whether a route that Configure was asked for is there.
+func (l ContainerLink) HasRoute(r ContainerRoute) bool {
+	return slices.Contains(l.Routes, r.canonical())
+}
+
+// Configure takes a link of the namespace up and gives it addresses and
+// routes, in one send. Routes without next hop go first, because others may
+// need them. What is there already is fine; a route whose place another takes
+// is an error that wraps fs.ErrExist.
+func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Prefix, routes []ContainerRoute) error {
+	return n.with(func(c *conn) error {
+		index, err := c.index(ifName)
+		if err != nil {
+			return err
+		}
+		errs := c.configure(ctx, index, addrs, routes)
+		if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) && errors.Is(errors.Join(errs...), unix.EACCES) {
+			// IPv6 is disabled on the link. The runtime may have done so, but
+			// who assigns an address wants it used.
+			if err := n.do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "0") }); err != nil {
+				return fmt.Errorf("link %s: enable IPv6: %w", ifName, err)
+			}
+			errs = c.configure(ctx, index, addrs, routes)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("interface %s: %w", ifName, err)
+		}
+		return nil
+	})
+}
+
+func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) []error {
+	routes = slices.Clone(routes)
+	slices.SortStableFunc(routes, func(a, b ContainerRoute) int {
+		switch {
+		case a.Via.IsValid() == b.Via.IsValid():
+			return 0
+		case b.Via.IsValid():
+			return -1
+		}
+		return 1
+	})
+	reqs := []message{newMessage(unix.RTM_SETLINK, 0, linkHeader(index, unix.IFF_UP, unix.IFF_UP))}
+	for _, p := range addrs {
+		reqs = append(reqs, addrMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p))
+	}
+	for _, r := range routes {
+		reqs = append(reqs, r.route(index).message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	}
+	var errs []error
+	for i, a := range c.exchange(ctx, reqs...) {
+		if a.err == nil {
+			continue
+		}
+		exists := errors.Is(a.err, unix.EEXIST)
+		switch i -= 1; {
+		case i < 0:
+			errs = append(errs, fmt.Errorf("up: %w", a.err))
+		case i < len(addrs):
+			if exists {
+				a.err = c.sameAddr(ctx, index, addrs[i])
+			}
+			errs = append(errs, wrap("address "+addrs[i].String(), a.err))
+		default:
+			r := routes[i-len(addrs)]
+			if exists {
+				a.err = c.sameRoute(ctx, r.route(index))
+			}
+			errs = append(errs, wrap("route "+r.String(), a.err))
+		}
+	}
+	return errs
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// sameRoute says whether the route that takes the place of one leads the same
+// way.
+func (c *conn) sameRoute(ctx context.Context, want route) error {
+	list, err := c.routes(ctx, family(want.dst.Addr()), want.table, 0)
+	if err != nil {
+		return err
+	}
+	in := "none is there now"
+	for _, r := range list {
+		if r.dst != want.dst || r.metric != want.metric || r.tos != 0 {
+			continue
+		}
+		if r.via == want.via && r.oif == want.oif {
+			return nil
+		}
+		in = r.text(c)
+	}
+	return fmt.Errorf("%w: %s", unix.EEXIST, in)
+}
+
+// Inspect reads what a link of the namespace is like. The error wraps
+// fs.ErrNotExist where there is none.
+func (n *Netns) Inspect(ctx context.Context, ifName string) (ContainerLink, error) {
+	var l ContainerLink
+	err := n.with(func(c *conn) (err error) {
+		if l.Link, err = c.link(ctx, ifName); err != nil {
+			return err
+		}
+		addrs, err := c.addrs(ctx, l.Index)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			l.Addrs = append(l.Addrs, a.Prefix)
+		}
+		l.Routes, err = c.routesBy(ctx, l.Index)
+		return err
+	})
+	return l, err
+}
+
+// routesBy lists the routes by a link in all tables but local, whose routes
+// are the kernel's bookkeeping.
+func (c *conn) routesBy(ctx context.Context, index int) ([]ContainerRoute, error) {
+	var list []ContainerRoute
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		h := make([]byte, unix.SizeofRtMsg)
+		h[0] = family
+		bodies, err := c.dump(ctx, newMessage(unix.RTM_GETROUTE, 0, h))
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue // no IPv6 on this host
+		}
+		if err != nil {
+			return nil, fmt.Errorf("routes: %w", err)
+		}
+		for _, b := range bodies {
+			r, ok := parseRoute(b)
+			if ok && !r.cached && r.oif == index && r.typ == unix.RTN_UNICAST && r.table != unix.RT_TABLE_LOCAL {
+				list = append(list, containerRoute(r))
+			}
+		}
+	}
+	return list, nil
+}
+
+// HasLink reports whether the namespace has a link of that name.
+func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
+	has := false
+	err := n.with(func(c *conn) error {
+		_, err := c.index(ifName)
+		if errors.As(err, new(noLink)) {
+			return nil
+		}
+		has = err == nil
+		return err
+	})
+	return has, err
+}
+
+// DelLink deletes a link of the namespace. One that is not there is fine.
+func (n *Netns) DelLink(ctx context.Context, ifName string) error {
+	return n.with(func(c *conn) error { return c.delLink(ctx, ifName) })
+}

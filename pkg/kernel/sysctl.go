@@ -1,0 +1,46 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// sysctlPath is where procfs has a key with slashes. What is below net is that
+// of the calling thread's network namespace.
+func sysctlPath(key string) string { return "/proc/sys/" + key }
+
+func observeSysctls(want, have state.Set) error {
+	var errs []error
+	for _, o := range want {
+		s, ok := o.(state.Sysctl)
+		if !ok {
+			continue
+		}
+		b, err := os.ReadFile(sysctlPath(s.Key))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a link's that is not there yet
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.Noun(), err))
+			continue
+		}
+		have.Put(state.Sysctl{Key: s.Key, Value: strings.TrimSpace(string(b))})
+	}
+	return errors.Join(errs...)
+}
+
+// writeSysctl writes without creating: procfs says EACCES to that, which would
+// hide that the key does not exist.
+func writeSysctl(key, value string) error {
+	f, err := os.OpenFile(sysctlPath(key), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
