@@ -54,14 +54,22 @@ func TestTunnel(t *testing.T) {
 		t.Errorf("UnderlayPackets grew by %d", n)
 	}
 	got := gre.Stop(t)
-	echo := 0
-	for _, line := range got {
-		if strings.Contains(line, "172.16.32.100 > 172.16.32.101: GREv0") && strings.Contains(line, "192.168.1.1 > 192.168.1.2: ICMP echo request") {
-			echo++
+	count := func(parts ...string) (n int) {
+		for _, line := range got {
+			all := true
+			for _, p := range parts {
+				all = all && strings.Contains(line, p)
+			}
+			if all {
+				n++
+			}
 		}
+		return n
 	}
-	if echo < 4 || !strings.Contains(got[len(got)-1], "ICMP echo reply") {
-		t.Errorf("%d echo requests in:\n%s", echo, strings.Join(got, "\n"))
+	requests := count("172.16.32.100 > 172.16.32.101: GREv0", "192.168.1.1 > 192.168.1.2: ICMP echo request")
+	replies := count("172.16.32.101 > 172.16.32.100: GREv0", "192.168.1.2 > 192.168.1.1: ICMP echo reply")
+	if requests < 4 || replies < 4 {
+		t.Errorf("%d echo requests, %d replies in:\n%s", requests, replies, strings.Join(got, "\n"))
 	}
 	if got := none.Stop(t); len(got) != 0 {
 		t.Errorf("VXLAN packets: %q", got)

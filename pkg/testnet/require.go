@@ -12,7 +12,6 @@ type tool struct{ program, pkg string }
 
 var (
 	tools = []tool{
-		{"unshare", "util-linux"},
 		{"nsenter", "util-linux"},
 		{"setpriv", "util-linux"},
 		{"mount", "mount"},

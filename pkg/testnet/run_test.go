@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,6 +112,10 @@ func TestChild(t *testing.T) {
 	if os.Getenv(childEnv) == "" {
 		t.Skip("runs as the child of TestKilled only")
 	}
+	go func() { // it must not outlive TestKilled either
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
 	l := New(t, Options{Hosts: 2})
 	fmt.Println("lab", l.Dir, l.Underlay.PID(), l.Hosts[0].PID(), l.Hosts[1].PID())
 	_ = l.Hosts[0].Command(t.Context(), "sleep", "600").Run() // until killed
@@ -120,6 +125,9 @@ func TestKilled(t *testing.T) {
 	New(t, Options{}) // skips where there can be no lab
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
 	cmd.Env = append(os.Environ(), childEnv+"=1")
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
