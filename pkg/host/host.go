@@ -12,9 +12,6 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// ErrForeign is wrapped by errors about something in the way that is not ours.
-var ErrForeign = errors.New("not ours")
-
 // A Backend is one place where state lives: OVSDB, the kernel, nftables.
 type Backend interface {
 	// Observe reads what the network owns of this backend's kinds, and

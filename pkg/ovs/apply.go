@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
@@ -208,8 +209,22 @@ func (p *plan) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.conn.commit(ctx, append(ops, removed...))
+	if len(ops) > len(p.gone) {
+		return p.conn.commit(ctx, append(ops, removed...))
+	}
+	// What leaves OVSDB has left; a dead ovs-vswitchd will see to its links
+	// when it is back.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := p.conn.commit(ctx, append(ops, removed...)); !errors.Is(err, errNotDone) {
+		return err
+	}
+	return nil
 }
+
+// errNotDone is wrapped by errors about a transaction that is committed and
+// not yet carried out.
+var errNotDone = fmt.Errorf("%w: ovs-vswitchd does not do what OVSDB says", ErrUnavailable)
 
 func indexBridge(list []freshBridge, name string) int {
 	for i, b := range list {
@@ -273,7 +288,7 @@ func (c *Conn) done(ctx context.Context, cfg int) error {
 	_, err := c.Transact(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
 		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"}, Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
 	if errors.Is(err, ErrUnavailable) {
-		return fmt.Errorf("ovs-vswitchd does not do what OVSDB says: %w", err)
+		return fmt.Errorf("%w: %w", errNotDone, err)
 	}
 	return err
 }
@@ -300,6 +315,9 @@ func (b *Backend) refused(ctx context.Context, changes []state.Change) error {
 	for i, r := range res {
 		for _, row := range r.Rows {
 			text := refusal(row)
+			if text == "" && len(row.set("ofport")) == 0 {
+				text = "ovs-vswitchd did not make it (its log says why)"
+			}
 			if text == "" {
 				continue
 			}

@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
+
+	"ovs-gre-cni/pkg/host"
 )
 
+// What this package's errors wrap.
 var (
-	// ErrUnavailable is wrapped by errors that time may mend: no socket, nobody
-	// answers, ovs-vswitchd does not do what OVSDB says.
-	ErrUnavailable = errors.New("OVS is not available")
-	// ErrRefused is wrapped by errors about what OVS was asked and will not do.
-	ErrRefused = errors.New("OVS refused")
+	ErrUnavailable = host.ErrUnavailable
+	ErrRefused     = host.ErrRefused
 )
 
 // database is the name of OVS's schema (ovs-vswitchd.conf.db(5)).

@@ -69,7 +69,7 @@ func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) (
 		r.Via = p.Address
 		return []Object{r}, nil
 	case c.Mode == spec.ModeDirect:
-		return nil, fmt.Errorf("%w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", ErrNoWay, dst, p)
+		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", spec.ErrInvalid, ErrNoWay, dst, p)
 	case w.Transit != "":
 		return overTransit(r, p, w.Transit), nil
 	case w.Segment != "":

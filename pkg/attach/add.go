@@ -1,0 +1,286 @@
+package attach
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// AliasPrefix begins the alias of the host's end of a container's veth pair;
+// network, container and interface name follow, so that a lost conf.db can be
+// made anew from the links.
+const AliasPrefix = "ovs-gre "
+
+// Add attaches a container to its network, making what the host lacks for it.
+// An error leaves nothing behind. It wraps spec.ErrInvalid, mesh.ErrNotReady or
+// one of host's errors.
+func Add(ctx context.Context, r Request) (res *current.Result, err error) {
+	ns, err := openNetns(r)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	mac, err := r.mac()
+	if err != nil {
+		return nil, err
+	}
+	n, err := network.Open(ctx, r.Config)
+	if err != nil {
+		return nil, err
+	}
+	defer n.OVS.Close()
+
+	var u undo
+	a := &adding{Request: r, net: n, ns: ns, undo: &u, mac: mac, done: func() {}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.back(ctx))
+		}
+		a.done()
+	}()
+	if err := a.host(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.link(ctx); err != nil {
+		return nil, err
+	}
+	return a.connect(ctx)
+}
+
+// openNetns opens the container's network namespace. skel looks at it only
+// after ADD has run; we look before.
+func openNetns(r Request) (*kernel.Netns, error) {
+	ns, err := kernel.OpenNetns(r.Netns)
+	if err != nil {
+		return nil, fmt.Errorf("CNI_NETNS %q: %w: %w", r.Netns, host.ErrNetns, err)
+	}
+	if !r.HostNetns {
+		if own, err := ns.IsHost(); err != nil || own {
+			ns.Close()
+			return nil, errors.Join(fmt.Errorf("CNI_NETNS %q: %w: it is the host's own", r.Netns, host.ErrNetns), err)
+		}
+	}
+	return ns, nil
+}
+
+// adding is an ADD under way.
+type adding struct {
+	Request
+	net  *network.Network
+	ns   *kernel.Netns
+	undo *undo
+	// mac is what the container's interface gets; "" is any.
+	mac string
+	// bridge is the network's, as OVSDB has it.
+	bridge ovs.BridgeInfo
+	mtu    int
+	// done tells others that the lease is no longer busy.
+	done func()
+}
+
+// host takes a lease and sees to it that the host state stands.
+func (a *adding) host(ctx context.Context) error {
+	fresh, done, err := a.dir().Take(ctx, host.LeasesOVS, host.Lease{Name: a.port(), Attachment: a.Attachment})
+	if err != nil {
+		return err
+	}
+	a.done = done
+	a.undo.add(a.leave)
+	if err := a.look(ctx); err != nil {
+		return err
+	}
+	mtu, ok, err := a.net.Standing(ctx, a.bridge)
+	if err != nil {
+		return err
+	}
+	if ok && !fresh && len(a.dir().Buried()) == 0 {
+		a.mtu = mtu
+		return nil
+	}
+	if _, a.mtu, err = a.net.Ensure(ctx); err != nil {
+		return err
+	}
+	return a.look(ctx)
+}
+
+// leave gives the lease back, and the host state with the last one.
+func (a *adding) leave(ctx context.Context) error {
+	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
+		return err
+	}
+	_, err := network.Remove(ctx, a.Config, a.net.OVS, false)
+	return err
+}
+
+// look asks OVSDB for the bridge, and takes a port of ours out that an ADD
+// which was killed, or a DEL without OVSDB, has left.
+func (a *adding) look(ctx context.Context) error {
+	p, err := a.net.StartBridge(ctx, a.port())
+	if err != nil {
+		return err
+	}
+	if a.bridge, err = p.Bridge(ctx, a.Config.Name); err != nil {
+		return err
+	}
+	if !a.bridge.PortTaken {
+		return nil
+	}
+	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
+		return err // the link is there: link will say whose it is
+	}
+	_, err = a.net.OVS.DelPorts(ctx, a.Config.Name, a.port())
+	return err
+}
+
+// link makes the veth pair, the container's end right in its namespace.
+func (a *adding) link(ctx context.Context) error {
+	if a.mac == "" {
+		a.mac = randomMAC()
+	}
+	v := kernel.Veth{Name: a.port(), MAC: randomMAC(), MTU: a.mtu, IfName: a.IfName, IfMAC: a.mac,
+		Alias: AliasPrefix + a.Config.Name + " " + a.ContainerID + " " + a.IfName}
+	err := kernel.AddVeth(ctx, v, a.ns)
+	if errors.Is(err, kernel.ErrIfNameTaken) {
+		return fmt.Errorf("CNI_IFNAME %s: %w: the container has an interface of that name already", a.IfName, host.ErrForeign)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if err = a.orphan(ctx); err == nil {
+			err = kernel.AddVeth(ctx, v, a.ns)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	a.undo.add(func(ctx context.Context) error { return kernel.DelLink(ctx, a.port()) })
+	return nil
+}
+
+// orphan removes a veth pair of ours whose other end is in a namespace that
+// the container no longer has.
+func (a *adding) orphan(ctx context.Context) error {
+	has, err := a.ns.HasLink(ctx, a.IfName)
+	if err != nil {
+		return err
+	}
+	if has {
+		return fmt.Errorf("CNI_IFNAME %s: %w: the container is attached to network %s already", a.IfName, host.ErrForeign, a.Config.Name)
+	}
+	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
+		return err
+	}
+	return kernel.DelLink(ctx, a.port())
+}
+
+// connect makes the OVS port and, while ovs-vswitchd works, the addresses.
+func (a *adding) connect(ctx context.Context) (*current.Result, error) {
+	userspace := a.bridge.Datapath == "netdev"
+	if userspace {
+		if err := errors.Join(kernel.QuietHostEnd(a.port()), a.ns.DisableTxChecksum(a.IfName)); err != nil {
+			return nil, err
+		}
+	}
+	port := containerPort(a.Request)
+	added, waited, err := a.net.OVS.AddPort(ctx, port, a.bridge.UUID, ovs.BootID())
+	if err != nil {
+		return nil, err
+	}
+	a.undo.add(func(ctx context.Context) error {
+		_, err := a.net.OVS.DelPorts(ctx, a.Config.Name, port.Name)
+		return a.bury(err)
+	})
+	res, addrs, err := a.addresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := ovs.PortAdded(ctx, port, added, waited); err != nil {
+		return nil, err
+	}
+	if err := a.ns.Announce(a.IfName, a.mac, addrs); err != nil {
+		return nil, err
+	}
+	return a.result(ctx, res)
+}
+
+// bury notes a port that OVSDB could not be told to drop. The next call that
+// finds OVSDB will.
+func (r Request) bury(err error) error {
+	if errors.Is(err, host.ErrUnavailable) {
+		return r.dir().Bury(r.port())
+	}
+	return err
+}
+
+// containerPort is the OVS port as it should be.
+func containerPort(r Request) state.Port {
+	return state.Port{Network: r.Config.Name, Name: r.port(), Bridge: r.Config.Bridge, ContainerID: r.ContainerID, IfName: r.IfName,
+		Protected: r.Config.Segment == spec.SegmentContainer}
+}
+
+// addresses asks IPAM and gives the container's interface what it says.
+func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, error) {
+	m := newIPAM(a.Request, a.net.Mesh.Self.Subnets)
+	if m == nil {
+		return &current.Result{}, nil, nil
+	}
+	a.undo.add(m.del) // also when it fails: CNI wants DEL after a failed ADD
+	res, err := m.add(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(res.IPs) == 0 {
+		return nil, nil, fmt.Errorf("%w: ipam: %s gave no address", spec.ErrInvalid, a.Config.IPAM.Type)
+	}
+	get, err := address(a.Config, a.net.Mesh, res)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.ns.Configure(ctx, a.IfName, get.addrs, get.routes); err != nil {
+		return nil, nil, err
+	}
+	addrs := make([]netip.Addr, len(get.addrs))
+	for i, p := range get.addrs {
+		addrs[i] = p.Addr()
+	}
+	return res, addrs, nil
+}
+
+// result is what ADD prints: bridge, host's end, container's end.
+func (a *adding) result(ctx context.Context, res *current.Result) (*current.Result, error) {
+	bridge, err := kernel.LinkByName(ctx, a.Config.Bridge)
+	if err != nil {
+		return nil, err
+	}
+	port, err := kernel.LinkByName(ctx, a.port())
+	if err != nil {
+		return nil, err
+	}
+	res.CNIVersion = current.ImplementedSpecVersion
+	res.Interfaces = []*current.Interface{
+		{Name: bridge.Name, Mac: bridge.MAC, Mtu: bridge.MTU},
+		{Name: port.Name, Mac: port.MAC, Mtu: port.MTU},
+		{Name: a.IfName, Mac: a.mac, Mtu: a.mtu, Sandbox: a.Netns},
+	}
+	return res, nil
+}
+
+// randomMAC is a locally administered unicast address. One given at creation
+// is left alone by systemd-udevd (addr_assign_type NET_ADDR_SET).
+func randomMAC() string {
+	m := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(m) // never fails
+	m[0] = m[0]&^1 | 2
+	return m.String()
+}

@@ -1,0 +1,144 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// Check tells whether a container is attached as prev, the result of ADD,
+// says, and whether the host state stands. It changes nothing. What it finds
+// is a host.Drift, all of it in one.
+func Check(ctx context.Context, r Request, prev *current.Result) error {
+	var drift host.Drift
+	gather := func(err error) error {
+		var d host.Drift
+		switch {
+		case errors.As(err, &d):
+			drift = append(drift, d...)
+		case errors.Is(err, host.ErrDrift):
+			drift = append(drift, err.Error())
+		default:
+			return err
+		}
+		return nil
+	}
+	for _, look := range []func() error{
+		func() error { return checkVswitchd(r.Config.OVSDB) },
+		func() error { return checkContainer(ctx, r, prev) },
+		func() error { return checkHost(ctx, r) },
+		func() error { return checkIPAM(ctx, r) },
+	} {
+		if err := look(); err != nil && gather(err) != nil {
+			return err
+		}
+	}
+	if len(drift) > 0 {
+		return drift
+	}
+	return nil
+}
+
+func checkVswitchd(socket string) error {
+	if err := ovs.VswitchdAlive(socket); err != nil {
+		return host.Drift{err.Error()}
+	}
+	return nil
+}
+
+// checkHost compares host state and the container's port with what they should be.
+func checkHost(ctx context.Context, r Request) error {
+	n, err := network.Open(ctx, r.Config)
+	if err != nil {
+		return err
+	}
+	defer n.OVS.Close()
+	want, _, err := n.Want(ctx)
+	if err != nil {
+		return err
+	}
+	want.Put(containerPort(r), state.Link{Name: r.port(), Up: true})
+	changes, err := host.Check(ctx, want, n.Backends()...)
+	if err != nil {
+		return err
+	}
+	var drift host.Drift
+	for _, c := range changes {
+		if c.New != nil { // what is left over harms no container
+			drift = append(drift, c.Drift())
+		}
+	}
+	if len(drift) > 0 {
+		return drift
+	}
+	return nil
+}
+
+// checkContainer looks for what ADD's result says: interface, addresses,
+// routes. What later plugins change, such as a MAC address or more routes, is
+// let be.
+func checkContainer(ctx context.Context, r Request, prev *current.Result) error {
+	ns, err := openNetns(r)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	at := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == r.IfName && i.Sandbox != "" })
+	if at < 0 {
+		return fmt.Errorf("%w: prevResult.interfaces: no interface %s in a sandbox", spec.ErrInvalid, r.IfName)
+	}
+	link, err := ns.Inspect(ctx, r.IfName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return host.Drift{fmt.Sprintf("interface %s is missing in the container", r.IfName)}
+	}
+	if err != nil {
+		return err
+	}
+	var drift host.Drift
+	if !link.Up {
+		drift = append(drift, fmt.Sprintf("interface %s of the container is down", r.IfName))
+	}
+	for _, ip := range prev.IPs {
+		if ip.Interface == nil || *ip.Interface != at {
+			continue
+		}
+		ones, _ := ip.Address.Mask.Size()
+		if !slices.ContainsFunc(link.Addrs, sameAddr(ip.Address.IP.String(), ones)) {
+			drift = append(drift, fmt.Sprintf("address %s of %s is missing in the container", ip.Address.String(), r.IfName))
+		}
+	}
+	for _, pr := range prev.Routes {
+		want := containerRoute(pr)
+		if !slices.ContainsFunc(link.Routes, sameRoute(want)) {
+			drift = append(drift, fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName))
+		}
+	}
+	if len(drift) > 0 {
+		return drift
+	}
+	return nil
+}
+
+func checkIPAM(ctx context.Context, r Request) error {
+	if m := newIPAM(r, nil); m != nil {
+		return m.check(ctx)
+	}
+	return nil
+}
+
+func sameRoute(want kernel.ContainerRoute) func(kernel.ContainerRoute) bool {
+	return func(have kernel.ContainerRoute) bool {
+		return have.Dst == want.Dst && (!want.Via.IsValid() || have.Via == want.Via) && (want.Table == 0 || have.Table == want.Table)
+	}
+}

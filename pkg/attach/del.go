@@ -1,0 +1,81 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+)
+
+// A DEL ends within these bounds together, whatever has died.
+const (
+	ovsBound  = time.Second
+	restBound = 2 * time.Second
+)
+
+// Del takes a container off its network. It needs neither the container's
+// namespace, nor the result of ADD, nor, but for the OVS port, OVSDB: what it
+// could not take out of there, the next call will. What is already gone is no
+// error. Every step runs, whatever became of the others.
+func Del(ctx context.Context, r Request) error {
+	conn, unreachable := delPort(ctx, r)
+	defer conn.Close()
+	errs := []error{unreachable, kernel.DelLink(ctx, r.port())}
+	if m := newIPAM(r, nil); m != nil {
+		ctx, cancel := context.WithTimeout(ctx, restBound)
+		defer cancel()
+		errs = append(errs, m.del(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err // the lease stays, and with it the claim to try again
+	}
+	return release(ctx, r, conn)
+}
+
+// delPort takes the port out of OVSDB and returns the connection, or buries
+// the port and returns nil where OVSDB does not answer.
+func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, ovsBound)
+	defer cancel()
+	conn, err := ovs.Dial(ctx, r.Config.OVSDB)
+	if err == nil {
+		_, err = conn.DelPorts(ctx, r.Config.Name, r.port())
+	}
+	if err == nil {
+		return conn, nil
+	}
+	conn.Close()
+	if !errors.Is(err, host.ErrUnavailable) {
+		return nil, fmt.Errorf("OVS port %s: %w", r.port(), err)
+	}
+	if held, err := r.dir().Holds(host.LeasesOVS, r.port()); err != nil || !held {
+		return nil, err // never attached in this boot
+	}
+	return nil, r.dir().Bury(r.port())
+}
+
+// release gives the lease back, and the host state with the last one.
+func release(ctx context.Context, r Request, conn *ovs.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, restBound)
+	defer cancel()
+	held, err := r.dir().Holds(host.LeasesOVS, r.port())
+	if err != nil || !held {
+		return err
+	}
+	if err := r.dir().Release(host.LeasesOVS, r.port()); err != nil {
+		return err
+	}
+	if unused, err := r.dir().Unused(host.LeasesOVS); err != nil || !unused {
+		return err
+	}
+	_, err = network.Remove(ctx, r.Config, conn, false)
+	if errors.Is(err, host.ErrUnavailable) {
+		return nil // the container is gone; its host state goes with the next call
+	}
+	return err
+}

@@ -1,0 +1,94 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// GC takes away what is left of containers of this network that are not in
+// valid: ports, links, leases, addresses. It goes on after errors and returns
+// all of them. An ADD that is at work meanwhile is let be, and so is all that
+// is another network's.
+func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
+	conn, err := ovs.Dial(ctx, c.OVSDB)
+	if err != nil {
+		return err // without OVSDB we would not know what is left there
+	}
+	defer conn.Close()
+	keep := map[string]bool{}
+	for _, a := range valid {
+		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = true
+	}
+	stale, busy, err := leftovers(ctx, c, conn, keep)
+	errs := []error{err}
+	for name, a := range stale {
+		errs = append(errs, collect(ctx, c, conn, name, a))
+	}
+	if m := newIPAM(Request{Config: c}, nil); m != nil {
+		errs = append(errs, m.gc(ctx, append(busy, valid...)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	dir := host.NetworkDir(c.Name)
+	gone := dir.Buried()
+	if _, err := conn.DelPorts(ctx, c.Name, gone...); err != nil {
+		return err
+	}
+	dir.Forget(gone...)
+	if unused, err := dir.Unused(host.LeasesOVS); err != nil || !unused {
+		return err
+	}
+	_, err = network.Remove(ctx, c, conn, false)
+	return err
+}
+
+// leftovers finds attachments that are not to be kept by their leases, their
+// ports and their links, and tells those that an ADD is making now.
+func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]spec.Attachment, busy []spec.Attachment, err error) {
+	stale = map[string]spec.Attachment{}
+	links, err1 := kernel.LinksByAliasPrefix(ctx, AliasPrefix+c.Name+" ")
+	for _, l := range links {
+		if f := strings.Fields(strings.TrimPrefix(l.Alias, AliasPrefix+c.Name)); len(f) == 2 {
+			stale[l.Name] = spec.Attachment{ContainerID: f[0], IfName: f[1]}
+		}
+	}
+	ports, err2 := conn.ContainerPorts(ctx, c.Name)
+	for _, p := range ports {
+		stale[p.Name] = spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}
+	}
+	// Leases last: an ADD takes its own before it makes anything.
+	leases, err3 := host.NetworkDir(c.Name).Leases(host.LeasesOVS)
+	for _, l := range leases {
+		stale[l.Name] = l.Attachment
+		if l.Busy {
+			busy = append(busy, l.Attachment)
+			delete(stale, l.Name)
+		}
+	}
+	for name := range keep {
+		delete(stale, name)
+	}
+	return stale, busy, errors.Join(err1, err2, err3)
+}
+
+// collect takes one attachment away.
+func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, a spec.Attachment) error {
+	_, err := conn.DelPorts(ctx, c.Name, name)
+	errs := []error{err, kernel.DelLink(ctx, name)}
+	r := Request{Config: c, Attachment: a}
+	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
+		errs = append(errs, m.del(ctx))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return host.NetworkDir(c.Name).Release(host.LeasesOVS, name)
+}

@@ -1,0 +1,242 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
+	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+const (
+	hostLocalType = "host-local"
+	// hostLocalDir is where host-local keeps its files (its backend/disk).
+	hostLocalDir = "/var/lib/cni/networks"
+)
+
+// errExhausted says that host-local has no address left.
+var errExhausted = fmt.Errorf("%w: no address is left in the ranges", mesh.ErrNotReady)
+
+// hostLocal is containernetworking's host-local in this process: its
+// allocator, its files, its lock, but no exec (about 5 ms of CPU each).
+type hostLocal struct {
+	Request
+	subnets []netip.Prefix
+}
+
+func (h hostLocal) config() (*allocator.IPAMConfig, error) {
+	conf, args, err := hostLocalConfig(h.Request, h.subnets)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := allocator.LoadIPAMConfig(conf, args)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ipam (host-local): %w", spec.ErrInvalid, err)
+	}
+	return c, nil
+}
+
+func (h hostLocal) add(context.Context) (*current.Result, error) {
+	c, err := h.config()
+	if err != nil {
+		return nil, err
+	}
+	store, err := disk.New(c.Name, c.DataDir)
+	if err != nil {
+		return nil, fmt.Errorf("host-local: %w", err)
+	}
+	defer store.Close()
+	res := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes}
+	asked := map[string]net.IP{}
+	for _, ip := range c.IPArgs {
+		asked[ip.String()] = ip
+	}
+	for i := range c.Ranges {
+		ip, err := allocator.NewIPAllocator(&c.Ranges[i], store, i).Get(h.ContainerID, h.IfName, take(asked, &c.Ranges[i]))
+		if err != nil && full(&c.Ranges[i], h.dataDir()) {
+			err = errExhausted
+		}
+		if err != nil {
+			return nil, fmt.Errorf("host-local: %s: %w", c.Ranges[i].String(), err)
+		}
+		res.IPs = append(res.IPs, ip)
+	}
+	for ip := range asked {
+		return nil, fmt.Errorf("%w: ipam (host-local): the address %s that was asked for is in no range", spec.ErrInvalid, ip)
+	}
+	if c.ResolvConf != "" {
+		if err := readResolvConf(c.ResolvConf, &res.DNS); err != nil {
+			return nil, fmt.Errorf("%w: ipam.resolvConf: %w", spec.ErrInvalid, err)
+		}
+	}
+	return res, nil
+}
+
+// take removes and returns an address of asked that is in set, if there is one.
+func take(asked map[string]net.IP, set *allocator.RangeSet) net.IP {
+	for k, ip := range asked {
+		if set.Contains(ip) {
+			delete(asked, k)
+			return ip
+		}
+	}
+	return nil
+}
+
+// del frees by container alone: it needs no ranges, which a runtime may have lost.
+func (h hostLocal) del(context.Context) error {
+	return h.inStore(func(s *disk.Store) error {
+		if err := s.Lock(); err != nil {
+			return err
+		}
+		defer s.Unlock() //nolint:errcheck // the process ends
+		return s.ReleaseByID(h.ContainerID, h.IfName)
+	})
+}
+
+func (h hostLocal) check(context.Context) error {
+	found := false
+	err := h.inStore(func(s *disk.Store) error {
+		found = s.FindByID(h.ContainerID, h.IfName)
+		return nil
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: host-local has no address for this container", host.ErrDrift)
+	}
+	return err
+}
+
+func (h hostLocal) status(context.Context) error {
+	c, err := h.config()
+	if err != nil {
+		return err
+	}
+	dir := h.dataDir()
+	for i := range c.Ranges {
+		if full(&c.Ranges[i], dir) {
+			return fmt.Errorf("host-local: %s: %w", c.Ranges[i].String(), errExhausted)
+		}
+	}
+	return nil
+}
+
+// full reports whether each address of a range set has its file. It stops at
+// the first that has not.
+func full(set *allocator.RangeSet, dir string) bool {
+	for _, r := range *set {
+		first, ok1 := netip.AddrFromSlice(r.RangeStart)
+		last, ok2 := netip.AddrFromSlice(r.RangeEnd)
+		if !ok1 || !ok2 {
+			return false
+		}
+		for a := first.Unmap(); a.Compare(last.Unmap()) <= 0; a = a.Next() {
+			if r.Gateway.Equal(a.AsSlice()) {
+				continue
+			}
+			if _, err := os.Lstat(disk.GetEscapedPath(dir, a.String())); err != nil {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (h hostLocal) gc(_ context.Context, keep []spec.Attachment) error {
+	valid := map[spec.Attachment]bool{}
+	ids := map[string]bool{}
+	for _, a := range keep {
+		valid[a], ids[a.ContainerID] = true, true
+	}
+	return h.inStore(func(s *disk.Store) error {
+		if err := s.Lock(); err != nil {
+			return err
+		}
+		defer s.Unlock() //nolint:errcheck // the process ends
+		entries, err := os.ReadDir(h.dataDir())
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, e := range entries {
+			if _, err := netip.ParseAddr(e.Name()); err != nil {
+				continue // its lock, its last reserved addresses
+			}
+			path := filepath.Join(h.dataDir(), e.Name())
+			holder, err := os.ReadFile(path)
+			if err != nil {
+				continue
+			}
+			id, ifname, _ := strings.Cut(strings.TrimSpace(string(holder)), disk.LineBreak)
+			if valid[spec.Attachment{ContainerID: id, IfName: ifname}] || (ifname == "" && ids[id]) {
+				continue
+			}
+			errs = append(errs, os.Remove(path))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// inStore runs f on the network's store, unless there is none.
+func (h hostLocal) inStore(f func(*disk.Store) error) error {
+	if _, err := os.Stat(h.dataDir()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	store, err := disk.New(h.Config.Name, h.Config.IPAM.DataDir)
+	if err != nil {
+		return fmt.Errorf("host-local: %w", err)
+	}
+	defer store.Close()
+	if err := f(store); err != nil {
+		if errors.Is(err, host.ErrDrift) {
+			return err
+		}
+		return fmt.Errorf("host-local: %w", err)
+	}
+	return nil
+}
+
+func (h hostLocal) dataDir() string {
+	dir := h.Config.IPAM.DataDir
+	if dir == "" {
+		dir = hostLocalDir
+	}
+	return filepath.Join(dir, h.Config.Name)
+}
+
+// readResolvConf reads a file in the form of resolv.conf(5).
+func readResolvConf(path string, dns *types.DNS) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0][0] == '#' || f[0][0] == ';' {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			dns.Nameservers = append(dns.Nameservers, f[1])
+		case "domain":
+			dns.Domain = f[1]
+		case "search":
+			dns.Search = append(dns.Search, f[1:]...)
+		case "options":
+			dns.Options = append(dns.Options, f[1:]...)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+// An ipam gives addresses. host-local is done in this process, any other IPAM
+// plugin by executing it.
+type ipam interface {
+	add(ctx context.Context) (*current.Result, error)
+	del(ctx context.Context) error
+	check(ctx context.Context) error
+	status(ctx context.Context) error
+	// gc releases what no attachment of keep holds.
+	gc(ctx context.Context, keep []spec.Attachment) error
+}
+
+// newIPAM returns the address management of the network, nil if it has none.
+// subnets are this host's; they are what host-local gives out where the
+// configuration does not say. DEL and GC need none.
+func newIPAM(r Request, subnets []netip.Prefix) ipam {
+	switch r.Config.IPAM.Type {
+	case "":
+		return nil
+	case hostLocalType:
+		return hostLocal{r, subnets}
+	default:
+		return delegate{r}
+	}
+}
+
+// hostLocalConfig is the configuration that host-local's own code reads: ours
+// with only what it looks at, this host's subnets where no range is given, and
+// of the addresses asked for only those of the first source that has any
+// (runtimeConfig, args.cni, CNI_ARGS).
+func hostLocalConfig(r Request, subnets []netip.Prefix) (conf []byte, args string, err error) {
+	var in struct {
+		IPAM          map[string]json.RawMessage `json:"ipam"`
+		RuntimeConfig struct {
+			IPs      json.RawMessage `json:"ips,omitempty"`
+			IPRanges json.RawMessage `json:"ipRanges,omitempty"`
+		} `json:"runtimeConfig"`
+		Args struct {
+			CNI struct {
+				IPs json.RawMessage `json:"ips,omitempty"`
+			} `json:"cni"`
+		} `json:"args"`
+	}
+	if err := json.Unmarshal(r.Config.Raw, &in); err != nil {
+		return nil, "", fmt.Errorf("%w: ipam: %w", spec.ErrInvalid, err)
+	}
+	ipRanges := listed(in.RuntimeConfig.IPRanges)
+	if !r.Config.IPAM.Ranged && !ipRanges {
+		in.IPAM["ranges"] = ranges(subnets)
+	}
+	args = r.Args
+	if listed(in.RuntimeConfig.IPs) || listed(in.Args.CNI.IPs) {
+		args = ""
+	}
+	if listed(in.RuntimeConfig.IPs) {
+		in.Args.CNI.IPs = nil
+	}
+	conf, err = json.Marshal(map[string]any{
+		"cniVersion": r.Config.CNIVersion, "name": r.Config.Name,
+		"ipam": in.IPAM, "runtimeConfig": in.RuntimeConfig, "args": in.Args,
+	})
+	return conf, args, err
+}
+
+// listed reports whether raw is a list that is not empty.
+func listed(raw json.RawMessage) bool {
+	var list []json.RawMessage
+	return json.Unmarshal(raw, &list) == nil && len(list) > 0
+}
+
+// ranges is one range a subnet, the gateway kept out of it.
+func ranges(subnets []netip.Prefix) json.RawMessage {
+	type rng struct {
+		Subnet  string `json:"subnet"`
+		Gateway string `json:"gateway"`
+	}
+	sets := make([][]rng, len(subnets))
+	for i, s := range subnets {
+		sets[i] = []rng{{Subnet: s.String(), Gateway: spec.Gateway(s).String()}}
+	}
+	raw, _ := json.Marshal(sets)
+	return raw
+}
+
+// emptyDNS reports whether dns says nothing.
+func emptyDNS(dns types.DNS) bool {
+	return len(dns.Nameservers) == 0 && dns.Domain == "" && len(dns.Search) == 0 && len(dns.Options) == 0
+}

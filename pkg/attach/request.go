@@ -1,0 +1,79 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// A Request is what a runtime asks of ovs-gre.
+type Request struct {
+	Config *spec.Network
+	spec.Attachment
+	// Netns is the path of the container's network namespace; "" where DEL has none.
+	Netns string
+	// Args is CNI_ARGS.
+	Args string
+	// HostNetns allows Netns to be the plugin's own (CNI_NETNS_OVERRIDE).
+	HostNetns bool
+}
+
+// port is the name of the host's end of the veth pair, and of the OVS port.
+func (r Request) port() string {
+	return spec.PortName(r.Config.Name, r.ContainerID, r.IfName)
+}
+
+func (r Request) dir() host.Dir { return host.NetworkDir(r.Config.Name) }
+
+// cniArgs are the keys of CNI_ARGS that we read.
+type cniArgs struct {
+	types.CommonArgs
+	MAC types.UnmarshallableString
+	IP  types.UnmarshallableString
+}
+
+// mac is the MAC address that the container shall have: runtimeConfig, then
+// args.cni (both in Config.MAC), then CNI_ARGS; "" leaves it to us.
+func (r Request) mac() (string, error) {
+	if r.Config.MAC != "" {
+		return r.Config.MAC, nil
+	}
+	var args cniArgs
+	args.IgnoreUnknown = true // other plugins' keys are theirs
+	if err := types.LoadArgs(r.Args, &args); err != nil {
+		return "", fmt.Errorf("%w: CNI_ARGS: %w", host.ErrEnvironment, err)
+	}
+	if args.MAC == "" {
+		return "", nil
+	}
+	mac, err := spec.NormalizeMAC(string(args.MAC))
+	if err != nil {
+		return "", fmt.Errorf("%w: CNI_ARGS MAC=%q: %w", host.ErrEnvironment, string(args.MAC), err)
+	}
+	return mac, nil
+}
+
+// undo is what takes back the steps done so far, the last first.
+type undo struct {
+	steps []func(context.Context) error
+}
+
+func (u *undo) add(step func(context.Context) error) { u.steps = append(u.steps, step) }
+
+// back runs the steps with a deadline of their own, because what failed may
+// have used up the caller's.
+func (u *undo) back(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	var errs []error
+	for i := len(u.steps) - 1; i >= 0; i-- {
+		errs = append(errs, u.steps[i](ctx))
+	}
+	return errors.Join(errs...)
+}

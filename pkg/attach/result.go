@@ -1,0 +1,137 @@
+package attach
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// An addressing is what the container's interface gets.
+type addressing struct {
+	addrs  []netip.Prefix
+	routes []kernel.ContainerRoute
+}
+
+// address completes the IPAM plugin's result by this network's gateways and
+// routes, and returns what the container's interface gets of it.
+func address(c *spec.Network, m mesh.Mesh, res *current.Result) (addressing, error) {
+	var a addressing
+	gateways := map[bool]netip.Addr{} // by Is4
+	for _, ip := range res.IPs {
+		addr, gw, err := place(c, m, ip)
+		if err != nil {
+			return a, err
+		}
+		if c.Segment == spec.SegmentContainer {
+			addr = netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen())
+			a.routes = append(a.routes, kernel.ContainerRoute{Dst: netip.PrefixFrom(gw, gw.BitLen())})
+		}
+		a.addrs = append(a.addrs, addr)
+		gateways[gw.Is4()] = gw
+		ip.Address, ip.Gateway, ip.Interface = ipNet(addr), gw.AsSlice(), current.Int(2)
+	}
+	if err := routes(c, m, res, gateways); err != nil {
+		return a, err
+	}
+	for _, r := range res.Routes {
+		a.routes = append(a.routes, containerRoute(r))
+	}
+	return a, nil
+}
+
+// place finds the gateway of an address that IPAM gave.
+func place(c *spec.Network, m mesh.Mesh, ip *current.IPConfig) (addr netip.Prefix, gw netip.Addr, err error) {
+	a, ok := netip.AddrFromSlice(ip.Address.IP)
+	ones, _ := ip.Address.Mask.Size()
+	a = a.Unmap()
+	if !ok || !a.IsValid() {
+		return addr, gw, fmt.Errorf("%w: ipam gave the address %q", spec.ErrInvalid, ip.Address.String())
+	}
+	i := slices.IndexFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) })
+	if i < 0 {
+		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is in none of this host's subnets %v: peers would not find it", spec.ErrInvalid, a, m.Self.Subnets)
+	}
+	gw = spec.Gateway(m.Self.Subnets[i])
+	if given, ok := netip.AddrFromSlice(ip.Gateway); ok && given.Unmap() != gw {
+		if c.LinuxBridge == "" {
+			return addr, gw, fmt.Errorf("%w: ipam: gateway %s: this host's gateway in %s is its first address, %s", spec.ErrInvalid, given, m.Self.Subnets[i], gw)
+		}
+		gw = given.Unmap() // the Linux bridge may have another
+	}
+	if a == gw {
+		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", spec.ErrInvalid, a)
+	}
+	return netip.PrefixFrom(a, ones), gw, nil
+}
+
+// routes adds to the IPAM plugin's routes those of the network: a default
+// route by the gateway, or routes to the network's subnets.
+func routes(c *spec.Network, m mesh.Mesh, res *current.Result, gateways map[bool]netip.Addr) error {
+	has := map[netip.Prefix]bool{}
+	for _, r := range res.Routes {
+		dst, ok := prefix(&r.Dst)
+		if !ok {
+			return fmt.Errorf("%w: ipam gave a route to %q", spec.ErrInvalid, r.Dst.String())
+		}
+		has[dst] = true
+		if gw, ok := gateways[dst.Addr().Is4()]; ok && r.GW == nil && (r.Scope == nil || *r.Scope == 0) {
+			r.GW = gw.AsSlice()
+		}
+	}
+	var dsts []netip.Prefix
+	if c.IsDefaultGateway {
+		dsts = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	} else {
+		for _, p := range m.Peers {
+			dsts = append(dsts, p.Subnets...)
+		}
+		if c.Segment == spec.SegmentContainer {
+			dsts = append(dsts, m.Self.Subnets...)
+		}
+	}
+	for _, dst := range dsts {
+		if gw, ok := gateways[dst.Addr().Is4()]; ok && !has[dst] {
+			res.Routes = append(res.Routes, &types.Route{Dst: ipNet(dst), GW: gw.AsSlice()})
+		}
+	}
+	return nil
+}
+
+func containerRoute(r *types.Route) kernel.ContainerRoute {
+	dst, _ := prefix(&r.Dst)
+	via, _ := netip.AddrFromSlice(r.GW)
+	k := kernel.ContainerRoute{Dst: dst, Via: via.Unmap(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority}
+	if r.Table != nil {
+		k.Table = *r.Table
+	}
+	if r.Scope != nil {
+		k.Scope = *r.Scope
+	}
+	return k
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	a = a.Unmap()
+	if !ok || bits == 0 {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(a, ones).Masked(), true
+}
+
+func sameAddr(ip string, bits int) func(netip.Prefix) bool {
+	return func(p netip.Prefix) bool { return p.Bits() == bits && p.Addr().String() == ip }
+}

@@ -1,0 +1,65 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// Status tells whether Add can work. It changes nothing and waits for nothing.
+// The error says why not, and wraps host.ErrLimited where containers suffer too.
+func Status(ctx context.Context, c *spec.Network) error {
+	n, err := network.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer n.OVS.Close()
+	if err := ovs.VswitchdAlive(c.OVSDB); err != nil {
+		return fmt.Errorf("%w: %w", host.ErrLimited, err)
+	}
+	if err := statusHost(ctx, n); err != nil {
+		return err
+	}
+	if m := newIPAM(Request{Config: c}, n.Mesh.Self.Subnets); m != nil {
+		return m.status(ctx)
+	}
+	return nil
+}
+
+// statusHost looks at the host state, if there is any yet. ADD mends what is
+// amiss with it only if it has to make it anew, so containers suffer.
+func statusHost(ctx context.Context, n *network.Network) error {
+	want, _, err := n.Want(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := host.Check(ctx, want, n.Backends()...)
+	if err != nil {
+		return err
+	}
+	var drift host.Drift
+	for _, ch := range changes {
+		if f, ok := ch.Old.(state.Foreign); ok {
+			return fmt.Errorf("%s is in the way: %w: %s", ch.New.Noun(), host.ErrForeign, f.Have)
+		}
+		if ch.New == nil {
+			continue
+		}
+		if br, ok := ch.New.(state.Bridge); ok && ch.Old == nil {
+			if br.Adopted {
+				return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", host.ErrUnavailable, br.Name)
+			}
+			return nil // the first ADD will make it
+		}
+		drift = append(drift, ch.Drift())
+	}
+	if len(drift) > 0 {
+		return fmt.Errorf("%w: %w", host.ErrLimited, drift)
+	}
+	return nil
+}

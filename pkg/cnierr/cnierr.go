@@ -1,0 +1,140 @@
+// Package cnierr turns errors into CNI errors. It is the only place that
+// knows the codes.
+package cnierr
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// Codes of our own; those below 100 are the specification's ("Error" in
+// SPEC.md of containernetworking/cni).
+const (
+	// Drift: CHECK found something that is not as it should be.
+	Drift uint = 100
+	// Refused: OVS will not have what it was asked for.
+	Refused uint = 101
+	// Foreign: something that is not ours is in the way.
+	Foreign uint = 102
+)
+
+// netnsCode is skel's for a network namespace that is none; the
+// specification's table has no such row.
+const netnsCode uint = types.ErrInvalidNetNS
+
+// The first row that fits counts: what an operator must mend comes before
+// what time may.
+var table = []struct {
+	err  error
+	code uint
+}{
+	{spec.ErrDecode, types.ErrDecodingFailure},
+	{host.ErrEnvironment, types.ErrInvalidEnvironmentVariables},
+	{spec.ErrInvalid, types.ErrInvalidNetworkConfig},
+	{host.ErrNetns, netnsCode},
+	{host.ErrForeign, Foreign},
+	{host.ErrRefused, Refused},
+	{mesh.ErrNotReady, types.ErrTryAgainLater},
+	{host.ErrUnavailable, types.ErrTryAgainLater},
+	{kernel.ErrNoRoute, types.ErrTryAgainLater},
+	{state.ErrNoWay, types.ErrTryAgainLater},
+	{context.DeadlineExceeded, types.ErrTryAgainLater},
+	{host.ErrDrift, Drift},
+}
+
+// From returns the CNI error for err, and nil for nil. A CNI error inside,
+// such as an IPAM plugin's, keeps its code, unless it is one that we never
+// give: 3, which tells the runtime to skip DEL, or 999.
+func From(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &types.Error{Code: code(err), Msg: oneLine(err.Error()), Details: details(err)}
+}
+
+// FromStatus is From for STATUS: 51 where containers suffer, 50 where only
+// ADD does not work.
+func FromStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	c := code(err)
+	switch {
+	case errors.Is(err, host.ErrLimited):
+		c = types.ErrLimitedConnectivity
+	case c != types.ErrLimitedConnectivity && c != types.ErrInvalidNetworkConfig && c != types.ErrDecodingFailure && c != types.ErrUnsupportedField:
+		c = types.ErrPluginNotAvailable
+	}
+	return &types.Error{Code: c, Msg: oneLine(err.Error()), Details: details(err)}
+}
+
+func code(err error) uint {
+	var said *types.Error
+	if errors.As(err, &said) && said.Code != types.ErrUnknownContainer && said.Code != types.ErrInternal {
+		return said.Code
+	}
+	for _, row := range table {
+		if !errors.Is(err, row.err) {
+			continue
+		}
+		if row.err == spec.ErrInvalid && unsupported(err) {
+			return types.ErrUnsupportedField
+		}
+		return row.code
+	}
+	return types.ErrIOFailure
+}
+
+// unsupported reports whether all that is wrong with the configuration is
+// values that this version does not know.
+func unsupported(err error) bool {
+	var p *spec.Problem
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if !unsupported(inner) {
+				return false
+			}
+		}
+		return len(e.Unwrap()) > 0
+	default:
+		return errors.As(err, &p) && p.Unsupported
+	}
+}
+
+// details are the lines of a host.Drift, or what a delegate said more.
+func details(err error) string {
+	var drift host.Drift
+	if errors.As(err, &drift) {
+		lines := make([]string, len(drift))
+		for i, l := range drift {
+			lines[i] = oneLine(l)
+		}
+		return strings.Join(lines, "\n")
+	}
+	var said *types.Error
+	if errors.As(err, &said) {
+		return oneLine(said.Details)
+	}
+	return ""
+}
+
+// oneLine keeps a message from breaking a log line or a terminal.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || (r >= 0x7f && r < 0xa0) {
+			return '?'
+		}
+		return r
+	}, s)
+}

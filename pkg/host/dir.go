@@ -1,0 +1,226 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// RunDir holds a directory for each network. It is on tmpfs, so that a reboot
+// clears it together with what it stands for.
+const RunDir = "/run/ovs-gre"
+
+// A Dir is the directory of one network:
+//
+//	lock            taken around host-wide writes
+//	leases/NAME     an attachment of ovs-gre, NAME its port
+//	routes/NAME     an attachment of route-sync
+//	gone/NAME       a port that DEL could not take out of OVSDB
+//	persistent      host state stays when the last container leaves
+//	nodes.json      the nodes that host state was last made of,
+//	node            which of them this host is,
+//	config.json     and the configuration
+//	routes.json     the configuration that routes were last made of
+//
+// A Dir stays where it is for as long as anything in it does.
+type Dir string
+
+// NetworkDir is the directory of a network, whose name spec has checked.
+func NetworkDir(network string) Dir { return Dir(filepath.Join(RunDir, network)) }
+
+// make makes the directory and reports whether it was not there. Only root can
+// write to it or to what is above; anything else of that name is refused.
+func (d Dir) make(sub string) (fresh bool, err error) {
+	for _, dir := range []string{RunDir, string(d), filepath.Join(string(d), sub)} {
+		err := os.Mkdir(dir, 0o700)
+		if err == nil {
+			fresh = fresh || dir == string(d)
+			continue
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return false, fmt.Errorf("state directory: %w", err)
+		}
+		st, err := os.Lstat(dir)
+		if err != nil {
+			return false, fmt.Errorf("state directory: %w", err)
+		}
+		if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
+			return false, fmt.Errorf("state directory %s: %w: want a directory of ours that nobody else can write to", dir, ErrForeign)
+		}
+	}
+	return fresh, nil
+}
+
+// Lock takes the network's lock, to the exclusion of others or, if shared, of
+// exclusive ones, and returns what gives it back. It waits as long as ctx.
+func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
+	}
+	for {
+		if _, err := d.make(""); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(filepath.Join(string(d), "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the last one to leave has just removed the directory
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock of the network: %w", err)
+		}
+		if err := flock(ctx, f, how); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%w: lock %s: %w", ErrUnavailable, f.Name(), err)
+		}
+		if same(f) {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+	}
+}
+
+// flock waits for the lock as long as ctx. A wait that is given up on goes on
+// until the process ends, which for a plugin is at once.
+func flock(ctx context.Context, f *os.File, how int) error {
+	fd := int(f.Fd())
+	if err := unix.Flock(fd, how|unix.LOCK_NB); err == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		for {
+			if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
+				done <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// same reports whether an open file is still the one of that name.
+func same(f *os.File) bool {
+	open, err1 := f.Stat()
+	named, err2 := os.Lstat(f.Name())
+	return err1 == nil && err2 == nil && os.SameFile(open, named)
+}
+
+// Remove takes the directory away. The caller holds the exclusive lock.
+func (d Dir) Remove() error {
+	if err := os.RemoveAll(string(d)); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	_ = os.Remove(RunDir) // the last network takes it along
+	return nil
+}
+
+// SetPersistent says whether host state stays when the last container leaves.
+func (d Dir) SetPersistent(on bool) error {
+	path := filepath.Join(string(d), "persistent")
+	if !on {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if _, err := d.make(""); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Persistent reports what SetPersistent said last.
+func (d Dir) Persistent() bool {
+	_, err := os.Lstat(filepath.Join(string(d), "persistent"))
+	return err == nil
+}
+
+// Hand leaves for others what host state was made of: the nodes, which of them
+// this host is, and the configuration.
+func (d Dir) Hand(nodes []spec.Node, self string, config []byte) error {
+	if _, err := d.make(""); err != nil {
+		return err
+	}
+	return errors.Join(
+		replace(filepath.Join(string(d), "node"), []byte(self)),
+		replace(filepath.Join(string(d), "config.json"), config),
+		mesh.Store(filepath.Join(string(d), "nodes.json"), nodes))
+}
+
+// Handed returns the nodes and the name of this host's that Hand left. The
+// error wraps mesh.ErrNotReady where there are none.
+func (d Dir) Handed() (nodes []spec.Node, self string, err error) {
+	nodes, err = mesh.Load(filepath.Join(string(d), "nodes.json"))
+	if err != nil {
+		return nil, "", err
+	}
+	name, err := os.ReadFile(filepath.Join(string(d), "node"))
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", mesh.ErrNotReady, err)
+	}
+	return nodes, string(name), nil
+}
+
+// Drop takes the configuration back that Hand left; the nodes stay for
+// whoever still needs them.
+func (d Dir) Drop() error {
+	if err := os.Remove(filepath.Join(string(d), "config.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// HandRoutes leaves for others what routes were made of.
+func (d Dir) HandRoutes(config []byte) error {
+	if _, err := d.make(""); err != nil {
+		return err
+	}
+	return replace(filepath.Join(string(d), "routes.json"), config)
+}
+
+// Config returns the configuration that Hand left, or nil.
+func (d Dir) Config() []byte { return d.read("config.json") }
+
+// RoutesConfig returns the configuration that HandRoutes left, or nil.
+func (d Dir) RoutesConfig() []byte { return d.read("routes.json") }
+
+func (d Dir) read(name string) []byte {
+	raw, err := os.ReadFile(filepath.Join(string(d), name))
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// replace writes a file so that a reader sees the old one or the new one.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

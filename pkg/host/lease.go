@@ -1,0 +1,160 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+// The plugins that hold leases, which are also directories of a Dir.
+const (
+	LeasesOVS    = "leases"
+	LeasesRoutes = "routes"
+	leasesGone   = "gone"
+)
+
+// A Lease stands for one attachment. Its file is made before anything else of
+// the attachment and removed after everything else, so that whatever a crash
+// leaves has its lease.
+type Lease struct {
+	// Name is the attachment's port name.
+	Name string
+	// Attachment is zero where a crash left the file empty; nothing else of
+	// the attachment exists then.
+	spec.Attachment
+	// Busy: the ADD that made it is still at work.
+	Busy bool
+}
+
+// Take makes a lease, or takes the one that is there over, and reports whether
+// the network's directory is new. Until the function it returns is called,
+// others see the lease as busy.
+func (d Dir) Take(ctx context.Context, kind string, l Lease) (fresh bool, done func(), err error) {
+	// Shared, so that nobody counts leases and finds none while this one comes.
+	unlock, err := d.Lock(ctx, true)
+	if err != nil {
+		return false, nil, err
+	}
+	defer unlock()
+	if _, err := d.make(kind); err != nil {
+		return false, nil, err
+	}
+	f, err := os.OpenFile(d.lease(kind, l.Name), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return false, nil, fmt.Errorf("lease: %w", err)
+	}
+	raw, err := json.Marshal(l.Attachment)
+	if err == nil {
+		err = flock(ctx, f, unix.LOCK_EX)
+	}
+	if err == nil {
+		_, err = f.Write(raw)
+	}
+	if err != nil {
+		f.Close()
+		return false, nil, fmt.Errorf("lease: %w", err)
+	}
+	_, err = os.Lstat(filepath.Join(string(d), "nodes.json"))
+	return err != nil, func() { f.Close() }, nil
+}
+
+// Holds reports whether there is a lease.
+func (d Dir) Holds(kind, name string) (bool, error) {
+	_, err := os.Lstat(d.lease(kind, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Release removes a lease, if it is there.
+func (d Dir) Release(kind, name string) error {
+	if err := os.Remove(d.lease(kind, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lease: %w", err)
+	}
+	return nil
+}
+
+// Leases lists the leases of a kind.
+func (d Dir) Leases(kind string) ([]Lease, error) {
+	entries, err := os.ReadDir(filepath.Join(string(d), kind))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("leases: %w", err)
+	}
+	var list []Lease
+	for _, e := range entries {
+		l := Lease{Name: e.Name()}
+		f, err := os.OpenFile(d.lease(kind, l.Name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue // released meanwhile, or not a lease
+		}
+		l.Busy = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+		_ = json.NewDecoder(f).Decode(&l.Attachment)
+		f.Close()
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+// Unused reports whether no attachment of these kinds is left and nothing keeps
+// host state. Only under the exclusive lock does it stay true.
+func (d Dir) Unused(kinds ...string) (bool, error) {
+	if d.Persistent() {
+		return false, nil
+	}
+	for _, kind := range kinds {
+		f, err := os.Open(filepath.Join(string(d), kind))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("leases: %w", err)
+		}
+		names, _ := f.Readdirnames(1)
+		f.Close()
+		if len(names) > 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Bury notes a port that could not be taken out of OVSDB.
+func (d Dir) Bury(name string) error {
+	if _, err := d.make(leasesGone); err != nil {
+		return err
+	}
+	return os.WriteFile(d.lease(leasesGone, name), nil, 0o600)
+}
+
+// Buried lists the ports that Bury noted.
+func (d Dir) Buried() []string {
+	entries, _ := os.ReadDir(filepath.Join(string(d), leasesGone))
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Forget ends what Bury began.
+func (d Dir) Forget(names ...string) {
+	for _, n := range names {
+		_ = os.Remove(d.lease(leasesGone, n))
+	}
+}
+
+func (d Dir) lease(kind, name string) string {
+	return filepath.Join(string(d), kind, filepath.Base(name))
+}

@@ -1,0 +1,102 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// Attach sees to the routes on behalf of an attachment, which keeps them until
+// it is detached. An error leaves nothing behind.
+func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) error {
+	r, err := Open(ctx, c, bridge)
+	if err != nil {
+		return err
+	}
+	_, done, err := r.Dir.Take(ctx, host.LeasesRoutes, l)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := r.Sync(ctx); err != nil {
+		return errors.Join(err, Detach(context.WithoutCancel(ctx), c, bridge, l.Name))
+	}
+	return nil
+}
+
+// Detach gives an attachment's claim up; with the last one go the routes. What
+// is already gone is no error.
+func Detach(ctx context.Context, c *spec.Routes, bridge, lease string) error {
+	dir := host.NetworkDir(c.Name)
+	held, err := dir.Holds(host.LeasesRoutes, lease)
+	if err != nil || !held {
+		return err
+	}
+	if err := dir.Release(host.LeasesRoutes, lease); err != nil {
+		return err
+	}
+	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || !unused {
+		return err
+	}
+	_, err = Remove(ctx, c, bridge, false)
+	return err
+}
+
+// GC gives up the claims of attachments that are not in valid, but for those
+// that an ADD is making now.
+func GC(ctx context.Context, c *spec.Routes, valid []spec.Attachment) error {
+	keep := map[string]bool{}
+	for _, a := range valid {
+		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = true
+	}
+	leases, err := host.NetworkDir(c.Name).Leases(host.LeasesRoutes)
+	errs := []error{err}
+	for _, l := range leases {
+		if !keep[l.Name] && !l.Busy {
+			errs = append(errs, Detach(ctx, c, "", l.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Status tells whether Attach can work. It changes nothing. The error wraps
+// host.ErrLimited where containers are attached and routes are missing.
+func Status(ctx context.Context, c *spec.Routes) error {
+	dir := host.NetworkDir(c.Name)
+	unused, err := dir.Unused(host.LeasesRoutes)
+	if err != nil {
+		return err
+	}
+	if unused {
+		if len(c.Nodes) == 0 && c.NodesFile == "" {
+			return nil // ovs-gre hands nodes on with the first container
+		}
+		r := &Routes{Config: c, Dir: dir}
+		r.Mesh, err = resolve(c, dir, nil)
+		return err
+	}
+	if was, err := spec.ParseRoutes(dir.RoutesConfig()); err == nil && c.Bridge == "" {
+		c.Bridge = was.Bridge // STATUS has no previous result
+	}
+	r, err := Open(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	changes, err := r.Check(ctx)
+	if err != nil {
+		return err
+	}
+	var drift host.Drift
+	for _, ch := range changes {
+		if ch.New != nil {
+			drift = append(drift, ch.Drift())
+		}
+	}
+	if len(drift) > 0 {
+		return fmt.Errorf("%w: %w", host.ErrLimited, drift)
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+// Package routes is this host's routes to its peers' container subnets: what
+// route-sync, ovs-grectl and the agent want of the kernel. It knows no OVS.
+package routes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// Routes are the routes of one network on this host, for one call.
+type Routes struct {
+	Config *spec.Routes
+	Mesh   mesh.Mesh
+	Dir    host.Dir
+	ways   state.Ways
+	// bridge is the one whose tunnels carry the routes.
+	bridge string
+}
+
+// Open finds this host in the network and the ways out of it. bridge is what
+// routes of mode tunnel go by where the configuration names none. Nodes that
+// the configuration does not list are the ones that ovs-gre handed on.
+func Open(ctx context.Context, c *spec.Routes, bridge string) (*Routes, error) {
+	r := &Routes{Config: c, Dir: host.NetworkDir(c.Name)}
+	addrs, err := kernel.Addrs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if r.Mesh, err = resolve(c, r.Dir, addrs); err != nil {
+		return nil, err
+	}
+	if c.Bridge != "" {
+		bridge = c.Bridge
+	}
+	r.bridge = bridge
+	if err := r.find(ctx, bridge); err != nil {
+		return nil, err
+	}
+	for _, s := range r.Mesh.Self.Subnets {
+		r.ways.Sources = append(r.ways.Sources, sources(s, addrs)...)
+	}
+	if c.Mode == spec.ModeAuto {
+		r.ways.Connected, err = kernel.Connected(ctx, bridge, r.ways.Transit, r.ways.Segment)
+	}
+	return r, err
+}
+
+func resolve(c *spec.Routes, dir host.Dir, addrs []kernel.Addr) (mesh.Mesh, error) {
+	nodes, err := mesh.Nodes(&c.Base)
+	node := c.Node
+	if err == nil && len(nodes) == 0 {
+		var self string
+		nodes, self, err = dir.Handed()
+		if errors.Is(err, mesh.ErrNotReady) {
+			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network", spec.ErrInvalid, c.Name)
+		}
+		if node == "" {
+			node = self
+		}
+	}
+	if err != nil {
+		return mesh.Mesh{}, err
+	}
+	local := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		local[i] = a.Prefix.Addr()
+	}
+	return mesh.Resolve(nodes, node, local)
+}
+
+// find looks for the transit port of bridge; a bridge without one holds the
+// segment itself, or is a port of the Linux bridge that does.
+func (r *Routes) find(ctx context.Context, bridge string) error {
+	if bridge == "" || r.Config.Mode == spec.ModeDirect {
+		return nil
+	}
+	transit, err := kernel.LinkByName(ctx, spec.TransitName(bridge))
+	if err == nil {
+		r.ways.Transit = transit.Name
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	link, err := kernel.LinkByName(ctx, bridge)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case link.Kind != "openvswitch" && link.Kind != "tun":
+		return nil // not OVS's: there are no tunnels
+	}
+	r.ways.Segment = link.Name
+	if link.Master != "" {
+		r.ways.Segment = link.Master
+	}
+	return nil
+}
+
+// sources are this host's addresses in a subnet of its own, the gateway first.
+func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
+	var list []netip.Addr
+	for _, a := range addrs {
+		switch ip := a.Prefix.Addr(); {
+		case ip == spec.Gateway(subnet):
+			list = slices.Insert(list, 0, ip)
+		case subnet.Contains(ip) && !slices.Contains(list, ip):
+			list = append(list, ip)
+		}
+	}
+	return list
+}
+
+// Want returns the routes and neighbours that this host should have.
+func (r *Routes) Want() (state.Set, error) {
+	return state.DesiredRoutes(r.Config, r.Mesh, r.ways)
+}
+
+// Backend is where they live.
+func (r *Routes) Backend() host.Backend {
+	scope := kernel.Scope{RouteTable: r.Config.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}
+	if r.ways.Transit != "" {
+		scope.NeighLinks = []string{r.ways.Transit}
+	}
+	return kernel.NewBackend(scope)
+}
+
+// Check returns what is amiss. It changes nothing.
+func (r *Routes) Check(ctx context.Context) ([]state.Change, error) {
+	want, err := r.Want()
+	if err != nil {
+		return nil, err
+	}
+	return host.Check(ctx, want, r.Backend())
+}
+
+// Sync adds and changes what is wanted, prunes what is not, and returns the
+// changes it made. It locks the network only if there is something to do.
+func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
+	config := r.handed()
+	if slices.Equal(r.Dir.RoutesConfig(), config) {
+		if changes, err := r.Check(ctx); err != nil || len(changes) == 0 {
+			return nil, err
+		}
+	}
+	unlock, err := r.Dir.Lock(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	want, err := r.Want()
+	if err != nil {
+		return nil, err
+	}
+	made, err := host.Ensure(ctx, want, r.Backend())
+	if err != nil {
+		// What Ensure made before it failed goes with the lease.
+		return made, err
+	}
+	pruned, err := host.Prune(ctx, want, r.Backend())
+	if err == nil {
+		err = r.moved(ctx)
+	}
+	if err == nil {
+		err = r.Dir.HandRoutes(config)
+	}
+	return append(made, pruned...), err
+}
+
+// moved prunes the table that the routes were in before.
+func (r *Routes) moved(ctx context.Context) error {
+	was, err := spec.ParseRoutes(r.Dir.RoutesConfig())
+	if err != nil || was.Table == r.Config.Table {
+		return nil
+	}
+	old := *r
+	old.Config = was
+	_, err = host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
+	return err
+}
+
+// Remove takes the network's routes away, if no attachment and nothing
+// persistent needs them; force does it all the same. A configuration that has
+// lost its keys is made up for by what Sync left.
+func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]state.Change, error) {
+	dir := host.NetworkDir(c.Name)
+	unlock, err := dir.Lock(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || (!unused && !force) {
+		return nil, err
+	}
+	if was, err := spec.ParseRoutes(dir.RoutesConfig()); err == nil {
+		c = was
+	}
+	var changes []state.Change
+	r, err := Open(ctx, c, bridge)
+	if err == nil {
+		changes, err = host.Prune(ctx, state.Set{}, r.Backend())
+	} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
+		err = nil // no nodes: never synced, or ovs-gre's links have taken the routes along
+	}
+	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil {
+		return changes, dir.Remove()
+	}
+	return changes, err
+}
+
+// handed is the configuration as Remove will read it: with the bridge that
+// the previous result named and the nodes of a list that may be gone by then.
+func (r *Routes) handed() []byte {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(r.Config.Raw, &fields) != nil {
+		return nil
+	}
+	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments", "nodesFile"} {
+		delete(fields, k)
+	}
+	if nodes, err := json.Marshal(r.Mesh.Nodes()); err == nil {
+		fields["nodes"] = nodes
+	}
+	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != spec.ModeDirect {
+		fields["bridge"] = bridge
+	}
+	if node, err := json.Marshal(r.Mesh.Self.Name); err == nil {
+		fields["node"] = node
+	}
+	raw, _ := json.Marshal(fields)
+	return raw
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"ovs-gre-cni/pkg/cnierr"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// bound is how long one call may take; the kernel answers at once, the
+// network's lock may have to be waited for.
+const bound = 10 * time.Second
+
+// A request is what a runtime asks of route-sync.
+type request struct {
+	config *spec.Routes
+	prev   types.Result // as it came, to be passed on; nil if there is none
+	lease  host.Lease
+	// bridge is the first interface of the previous result.
+	bridge string
+}
+
+// verb reads the request, bounds the verb and gives its error a CNI code.
+func verb(f func(context.Context, request, error) error) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) error {
+		ctx, cancel := context.WithTimeout(context.Background(), bound)
+		defer cancel()
+		r, invalid := read(args)
+		return cnierr.From(f(ctx, r, invalid))
+	}
+}
+
+func read(args *skel.CmdArgs) (request, error) {
+	c, err := spec.ParseRoutes(args.StdinData)
+	a := spec.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
+	r := request{config: c, lease: host.Lease{Name: spec.PortName(c.Name, a.ContainerID, a.IfName), Attachment: a}}
+	if err != nil || c.PrevResult == nil {
+		return r, err
+	}
+	if r.prev, err = create.Create(c.CNIVersion, c.PrevResult); err != nil {
+		return r, fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
+	}
+	prev, err := current.NewResultFromResult(r.prev)
+	if err != nil {
+		return r, fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
+	}
+	if len(prev.Interfaces) > 0 && prev.Interfaces[0].Sandbox == "" {
+		r.bridge = prev.Interfaces[0].Name
+	}
+	return r, nil
+}
+
+// chained insists on a previous result.
+func (r request) chained(invalid error) error {
+	if invalid == nil && r.prev == nil {
+		return fmt.Errorf("%w: prevResult: missing: route-sync comes after the plugin that makes the interface", spec.ErrInvalid)
+	}
+	return invalid
+}
+
+func add(ctx context.Context, r request, invalid error) error {
+	if err := r.chained(invalid); err != nil {
+		return err
+	}
+	if err := routes.Attach(ctx, r.config, r.bridge, r.lease); err != nil {
+		return err
+	}
+	return types.PrintResult(r.prev, r.config.CNIVersion)
+}
+
+// del works with whatever is left of a configuration.
+func del(ctx context.Context, r request, invalid error) error {
+	if errors.Is(invalid, spec.ErrDecode) {
+		return invalid
+	}
+	return routes.Detach(ctx, r.config, r.bridge, r.lease.Name)
+}
+
+func check(ctx context.Context, r request, invalid error) error {
+	if err := r.chained(invalid); err != nil {
+		return err
+	}
+	return drift(ctx, r.config, r.bridge)
+}
+
+func drift(ctx context.Context, c *spec.Routes, bridge string) error {
+	open, err := routes.Open(ctx, c, bridge)
+	if err != nil {
+		return err
+	}
+	changes, err := open.Check(ctx)
+	if err != nil {
+		return err
+	}
+	var d host.Drift
+	for _, c := range changes {
+		if c.New != nil {
+			d = append(d, c.Drift())
+		}
+	}
+	if len(d) > 0 {
+		return d
+	}
+	return nil
+}
+
+func gc(ctx context.Context, r request, invalid error) error {
+	if invalid != nil {
+		return invalid
+	}
+	if r.config.Valid == nil {
+		fmt.Fprintln(os.Stderr, "route-sync: GC without cni.dev/valid-attachments: nothing removed")
+		return nil
+	}
+	return routes.GC(ctx, r.config, *r.config.Valid)
+}
+
+func status(args *skel.CmdArgs) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	r, err := read(args)
+	if err == nil {
+		err = routes.Status(ctx, r.config)
+	}
+	return cnierr.FromStatus(err)
+}
