@@ -44,54 +44,55 @@ func Check(ctx context.Context, want state.Set, backends ...Backend) ([]state.Ch
 }
 
 // Ensure creates and updates what want asks for and returns the changes it
-// made. It never deletes. Where something foreign is in the way it changes
-// nothing, and the error wraps ErrForeign and shows both sides.
+// meant to make. It never deletes. Where something foreign is in the way it
+// changes nothing, and the error wraps ErrForeign and shows both sides. After
+// a backend that failed, those behind it, which depend on it, are left alone.
 func Ensure(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
 	changes, err := Check(ctx, want, backends...)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
-	make := changes[:0]
+	todo := changes[:0]
 	for _, c := range changes {
 		if f, ok := c.Old.(state.Foreign); ok {
 			errs = append(errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", c.New.Noun(), ErrForeign, c.New, f.Have))
 		}
 		if c.New != nil {
-			make = append(make, c)
+			todo = append(todo, c)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs...); err != nil || len(todo) == 0 {
 		return nil, err
 	}
-	return make, apply(ctx, make, backends)
+	for _, b := range backends {
+		if err := b.Apply(ctx, todo); err != nil {
+			return todo, err
+		}
+	}
+	return todo, nil
 }
 
-// Prune deletes what the network owns and want does not ask for, and returns
-// the changes it made.
+// Prune deletes what the network owns and want does not ask for, in the last
+// backend first, and returns the changes it meant to make. It goes on after a
+// backend that failed.
 func Prune(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
-	backends = slices.Clone(backends)
 	changes, err := Check(ctx, want, backends...)
 	if err != nil {
 		return nil, err
 	}
-	remove := changes[:0]
+	todo := changes[:0]
 	for _, c := range changes {
 		if c.New == nil {
-			remove = append(remove, c)
+			todo = append(todo, c)
 		}
 	}
-	slices.Reverse(backends) // what came last depends on what came first
-	return remove, apply(ctx, remove, backends)
-}
-
-func apply(ctx context.Context, changes []state.Change, backends []Backend) error {
-	if len(changes) == 0 {
-		return nil
+	if len(todo) == 0 {
+		return nil, nil
 	}
 	var errs []error
-	for _, b := range backends {
-		errs = append(errs, b.Apply(ctx, changes))
+	for _, b := range slices.Backward(backends) {
+		errs = append(errs, b.Apply(ctx, todo))
 	}
-	return errors.Join(errs...)
+	return todo, errors.Join(errs...)
 }

@@ -246,7 +246,7 @@ func (b freshBridge) insert(ports []any) []ovsdb.Operation {
 	}
 	return append(ops,
 		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: "Bridge", Row: row, UUIDName: "b" + b.id},
-		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
 			Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("bridges", ovsdb.MutateOperationInsert, ovsSet(uuidOf("b"+b.id)))}})
 }
 
@@ -258,7 +258,7 @@ func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
 			return nil, err
 		}
 		for _, r := range res[0].Rows {
-			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+			ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
 				Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("bridges", ovsdb.MutateOperationDelete, ovsSet(uuidOf(r.uuid("_uuid"))))}})
 		}
 	}
@@ -269,7 +269,7 @@ func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
 // ovs-vsctl: next_cfg counts requests, cur_cfg what is done
 // (ovs-vswitchd.conf.db(5)).
 func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
-	count := ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch", Where: []ovsdb.Condition{},
+	count := ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
 	ops = append(ops, count, selectOp("Open_vSwitch", nil, "next_cfg"))
 	res, err := c.Transact(ctx, ops...)

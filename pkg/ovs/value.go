@@ -106,19 +106,27 @@ func selectOp(table string, cond []ovsdb.Condition, columns ...string) ovsdb.Ope
 	return ovsdb.Operation{Op: ovsdb.OperationSelect, Table: table, Where: cond, Columns: columns}
 }
 
-// wire is op as it goes out. A wait for no rows needs its empty list, which
-// ovsdb.Operation leaves out (RFC 7047, section 5.2.6).
+// wire is op as it goes out. An empty where, which means all rows, and a wait
+// for no rows need their empty lists (RFC 7047, section 5.2), which
+// ovsdb.Operation leaves out.
 func wire(op ovsdb.Operation) any {
-	if op.Op != ovsdb.OperationWait || len(op.Rows) > 0 {
-		return op
+	w := struct {
+		Op        string           `json:"op"`
+		Table     string           `json:"table,omitempty"`
+		Row       ovsdb.Row        `json:"row,omitempty"`
+		Rows      any              `json:"rows,omitempty"`
+		Columns   []string         `json:"columns,omitempty"`
+		Mutations []ovsdb.Mutation `json:"mutations,omitempty"`
+		Timeout   *int             `json:"timeout,omitempty"`
+		Where     any              `json:"where,omitempty"`
+		Until     string           `json:"until,omitempty"`
+		UUIDName  string           `json:"uuid-name,omitempty"`
+	}{Op: op.Op, Table: op.Table, Row: op.Row, Columns: op.Columns, Mutations: op.Mutations, Timeout: op.Timeout, Until: op.Until, UUIDName: op.UUIDName}
+	if op.Op != ovsdb.OperationInsert {
+		w.Where = append([]ovsdb.Condition{}, op.Where...)
 	}
-	return struct {
-		Op      string            `json:"op"`
-		Table   string            `json:"table"`
-		Where   []ovsdb.Condition `json:"where"`
-		Columns []string          `json:"columns"`
-		Until   string            `json:"until"`
-		Rows    []ovsdb.Row       `json:"rows"`
-		Timeout *int              `json:"timeout"`
-	}{op.Op, op.Table, op.Where, op.Columns, op.Until, []ovsdb.Row{}, op.Timeout}
+	if op.Op == ovsdb.OperationWait {
+		w.Rows = append([]ovsdb.Row{}, op.Rows...)
+	}
+	return w
 }

@@ -1,0 +1,53 @@
+// Package e2e runs the built plugins on labs of simulated hosts with real OVS.
+package e2e
+
+import (
+	"context"
+	"testing"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// lab starts n hosts that have the binaries.
+func lab(t *testing.T, n int) *testnet.Lab {
+	t.Helper()
+	return testnet.New(t, testnet.Options{Hosts: n, PluginDir: cnitest.BinDir(t)})
+}
+
+// one attaches a container on each host.
+func one(t *testing.T, l *testnet.Lab, network string) []*cnitest.Container {
+	t.Helper()
+	var cs []*cnitest.Container
+	for i, h := range l.Hosts {
+		cs = append(cs, cnitest.Add(t, h, network, "c"+string(rune('1'+i))))
+	}
+	return cs
+}
+
+func ping(t *testing.T, from testnet.Runner, c *cnitest.Container, v6 bool) {
+	t.Helper()
+	if err := testnet.Ping(context.Background(), from, c.Addr(t, v6), testnet.PingOptions{}); err != nil {
+		t.Errorf("to %s on %s: %v", c.Name, c.Host.Name, err)
+	}
+}
+
+func TestAllPairs(t *testing.T) {
+	l := lab(t, 3)
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}}
+	n.Install(t, l)
+	cs := one(t, l, "ovsnet")
+	for _, v6 := range []bool{false, true} {
+		for _, from := range cs {
+			for _, to := range cs {
+				ping(t, from, to, v6)
+				ping(t, from.Host, to, v6)
+			}
+		}
+	}
+	for _, c := range cs {
+		if err := c.Call("check"); err != nil {
+			t.Errorf("CHECK on %s: %v", c.Host.Name, err)
+		}
+	}
+}
