@@ -50,6 +50,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 		return nil, err
 	}
 	defer c.close()
+	c.remember()
 	err = errors.Join(
 		observeLinks(ctx, c, want, have),
 		b.observeAddrs(ctx, c, want, have),
@@ -68,6 +69,7 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 		return err
 	}
 	defer c.close()
+	c.remember()
 	a := application{backend: b, conn: c}
 	for _, ch := range changes {
 		a.add(ctx, ch)
@@ -91,11 +93,9 @@ func (a *application) add(ctx context.Context, ch state.Change) {
 		a.refuse(ch, f)
 		return
 	}
-	if ch.Kind() == state.KindSysctl {
-		if s, ok := ch.New.(state.Sysctl); ok {
-			a.flush(ctx)
-			a.fail(ch, writeSysctl(s.Key, s.Value))
-		}
+	if s, ok := ch.New.(state.Sysctl); ok {
+		a.flush(ctx)
+		a.fail(ch, writeSysctl(s.Key, s.Value))
 		return
 	}
 	m, err := a.message(ctx, ch)

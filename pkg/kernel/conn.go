@@ -30,6 +30,10 @@ type conn struct {
 	seq     uint32
 	timeout time.Duration
 	in, out []byte
+
+	// What remember keeps; nil without.
+	indexes map[string]int
+	names   map[int]string
 }
 
 // dial opens a connection in the network namespace of this thread.
@@ -303,17 +307,36 @@ func linkIndex(fd int, name string) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-func (c *conn) index(name string) (int, error) { return linkIndex(c.fd, name) }
+// remember asks for each index and name only once: for a connection that ends
+// before a link can come or go unnoticed.
+func (c *conn) remember() { c.indexes, c.names = map[string]int{}, map[int]string{} }
+
+func (c *conn) index(name string) (int, error) {
+	if i, ok := c.indexes[name]; ok {
+		return i, nil
+	}
+	i, err := linkIndex(c.fd, name)
+	if err == nil && c.indexes != nil {
+		c.indexes[name] = i
+	}
+	return i, err
+}
 
 // name is the name of a link; "" where there is none.
 func (c *conn) name(index int) string {
+	if name, ok := c.names[index]; ok || index == 0 {
+		return name
+	}
 	ifr, err := unix.NewIfreq("")
-	if err != nil || index == 0 {
+	if err != nil {
 		return ""
 	}
 	ifr.SetUint32(uint32(index))
 	if unix.IoctlIfreq(c.fd, unix.SIOCGIFNAME, ifr) != nil {
 		return ""
+	}
+	if c.names != nil {
+		c.names[index] = ifr.Name()
 	}
 	return ifr.Name()
 }

@@ -21,18 +21,13 @@ func Addrs(ctx context.Context) ([]Addr, error) {
 		return nil, err
 	}
 	defer c.close()
+	c.remember()
 	list, err := c.addrs(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	names := map[int]string{}
 	for i, a := range list {
-		name, ok := names[a.Index]
-		if !ok {
-			name = c.name(a.Index)
-			names[a.Index] = name
-		}
-		list[i].Link = name
+		list[i].Link = c.name(a.Index)
 	}
 	return list, nil
 }

@@ -325,7 +325,7 @@ func (b *Backend) observeRoutes(ctx context.Context, c *conn, want, have state.S
 		}
 		for _, r := range ours {
 			w, ok := wanted.find(r)
-			if ok && b.own(r, w) || b.own(r, state.Route{}) && slices.Contains(b.scope.RouteSources, r.src) {
+			if ok && b.own(r, w) || !ok && slices.Contains(b.scope.RouteSources, r.src) {
 				have.Put(observed(c, r, w))
 			}
 		}
@@ -364,9 +364,11 @@ func (b *Backend) inTheWay(ctx context.Context, c *conn, q routeQuery, wanted wa
 }
 
 // own reports whether a route that is where w should be is the network's: it
-// carries our protocol, and no other network's source.
+// carries our protocol, and no other network's source. One with several next
+// hops is not, or not alone: IPv6 makes one route of ours and another's that
+// was appended to it.
 func (b *Backend) own(r route, w state.Route) bool {
-	if r.proto != state.RouteProtocol {
+	if r.proto != state.RouteProtocol || len(r.moreHops) > 0 {
 		return false
 	}
 	return !r.src.IsValid() || r.src == w.Src || slices.Contains(b.scope.RouteSources, r.src)
