@@ -32,31 +32,57 @@ func NewBackend(network string) *Backend { return &Backend{network: network} }
 // The error wraps ErrUnsupported where a masquerade is wanted of a kernel
 // without nf_tables, and os.ErrPermission without CAP_NET_ADMIN.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	have := state.Set{}
-	err := read(ctx, func(r *reader) error {
-		clear(have)
-		m, err := observeMasquerade(r, b.network)
-		if m != nil {
-			have.Put(m)
+	var masquerade state.Object
+	var gates []gate
+	err := read(ctx, func(r *reader) (err error) {
+		if masquerade, err = observeMasquerade(r, b.network); err != nil {
+			return err
 		}
+		gates, err = nftGates(r)
 		return err
 	})
-	if _, wanted := want[state.Masquerade{Network: b.network}.ID()]; errors.Is(err, ErrUnsupported) && !wanted {
-		err = nil
+	if errors.Is(err, ErrUnsupported) && !wants(want, state.KindMasquerade) {
+		err = nil // what is not there holds nothing of ours
 	}
 	if err != nil {
 		return nil, err
 	}
+	old, err := legacyGates(ctx)
+	if errors.Is(err, errNoProgram) && !wants(want, state.KindForward) {
+		err = nil // nor does what we could not have written to
+	}
+	if err != nil {
+		return nil, err
+	}
+	have := state.Set{}
+	if masquerade != nil {
+		have.Put(masquerade)
+	}
+	have.Put(observeForwards(append(gates, old...), b.network, want)...)
 	return have, nil
 }
 
+func wants(want state.Set, kind state.Kind) bool {
+	for id := range want {
+		if id.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
 // Apply implements host.Backend. A masquerade is replaced as a whole, in one
-// transaction: packets meet the old one or the new one.
+// transaction: packets meet the old one or the new one. The accepts of a
+// Forward go to the top of the chain that drops, or of DOCKER-USER if that
+// leads there. The error is as Observe's.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	var errs []error
 	for _, c := range changes {
-		if c.Kind() == state.KindMasquerade {
+		switch c.Kind() {
+		case state.KindMasquerade:
 			errs = append(errs, applyMasquerade(ctx, c))
+		case state.KindForward:
+			errs = append(errs, applyForward(ctx, c))
 		}
 	}
 	return errors.Join(errs...)

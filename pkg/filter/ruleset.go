@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +18,7 @@ import (
 // it has no way to tell a table that is not there from other errors.
 
 // A reader reads nf_tables, of the network namespace of the thread that made it.
-type reader struct{ conn *netlink.Conn }
+type reader struct{ *socket }
 
 // errChanging: nobody can read a ruleset that never rests.
 var errChanging = errors.New("nf_tables: the ruleset changed at each of 20 attempts to read it")
@@ -28,14 +27,11 @@ var errChanging = errors.New("nf_tables: the ruleset changed at each of 20 attem
 // got in its last call is of one moment. The error wraps ErrUnsupported where
 // there is no nf_tables.
 func read(ctx context.Context, f func(*reader) error) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	conn, err := dial(deadline(ctx))
 	if err != nil {
 		return explain(err)
 	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(deadline(ctx)); err != nil {
-		return err
-	}
+	defer conn.close()
 	r := &reader{conn}
 	for range 20 {
 		before, err := r.generation()
@@ -123,14 +119,14 @@ func (r *reader) chain(family byte, table, name string) (chain, error) {
 	return parseChain(msgs[0]), nil
 }
 
-func parseChain(m netlink.Message) chain {
+func parseChain(m message) chain {
 	const ( // linux/netfilter/nf_tables.h; before 5.8 the kernel did not tell flags
 		chainFlags = 10 // NFTA_CHAIN_FLAGS
 		base       = 1  // NFT_CHAIN_BASE
 	)
 	hook := attr(m, unix.NFTA_CHAIN_HOOK)
 	return chain{
-		family:   m.Data[0],
+		family:   m[0],
 		table:    cstring(attr(m, unix.NFTA_CHAIN_TABLE)),
 		name:     cstring(attr(m, unix.NFTA_CHAIN_NAME)),
 		flags:    be32(attr(m, chainFlags)) &^ base,
@@ -157,7 +153,7 @@ type expression struct {
 
 // rules reads the rules of a chain, in order; none where there is no such chain.
 func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETRULE, netlink.Dump, family, str(unix.NFTA_RULE_TABLE, table), str(unix.NFTA_RULE_CHAIN, chain))
+	msgs, err := r.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, family, str(unix.NFTA_RULE_TABLE, table), str(unix.NFTA_RULE_CHAIN, chain))
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +194,7 @@ type element struct {
 
 // elements reads the elements of a set, in no order.
 func (r *reader) elements(family byte, table, name string) ([]element, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump, family, str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name))
+	msgs, err := r.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name))
 	if err != nil {
 		return nil, err
 	}
@@ -211,30 +207,18 @@ func (r *reader) elements(family byte, table, name string) ([]element, error) {
 	return elems, nil
 }
 
-// ask sends one question and returns the answers. Their data begin with
-// struct nfgenmsg, whose first byte is the family.
-func (r *reader) ask(msg uint16, flags netlink.HeaderFlags, family byte, about ...netlink.Attribute) ([]netlink.Message, error) {
-	data, err := netlink.MarshalAttributes(about)
-	if err != nil {
-		return nil, err
-	}
-	msgs, err := r.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | msg), Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, data...),
-	})
+// ask asks a question and explains a refusal.
+func (r *reader) ask(typ, flags uint16, family byte, about ...[]byte) ([]message, error) {
+	msgs, err := r.socket.ask(typ, flags, family, about...)
 	return msgs, explain(err)
 }
 
-func str(typ uint16, s string) netlink.Attribute {
-	return netlink.Attribute{Type: typ, Data: append([]byte(s), 0)}
-}
-
 // attr finds an attribute of a message; nil if it is not there.
-func attr(m netlink.Message, typ uint16) []byte {
-	if len(m.Data) < 4 {
+func attr(m message, typ uint16) []byte {
+	if len(m) < 4 {
 		return nil
 	}
-	return find(m.Data[4:], typ)
+	return find(m[4:], typ)
 }
 
 func find(b []byte, typ uint16) []byte {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -95,18 +96,23 @@ func cidrs(elems []element) ([]netip.Prefix, error) {
 func split(first, end netip.Addr) []netip.Prefix {
 	var list []netip.Prefix
 	for first.IsValid() && (!end.IsValid() || first.Less(end)) {
-		bits := 0
-		for ; bits < first.BitLen(); bits++ {
-			p := netip.PrefixFrom(first, bits)
-			if p.Masked() == p && (!end.IsValid() || last(p).Less(end)) {
-				break
-			}
+		p := netip.PrefixFrom(first, first.BitLen()-trailingZeros(first.AsSlice()))
+		for end.IsValid() && !last(p).Less(end) {
+			p = netip.PrefixFrom(first, p.Bits()+1)
 		}
-		p := netip.PrefixFrom(first, bits)
 		list = append(list, p)
 		first = last(p).Next()
 	}
 	return list
+}
+
+func trailingZeros(b []byte) int {
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] != 0 {
+			return 8*(len(b)-1-i) + bits.TrailingZeros8(b[i])
+		}
+	}
+	return 8 * len(b)
 }
 
 // last is the last address of a CIDR.
