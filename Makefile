@@ -1,9 +1,43 @@
-# Targets that an operator or a developer calls; each installs what it lacks.
+# Targets that an operator or a developer calls. Each installs by apt what it lacks.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.release=$(VERSION)"
+LDFLAGS := -s -w -X main.release=$(VERSION)
 HOSTS ?= 3
 
-.PHONY: build
+# What simulated hosts need: OVS, namespaces, captures.
+LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
+
+.PHONY: help build demo test unit e2e lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
+
 build: ## every binary into bin/
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./plugins/main/ovs-gre ./plugins/meta/route-sync
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./plugins/main/ovs-gre ./plugins/meta/route-sync $(wildcard ./cmd/*)
+
+demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
+	@./test/need $(LAB)
+	@go run ./test/demo -hosts $(HOSTS)
+
+test: unit e2e ## unit, integration and end to end, on real OVS
+
+unit: ## packages, with the race detector
+	@./test/need $(LAB) gcc libc6-dev
+	go test -race ./pkg/... ./plugins/... ./test/lint/...
+
+e2e: ## the built plugins on simulated hosts
+	@./test/need $(LAB)
+	go test -count=1 -timeout 20m ./test/e2e/...
+
+lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+bench: ## ADD, CHECK, DEL beside containernetworking's bridge
+	@./test/need $(LAB)
+	go run ./test/bench
+
+clean: ## what building left
+	rm -rf bin .cache

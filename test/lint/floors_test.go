@@ -1,0 +1,146 @@
+// Package lint holds the rules of the house that a test can tell.
+package lint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "ovs-gre-cni/"
+
+// floors is the house as docs/design.md draws it. A package imports only what
+// is below it, or beside it.
+var floors = map[string]int{
+	"pkg/spec": 0,
+	"pkg/mesh": 1, "pkg/state": 1,
+	"pkg/host": 2, "pkg/ovs": 2, "pkg/kernel": 2, "pkg/filter": 2, "pkg/cnierr": 2,
+	"pkg/network": 3, "pkg/routes": 3,
+	"pkg/attach": 4, "pkg/doctor": 4, "pkg/agent": 4,
+}
+
+// barred are imports that a package must not have, nor anything that it
+// imports, however high it lives.
+var barred = map[string][]string{
+	"plugins/main/ovs-gre":    {"github.com/ovn-org/libovsdb/client", "github.com/prometheus/", "k8s.io/", "github.com/containernetworking/cni/pkg/invoke", module + "pkg/testnet"},
+	"plugins/meta/route-sync": {"github.com/ovn-org/libovsdb/", "github.com/prometheus/", "k8s.io/", "github.com/containernetworking/cni/pkg/invoke", module + "pkg/ovs", module + "pkg/testnet"},
+}
+
+type pkg struct {
+	ImportPath    string
+	Imports, Deps []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./pkg/...", "./plugins/...", "./cmd/...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return list
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+// violations lists what breaks the rules.
+func violations(list []pkg) (bad []string) {
+	for _, p := range list {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		floor, known := floors[name]
+		if !known && strings.HasPrefix(name, "pkg/") && name != "pkg/testnet" {
+			bad = append(bad, name+": no floor: add it to the table, .golangci.yml and docs/design.md")
+		}
+		for _, i := range p.Imports {
+			in := strings.TrimPrefix(i, module)
+			if at, ours := floors[in]; known && ours && at > floor {
+				bad = append(bad, fmt.Sprintf("%s (floor %d) imports %s (floor %d)", name, floor, in, at))
+			}
+			if known && in == "pkg/testnet" {
+				bad = append(bad, name+" imports the test lab")
+			}
+		}
+		for _, b := range barred[name] {
+			for _, d := range p.Deps {
+				if strings.HasPrefix(d, b) {
+					bad = append(bad, name+" links "+d)
+				}
+			}
+		}
+	}
+	return bad
+}
+
+func TestFloors(t *testing.T) {
+	for _, v := range violations(packages(t)) {
+		t.Error(v)
+	}
+}
+
+// TestFloorsBite breaks each rule once.
+func TestFloorsBite(t *testing.T) {
+	for _, p := range []pkg{
+		{ImportPath: module + "pkg/spec", Imports: []string{module + "pkg/state"}},
+		{ImportPath: module + "pkg/kernel", Imports: []string{module + "pkg/attach"}},
+		{ImportPath: module + "pkg/host", Imports: []string{module + "pkg/testnet"}},
+		{ImportPath: module + "pkg/unheard-of"},
+		{ImportPath: module + "plugins/main/ovs-gre", Deps: []string{"k8s.io/client-go/rest"}},
+		{ImportPath: module + "plugins/meta/route-sync", Deps: []string{module + "pkg/ovs"}},
+	} {
+		if v := violations([]pkg{p}); len(v) != 1 {
+			t.Errorf("%+v: %q, want one violation", p, v)
+		}
+	}
+}
+
+// TestDepguard holds golangci-lint's rules against the table: each package is
+// in the rule of its floor, and the rule bars every floor above.
+func TestDepguard(t *testing.T) {
+	raw, err := os.ReadFile("../../.golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for floor := range 4 {
+		_, rule, ok := strings.Cut(string(raw), fmt.Sprintf("floor%d:\n", floor))
+		if !ok {
+			t.Fatalf("no rule floor%d", floor)
+		}
+		rule, _, _ = strings.Cut(rule, fmt.Sprintf("floor%d:\n", floor+1))
+		for name, at := range floors {
+			files, barred := strings.Contains(rule, `"**/`+name+`/*.go"`), strings.Contains(rule, "pkg: "+module+name+",")
+			if floor == 0 {
+				barred = strings.Contains(rule, "pkg: "+module+",")
+			}
+			switch {
+			case at == floor && !files:
+				t.Errorf("rule floor%d does not name %s", floor, name)
+			case at > floor && !barred:
+				t.Errorf("rule floor%d does not bar %s", floor, name)
+			}
+		}
+	}
+}
+
+// TestNames keeps rooms from being called nothing.
+func TestNames(t *testing.T) {
+	for _, p := range packages(t) {
+		if slices.Contains([]string{"util", "utils", "common", "misc", "helpers"}, path.Base(p.ImportPath)) {
+			t.Errorf("%s: a room is found by its name", p.ImportPath)
+		}
+	}
+}
