@@ -262,14 +262,20 @@ func (g gate) String() string {
 	return s
 }
 
-// nftGates reads the gates of nf_tables.
+// nftGates reads the gates of nf_tables: the base chains of type filter at the
+// hook forward.
 func nftGates(r *reader) ([]gate, error) {
-	chains, err := r.forwardChains()
+	chains, err := r.chains(unix.AF_UNSPEC, func(m message) bool {
+		return attr(m, unix.NFTA_CHAIN_HOOK) != nil && slices.Contains([]byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, inet}, m[0])
+	})
 	if err != nil {
 		return nil, err
 	}
 	gates := make([]gate, 0, len(chains))
 	for _, c := range chains {
+		if c.hook != unix.NF_INET_FORWARD || c.typ != string(nftables.ChainTypeFilter) {
+			continue
+		}
 		g := gate{family: c.family, table: c.table, drops: c.policy == uint32(nftables.ChainPolicyDrop)}
 		if g.chain, err = r.accepts(c.family, c.table, c.name); err != nil {
 			return nil, err
@@ -284,21 +290,6 @@ func nftGates(r *reader) ([]gate, error) {
 		gates = append(gates, g)
 	}
 	return gates, nil
-}
-
-// forwardChains reads the base chains of type filter at the hook forward.
-func (r *reader) forwardChains() ([]chain, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.AF_UNSPEC)
-	var chains []chain
-	for _, m := range msgs {
-		if attr(m, unix.NFTA_CHAIN_HOOK) == nil || !slices.Contains([]byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, inet}, m[0]) {
-			continue
-		}
-		if c := parseChain(m); c.hook == unix.NF_INET_FORWARD && c.typ == string(nftables.ChainTypeFilter) {
-			chains = append(chains, c)
-		}
-	}
-	return chains, err
 }
 
 func (r *reader) accepts(family byte, table, name string) (chainRules, error) {

@@ -84,58 +84,45 @@ func (a altered) String() string {
 	return fmt.Sprintf("nft list table inet %s  # %s", spec.FilterName(a.network), a.how)
 }
 
-// alteredBy turns the absence of a part of our table into errAltered, and
-// leaves other errors.
-func alteredBy(err error, format string, args ...any) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %s", errAltered, fmt.Sprintf(format, args...))
-	}
-	return err
-}
-
 // observeMasquerade returns a state.Masquerade, an altered, or nil where the
 // network has no table.
 func observeMasquerade(r *reader, network string) (state.Object, error) {
 	name := spec.FilterName(network)
-	t, err := r.table(inet, name)
+	err := checkTable(r, name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err = checkTable(r, name, t); err == nil {
-		var sets [4][]netip.Prefix
-		for i, s := range allSets {
-			if sets[i], err = observeSet(r, name, s); err != nil {
-				break
-			}
-		}
+	var lists [4][]netip.Prefix
+	for i, s := range allSets {
 		if err == nil {
-			return state.Masquerade{Network: network, Sources: joinCIDRs(sets[0], sets[2]), Excluded: joinCIDRs(sets[1], sets[3])}, nil
+			lists[i], err = observeSet(r, name, s.name)
 		}
 	}
 	if errors.Is(err, errAltered) {
 		return altered{network, err.Error()}, nil
 	}
-	return nil, err
+	if err != nil {
+		return nil, err
+	}
+	return state.Masquerade{Network: network, Sources: joinCIDRs(lists[0], lists[2]), Excluded: joinCIDRs(lists[1], lists[3])}, nil
 }
 
-// checkTable compares everything but the sets with what we make.
-func checkTable(r *reader, name string, t table) error {
-	if t.flags != 0 {
-		return fmt.Errorf("%w: the table has flags %#x", errAltered, t.flags) // dormant: it does nothing
-	}
-	c, err := r.chain(inet, name, postrouting)
+// checkTable compares everything but the sets' elements with what we make. The
+// error wraps errAltered, or os.ErrNotExist where there is no table.
+func checkTable(r *reader, name string) error {
+	flags, err := r.tableFlags(inet, name)
 	if err != nil {
-		return alteredBy(err, "no chain %s", postrouting)
+		return err
 	}
-	want := chain{
-		family: inet, table: name, name: postrouting,
-		typ: string(nftables.ChainTypeNAT), hook: unix.NF_INET_POST_ROUTING, priority: int32(*nftables.ChainPriorityNATSource), policy: uint32(nftables.ChainPolicyAccept),
+	if flags != 0 {
+		return fmt.Errorf("%w: the table has flags %#x", errAltered, flags) // dormant: it does nothing
 	}
-	if c != want {
-		return fmt.Errorf("%w: chain %s has another type, hook, priority or policy", errAltered, postrouting)
+	chains, err := r.chains(inet, func(m message) bool { return cstring(attr(m, unix.NFTA_CHAIN_TABLE)) == name })
+	if err != nil {
+		return err
+	}
+	if len(chains) != 1 || chains[0] != masqueradeChain(name) {
+		return fmt.Errorf("%w: its one chain is not %s with our type, hook, priority and policy", errAltered, postrouting)
 	}
 	rules, err := r.rules(inet, name, postrouting)
 	if err != nil {
@@ -144,10 +131,46 @@ func checkTable(r *reader, name string, t table) error {
 	if !slices.EqualFunc(rules, masqueradeRules(), func(have rule, want []expr.Any) bool { return equalExprs(inet, have.exprs, want) }) {
 		return fmt.Errorf("%w: the rules of chain %s are not ours", errAltered, postrouting)
 	}
-	if n := uint32(1 + len(allSets)); t.use != n {
-		return fmt.Errorf("%w: the table has %d chains, sets and other objects, not %d", errAltered, t.use, n)
+	sets, err := r.sets(inet, name)
+	if err != nil {
+		return err
+	}
+	for _, s := range allSets {
+		if !slices.Contains(sets, s.want()) {
+			return fmt.Errorf("%w: no set %s of our type", errAltered, s.name)
+		}
+	}
+	if len(sets) != len(allSets) {
+		return fmt.Errorf("%w: %d sets, not %d", errAltered, len(sets), len(allSets))
 	}
 	return nil
+}
+
+// observeSet reads one set's CIDRs. The error wraps errAltered.
+func observeSet(r *reader, table, name string) ([]netip.Prefix, error) {
+	elems, err := r.elements(inet, table, name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := cidrs(elems)
+	if err != nil {
+		return nil, fmt.Errorf("%w: set %s has %w", errAltered, name, err)
+	}
+	return list, nil
+}
+
+// masqueradeChain is our chain as the kernel tells it.
+func masqueradeChain(table string) chain {
+	return chain{
+		family: inet, table: table, name: postrouting,
+		typ: string(nftables.ChainTypeNAT), hook: unix.NF_INET_POST_ROUTING,
+		priority: int32(*nftables.ChainPriorityNATSource), policy: uint32(nftables.ChainPolicyAccept),
+	}
+}
+
+// want is the set as the kernel tells it.
+func (s addressSet) want() set {
+	return set{s.name, unix.NFT_SET_INTERVAL, s.key.GetNFTMagic(), s.key.Bytes}
 }
 
 // equalExprs reports whether the kernel's expressions are those that we make.
@@ -182,7 +205,12 @@ func applyMasquerade(ctx context.Context, c state.Change) error {
 	if err != nil {
 		return fmt.Errorf("masquerade of network %s: %w", network, err)
 	}
-	if err := b.replace(network); err != nil {
+	err = b.replace(network)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		// Of what the transaction names, only kernel modules can be missing.
+		return fmt.Errorf("nftables table %s: the kernel has no NAT for nftables (CONFIG_NFT_NAT, CONFIG_NFT_MASQ): %w", spec.FilterName(network), err)
+	case err != nil:
 		return fmt.Errorf("nftables table %s: %w", spec.FilterName(network), explain(err))
 	}
 	return nil

@@ -83,20 +83,15 @@ func (r *reader) generation() (uint32, error) {
 	return be32(attr(msgs[0], genID)), nil
 }
 
-// A table as the kernel has it.
-type table struct {
-	flags uint32
-	// use counts its chains, sets, objects and flowtables.
-	use uint32
-}
-
-// table reads a table; the error wraps os.ErrNotExist where there is none.
-func (r *reader) table(family byte, name string) (table, error) {
+// tableFlags reads the flags of a table; the error wraps os.ErrNotExist where
+// there is none. (What the kernel says of its use is no use here: it counts
+// what transactions have not committed yet.)
+func (r *reader) tableFlags(family byte, name string) (uint32, error) {
 	msgs, err := r.ask(unix.NFT_MSG_GETTABLE, 0, family, str(unix.NFTA_TABLE_NAME, name))
 	if err != nil || len(msgs) == 0 {
-		return table{}, err
+		return 0, err
 	}
-	return table{flags: be32(attr(msgs[0], unix.NFTA_TABLE_FLAGS)), use: be32(attr(msgs[0], unix.NFTA_TABLE_USE))}, nil
+	return be32(attr(msgs[0], unix.NFTA_TABLE_FLAGS)), nil
 }
 
 // A chain as the kernel has it. Only base chains have typ, hook, priority and policy.
@@ -110,13 +105,17 @@ type chain struct {
 	policy      uint32
 }
 
-// chain reads one chain; the error wraps os.ErrNotExist where there is none.
-func (r *reader) chain(family byte, table, name string) (chain, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETCHAIN, 0, family, str(unix.NFTA_CHAIN_TABLE, table), str(unix.NFTA_CHAIN_NAME, name))
-	if err != nil || len(msgs) == 0 {
-		return chain{}, err
+// chains reads the chains of a family, unix.AF_UNSPEC for all, that keep picks
+// by their messages: a host may have ten thousand of no interest.
+func (r *reader) chains(family byte, keep func(message) bool) ([]chain, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, family)
+	var chains []chain
+	for _, m := range msgs {
+		if keep(m) {
+			chains = append(chains, parseChain(m))
+		}
 	}
-	return parseChain(msgs[0]), nil
+	return chains, err
 }
 
 func parseChain(m message) chain {
@@ -173,17 +172,23 @@ func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
 
 // A set as the kernel has it, without its elements.
 type set struct {
+	name                   string
 	flags, keyType, keyLen uint32
 }
 
-// set reads one set; the error wraps os.ErrNotExist where there is none.
-func (r *reader) set(family byte, table, name string) (set, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETSET, 0, family, str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, name))
-	if err != nil || len(msgs) == 0 {
-		return set{}, err
+// sets reads the sets of a table.
+func (r *reader) sets(family byte, table string) ([]set, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, family, str(unix.NFTA_SET_TABLE, table))
+	var sets []set
+	for _, m := range msgs {
+		sets = append(sets, set{
+			name:    cstring(attr(m, unix.NFTA_SET_NAME)),
+			flags:   be32(attr(m, unix.NFTA_SET_FLAGS)),
+			keyType: be32(attr(m, unix.NFTA_SET_KEY_TYPE)),
+			keyLen:  be32(attr(m, unix.NFTA_SET_KEY_LEN)),
+		})
 	}
-	m := msgs[0]
-	return set{be32(attr(m, unix.NFTA_SET_FLAGS)), be32(attr(m, unix.NFTA_SET_KEY_TYPE)), be32(attr(m, unix.NFTA_SET_KEY_LEN))}, nil
+	return sets, err
 }
 
 // An element of a set. In an interval set each is a boundary.

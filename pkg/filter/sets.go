@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -123,25 +122,4 @@ func last(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a
-}
-
-// observeSet reads one set of a masquerade table. A set that was changed other
-// than by its elements is an error that wraps errAltered.
-func observeSet(r *reader, tableName string, s addressSet) ([]netip.Prefix, error) {
-	have, err := r.set(inet, tableName, s.name)
-	if err != nil {
-		return nil, alteredBy(err, "no set %s", s.name)
-	}
-	if want := (set{unix.NFT_SET_INTERVAL, s.key.GetNFTMagic(), s.key.Bytes}); have != want {
-		return nil, fmt.Errorf("%w: set %s is of another type", errAltered, s.name)
-	}
-	elems, err := r.elements(inet, tableName, s.name)
-	if err != nil {
-		return nil, err
-	}
-	list, err := cidrs(elems)
-	if err != nil {
-		return nil, fmt.Errorf("%w: set %s has %w", errAltered, s.name, err)
-	}
-	return list, nil
 }
