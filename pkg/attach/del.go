@@ -23,9 +23,11 @@ const (
 // could not take out of there, the next call will. What is already gone is no
 // error. Every step runs, whatever became of the others.
 func Del(ctx context.Context, r Request) error {
-	conn, unreachable := delPort(ctx, r)
-	defer conn.Close()
-	errs := []error{unreachable, kernel.DelLink(ctx, r.port())}
+	conn, err := delPort(ctx, r)
+	if conn != nil {
+		defer conn.Close()
+	}
+	errs := []error{err, kernel.DelLink(ctx, r.port())}
 	if m := newIPAM(r, nil); m != nil {
 		ctx, cancel := context.WithTimeout(ctx, restBound)
 		defer cancel()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"ovs-gre-cni/pkg/spec"
@@ -93,9 +92,4 @@ func ranges(subnets []netip.Prefix) json.RawMessage {
 	}
 	raw, _ := json.Marshal(sets)
 	return raw
-}
-
-// emptyDNS reports whether dns says nothing.
-func emptyDNS(dns types.DNS) bool {
-	return len(dns.Nameservers) == 0 && dns.Domain == "" && len(dns.Search) == 0 && len(dns.Options) == 0
 }

@@ -28,7 +28,7 @@ func NewBackend(c *Conn, network string) *Backend {
 
 // rows is one look at OVSDB.
 type rows struct {
-	bridges, ports, ifaces []Row
+	bridges, ports []Row
 	// bridgeOf tells the bridge of a port's UUID.
 	bridgeOf map[string]string
 	// iface finds an Interface by name.

@@ -109,13 +109,13 @@ func PortAdded(ctx context.Context, p state.Port, added, waited *Pending) error 
 	if err != nil {
 		return fmt.Errorf("%s: ovs-vswitchd does not take it up: %w", p.Noun(), err)
 	}
-	for _, r := range res[1].Rows {
-		if text := refusal(r); text != "" {
-			return fmt.Errorf("%w: %s: %s", ErrRefused, p.Noun(), text)
-		}
-		return nil
+	if len(res[1].Rows) != 1 {
+		return fmt.Errorf("%s: %w: it went away meanwhile", p.Noun(), ErrUnavailable)
 	}
-	return fmt.Errorf("%s: %w: it went away meanwhile", p.Noun(), ErrUnavailable)
+	if text := refusal(res[1].Rows[0]); text != "" {
+		return fmt.Errorf("%w: %s: %s", ErrRefused, p.Noun(), text)
+	}
+	return nil
 }
 
 // refusal is why OVS does not have the interface, or "".
