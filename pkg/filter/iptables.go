@@ -50,19 +50,13 @@ func legacyGates(ctx context.Context) ([]gate, error) {
 
 func legacyGate(ctx context.Context, family byte) (gate, error) {
 	g := gate{family: family, table: "filter", iptables: "legacy"}
-	out, err := runIPTables(ctx, g, "-S", "FORWARD")
-	if err != nil {
-		return g, err
-	}
+	out, err := runIPTables(ctx, g, "-S")
 	g.chain, g.drops = parseSaved("FORWARD", out)
-	// Without the chain it fails, which is the question.
-	if out, err := runIPTables(ctx, g, "-S", dockerUser); err == nil {
-		g.user, _ = parseSaved(dockerUser, out)
-	}
-	return g, ctx.Err()
+	g.user, _ = parseSaved(dockerUser, out)
+	return g, err
 }
 
-// parseSaved reads what iptables -S prints of a chain.
+// parseSaved reads one chain, which need not be there, of what iptables -S prints.
 func parseSaved(name, out string) (c chainRules, drops bool) {
 	c.name = name
 	for line := range strings.Lines(out) {
