@@ -68,7 +68,7 @@ func primary(n spec.Node) netip.Addr {
 // needs of the kernel.
 func links(c *spec.Network, m mesh.Mesh) []Object {
 	gw := GatewayLink(c)
-	objs := []Object{Link{Name: gw, Up: true}}
+	objs := []Object{Link{Name: gw, Up: true}, Forward{Network: c.Name, Dev: gw}}
 	if c.LinuxBridge != "" {
 		objs = append(objs, Link{Name: c.Bridge, Up: true, Master: c.LinuxBridge})
 	}
@@ -111,6 +111,7 @@ func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	objs := append(forwarding(m, dev),
 		Transit{Network: c.Name, Name: dev, Bridge: c.Bridge, Tag: c.TransitVLAN, MAC: mac, MTU: mtu},
 		Link{Name: dev, Up: true},
+		Forward{Network: c.Name, Dev: dev},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)
 	if has6(m.Self) || m.Self.Address.Is6() {

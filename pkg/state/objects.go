@@ -261,12 +261,19 @@ func (r Route) String() string {
 func (m Masquerade) String() string {
 	table := spec.FilterName(m.Network)
 	var b strings.Builder
-	fmt.Fprintf(&b, "nft 'add table inet %[1]s; flush table inet %[1]s; add chain inet %[1]s postrouting { type nat hook postrouting priority srcnat; }", table)
-	for _, f := range []string{"ip", "ip6"} {
-		src, exc := family(m.Sources, f), family(m.Excluded, f)
-		if src != "" {
-			fmt.Fprintf(&b, "; add rule inet %s postrouting %s saddr { %s } %s daddr != { %s } masquerade", table, f, src, f, exc)
+	fmt.Fprintf(&b, "nft 'add table inet %[1]s; delete table inet %[1]s; add table inet %[1]s; ", table)
+	for _, f := range []struct{ family, kind, n string }{{"ip", "ipv4_addr", "4"}, {"ip6", "ipv6_addr", "6"}} {
+		for _, set := range []struct{ name, list string }{{"sources", m.Sources}, {"excluded", m.Excluded}} {
+			fmt.Fprintf(&b, "add set inet %s %s%s { type %s; flags interval; ", table, set.name, f.n, f.kind)
+			if elements := family(set.list, f.family); elements != "" {
+				fmt.Fprintf(&b, "elements = { %s }; ", elements)
+			}
+			b.WriteString("}; ")
 		}
+	}
+	fmt.Fprintf(&b, "add chain inet %s postrouting { type nat hook postrouting priority srcnat; }", table)
+	for _, f := range []struct{ family, n string }{{"ip", "4"}, {"ip6", "6"}} {
+		fmt.Fprintf(&b, "; add rule inet %[1]s postrouting %[2]s saddr @sources%[3]s %[2]s daddr != @excluded%[3]s masquerade", table, f.family, f.n)
 	}
 	return b.String() + "'"
 }
