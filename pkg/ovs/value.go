@@ -79,6 +79,25 @@ func (r Row) strings(column string) map[string]string {
 	return m
 }
 
+// counters is a column that maps strings to whole numbers.
+func (r Row) counters(column string) map[string]uint64 {
+	m := map[string]uint64{}
+	tag, rest := tagged(r[column])
+	if tag != "map" {
+		return m
+	}
+	var pairs [][2]json.RawMessage
+	_ = json.Unmarshal(rest, &pairs)
+	for _, p := range pairs {
+		var k string
+		var v uint64
+		if json.Unmarshal(p[0], &k) == nil && json.Unmarshal(p[1], &v) == nil {
+			m[k] = v
+		}
+	}
+	return m
+}
+
 // ovsMap is the form in which a map goes into a request.
 func ovsMap(m map[string]string) ovsdb.OvsMap {
 	g := make(map[any]any, len(m))

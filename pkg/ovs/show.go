@@ -1,0 +1,109 @@
+package ovs
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+)
+
+// A TunnelStatus is what OVS says of a tunnel of ours.
+type TunnelStatus struct {
+	Name   string     `json:"name"`
+	Peer   string     `json:"peer"`
+	Remote netip.Addr `json:"remote"`
+	Type   string     `json:"type"`
+	// State is up, down, or error.
+	State string `json:"state"`
+	// Error is OVS's complaint; "" is none.
+	Error string `json:"error,omitempty"`
+	// BFD is the session's state; "" where BFD is off.
+	BFD string `json:"bfd,omitempty"`
+	// Diagnostic is why BFD's session is down, as BFD says it.
+	Diagnostic string `json:"bfdDiagnostic,omitempty"`
+	// Received and Sent count packets.
+	Received uint64 `json:"rxPackets"`
+	Sent     uint64 `json:"txPackets"`
+}
+
+// Tunnels lists the tunnels of a network and what OVS says of them.
+func (c *Conn) Tunnels(ctx context.Context, network string) ([]TunnelStatus, error) {
+	res, err := c.Transact(ctx, selectOp("Interface", owned(network, roleTunnel),
+		"name", "type", "options", "external_ids", "error", "ofport", "link_state", "bfd", "bfd_status", "statistics"))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]TunnelStatus, 0, len(res[0].Rows))
+	for _, r := range res[0].Rows {
+		t := TunnelStatus{Name: r.str("name"), Peer: r.strings("external_ids")[keyPeer], Type: r.str("type"), Error: refusal(r), State: r.str("link_state")}
+		t.Remote, _ = netip.ParseAddr(r.strings("options")["remote_ip"])
+		switch {
+		case t.Error != "":
+			t.State = "error"
+		case t.State == "":
+			t.State = "down" // ovs-vswitchd has not said anything
+		}
+		if r.strings("bfd")["enable"] == "true" {
+			s := r.strings("bfd_status")
+			t.BFD, t.Diagnostic = s["state"], s["diagnostic"]
+			if t.BFD == "" {
+				t.BFD = "unknown"
+			}
+			if t.Diagnostic == "No Diagnostic" {
+				t.Diagnostic = ""
+			}
+		}
+		counts := r.counters("statistics")
+		t.Received, t.Sent = counts["rx_packets"], counts["tx_packets"]
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b TunnelStatus) int { return strings.Compare(a.Peer, b.Peer) })
+	return list, nil
+}
+
+// A BadPort is an interface that OVS does not have, of whomever.
+type BadPort struct {
+	Name, Error string
+	// Network owns the port; "" means that it is not ours.
+	Network string
+	// BootID is the boot that a container's port of ours belongs to.
+	BootID string
+}
+
+// BadPorts lists the interfaces that OVS complains about.
+func (c *Conn) BadPorts(ctx context.Context) ([]BadPort, error) {
+	res, err := c.Transact(ctx, selectOp("Interface", nil, "name", "error", "ofport", "external_ids"))
+	if err != nil {
+		return nil, err
+	}
+	var list []BadPort
+	for _, r := range res[0].Rows {
+		if text := refusal(r); text != "" {
+			ids := r.strings("external_ids")
+			list = append(list, BadPort{Name: r.str("name"), Error: text, Network: ids[keyNetwork], BootID: ids[keyBootID]})
+		}
+	}
+	slices.SortFunc(list, func(a, b BadPort) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// Version is what ovs-vswitchd says its version is; "" where it never ran.
+func (c *Conn) Version(ctx context.Context) (string, error) {
+	res, err := c.Transact(ctx, selectOp("Open_vSwitch", nil, "ovs_version"))
+	if err != nil || len(res[0].Rows) == 0 {
+		return "", err
+	}
+	return res[0].Rows[0].str("ovs_version"), nil
+}
+
+// DatapathType is the type of a bridge's datapath, as asked for; "" is OVS's
+// own default, which is the kernel's. found tells whether there is the bridge.
+func (c *Conn) DatapathType(ctx context.Context, bridge string) (typ string, found bool, err error) {
+	res, err := c.Transact(ctx, selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "datapath_type"))
+	if err != nil || len(res[0].Rows) == 0 {
+		return "", false, err
+	}
+	return res[0].Rows[0].str("datapath_type"), true, nil
+}
