@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -154,39 +155,65 @@ func full(set *allocator.RangeSet, dir string) bool {
 	return true
 }
 
+// gc frees what neither keep nor a lease stands for. Leases are read after the
+// files: an ADD takes its own before it takes an address, and may have come
+// after keep was listed.
 func (h hostLocal) gc(_ context.Context, keep []spec.Attachment) error {
-	valid := map[spec.Attachment]bool{}
-	ids := map[string]bool{}
-	for _, a := range keep {
-		valid[a], ids[a.ContainerID] = true, true
+	held, err := h.held()
+	if err != nil {
+		return err
 	}
+	valid, err := h.leased()
+	if err != nil {
+		return err
+	}
+	for _, a := range keep {
+		valid.put(a)
+	}
+	return h.free(slices.DeleteFunc(held, valid.has))
+}
+
+// free gives addresses back, if the same containers still have them.
+func (h hostLocal) free(list []Held) error {
 	return h.inStore(func(s *disk.Store) error {
 		if err := s.Lock(); err != nil {
 			return err
 		}
 		defer s.Unlock() //nolint:errcheck // the process ends
-		entries, err := os.ReadDir(h.dataDir())
-		if err != nil {
-			return err
-		}
 		var errs []error
-		for _, e := range entries {
-			if _, err := netip.ParseAddr(e.Name()); err != nil {
-				continue // its lock, its last reserved addresses
+		for _, held := range list {
+			raw, err := os.ReadFile(held.path)
+			if err == nil && holder(raw) == held.Attachment {
+				err = os.Remove(held.path)
 			}
-			path := filepath.Join(h.dataDir(), e.Name())
-			holder, err := os.ReadFile(path)
-			if err != nil {
-				continue
+			if !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
 			}
-			id, ifname, _ := strings.Cut(strings.TrimSpace(string(holder)), disk.LineBreak)
-			if valid[spec.Attachment{ContainerID: id, IfName: ifname}] || (ifname == "" && ids[id]) {
-				continue
-			}
-			errs = append(errs, os.Remove(path))
 		}
 		return errors.Join(errs...)
 	})
+}
+
+// read reads one of host-local's files, unless it is its lock or the last
+// address that it gave out.
+func (h hostLocal) read(e fs.DirEntry) (Held, bool) {
+	ip, err := netip.ParseAddr(e.Name())
+	if err != nil {
+		return Held{}, false
+	}
+	path := filepath.Join(h.dataDir(), e.Name())
+	raw, err := os.ReadFile(path)
+	st, err2 := e.Info()
+	if err != nil || err2 != nil {
+		return Held{}, false // freed meanwhile
+	}
+	return Held{IP: ip, Attachment: holder(raw), Since: st.ModTime(), path: path}, true
+}
+
+// holder reads the content of one of host-local's files.
+func holder(raw []byte) spec.Attachment {
+	id, ifname, _ := strings.Cut(strings.TrimSpace(string(raw)), disk.LineBreak)
+	return spec.Attachment{ContainerID: id, IfName: ifname}
 }
 
 // inStore runs f on the network's store, unless there is none.
