@@ -107,7 +107,7 @@ func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessag
 	for _, name := range sortedKeys(fields) {
 		i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == prefix+name })
 		switch {
-		case i >= 0:
+		case i >= 0 && !strings.Contains(name, "."):
 			keys[i].set(p, c, prefix+name, fields[name])
 		case prefix == "" && isRuntimeKey(name):
 		case slices.Contains(known, name):
@@ -118,42 +118,62 @@ func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessag
 			}
 			p.fields(c, prefix+name+".", inner, keys)
 		default:
+			if plugin := keyOf(name); prefix == "" && plugin != "" {
+				p.invalid(name, nil, "a key of "+plugin+", unknown here")
+				continue
+			}
 			p.unknown(prefix, name, known)
 		}
 	}
+}
+
+// keyOf names the plugin that knows a key.
+func keyOf(name string) string {
+	is := func(k Key) bool { return strings.Split(k.Name, ".")[0] == name }
+	switch {
+	case slices.ContainsFunc(NetworkKeys, is):
+		return "ovs-gre"
+	case slices.ContainsFunc(RoutesKeys, is):
+		return "route-sync"
+	}
+	return ""
 }
 
 // runtime reads what the runtime and libcni put in.
 func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
 	if !networkName.MatchString(b.Name) || len(b.Name) > maxNetworkName {
-		p.invalid("name", fields["name"], fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d", maxNetworkName))
+		p.invalid("name", fields["name"], fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName))
 	}
 	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
 		b.PrevResult = raw
 	}
+	// The second is the name that version 1.1.0 of the specification had first.
 	for _, k := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
-		raw, ok := fields[k]
-		if !ok {
-			continue
+		if raw, ok := fields[k]; ok {
+			b.Valid = p.attachments(k, raw)
+			break
 		}
-		var valid []Attachment
-		if err := json.Unmarshal(raw, &valid); err != nil {
-			p.invalid(k, raw, `want a list of {"containerID","ifname"}`)
-			return
-		}
-		for i, a := range valid {
-			if a.ContainerID == "" || a.IfName == "" {
-				p.invalid(fmt.Sprintf("%s[%d]", k, i), nil, `want {"containerID","ifname"}`)
-				return
-			}
-		}
-		b.Valid = &valid
-		break
 	}
 	if n, ok := c.(*Network); ok {
 		n.MAC = requestedMAC(p, fields)
 	}
+}
+
+// attachments reads what GC must keep. Nil means that it is not known.
+func (p *problems) attachments(key string, raw json.RawMessage) *[]Attachment {
+	var valid []Attachment // stays nil for null: libcni's way to say none
+	if err := json.Unmarshal(raw, &valid); err != nil {
+		p.invalid(key, raw, `want a list of {"containerID","ifname"}`)
+		return nil
+	}
+	for i, a := range valid {
+		if a.ContainerID == "" || a.IfName == "" {
+			p.invalid(fmt.Sprintf("%s[%d]", key, i), nil, `want {"containerID","ifname"}`)
+			return nil
+		}
+	}
+	return &valid
 }
 
 // networkName is what libcni accepts (ValidateNetworkName in its pkg/utils).
@@ -165,13 +185,12 @@ var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 const maxNetworkName = 200
 
 // linkNames keeps to what no shell, ovs-vsctl or sysctl takes for anything
-// else. "all" and "default" are directories of net.ipv4.conf, which the kernel
-// therefore refuses as names of links.
+// else.
 var linkNames = regexp.MustCompile(`^[a-zA-Z0-9_.][a-zA-Z0-9_.+\-]*$`)
 
-func isLinkName(s string) bool {
-	return linkNames.MatchString(s) && !slices.Contains([]string{".", "..", "all", "default"}, s)
-}
+// notLinks are directories of the file system or of net.ipv4.conf; the kernel
+// refuses them as names of links.
+var notLinks = []string{".", "..", "all", "default"}
 
 // requestedMAC is runtimeConfig.mac, else args.cni.mac.
 func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
@@ -260,11 +279,12 @@ func number[C any, T int | uint16](least, most int, at func(C) *T) setter[C] {
 func choice[C any, T ~string](values []string, at func(C) *T) setter[C] {
 	return func(p *problems, c C, key string, raw json.RawMessage) {
 		v, err := decode[string](raw)
+		want := "want " + strings.Join(values[:len(values)-1], ", ") + " or " + values[len(values)-1]
 		switch {
 		case err != nil:
-			p.invalid(key, raw, err.Error())
+			p.invalid(key, raw, want)
 		case !slices.Contains(values, v):
-			p.unsupported(key, v, strings.Join(values[:len(values)-1], ", ")+" or "+values[len(values)-1])
+			p.unsupported(key, v, want)
 		default:
 			*at(c) = T(v)
 		}
@@ -279,8 +299,10 @@ func linkName[C any](most int, at func(C) *string) setter[C] {
 			p.invalid(key, raw, err.Error())
 		case len(v) > most:
 			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
-		case !isLinkName(v):
-			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-'")
+		case slices.Contains(notLinks, v):
+			p.invalid(key, quote(v), "the kernel has no links of this name")
+		case !linkNames.MatchString(v):
+			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-', the first not '-'")
 		default:
 			*at(c) = v
 		}

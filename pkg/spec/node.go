@@ -3,6 +3,7 @@ package spec
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,10 +86,16 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 		return list, true
 	}
 	var entries []json.RawMessage
-	if err := json.Unmarshal(raw, &entries); err != nil || entries == nil {
+	err := json.Unmarshal(raw, &entries)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+		p.invalid(key, nil, fmt.Sprintf("not JSON: at byte %d: %v", syntax.Offset, syntax))
+		return nil, false
+	}
+	if err != nil || entries == nil {
 		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
 		return nil, false
 	}
+	before := len(*p)
 	for i, e := range entries {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		var fields map[string]json.RawMessage
@@ -110,6 +117,10 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 				p.invalid(at+"."+k, fields[k], err.Error())
 			}
 		}
+	}
+	if len(*p) == before {
+		// A map has each key once, the last of them.
+		p.invalid(key, nil, "an entry has a key twice")
 	}
 	return nil, false
 }

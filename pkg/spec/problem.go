@@ -76,8 +76,8 @@ func (p *problems) invalid(key string, value []byte, reason string) {
 	*p = append(*p, &Problem{Key: key, Value: oneLine(value), Reason: reason})
 }
 
-func (p *problems) unsupported(key, value, want string) {
-	*p = append(*p, &Problem{Key: key, Value: string(quote(value)), Reason: "want " + want, Unsupported: true})
+func (p *problems) unsupported(key, value, reason string) {
+	*p = append(*p, &Problem{Key: key, Value: string(quote(value)), Reason: reason, Unsupported: true})
 }
 
 func (p *problems) unknown(prefix, key string, known []string) {
@@ -85,7 +85,10 @@ func (p *problems) unknown(prefix, key string, known []string) {
 	if k := nearest(key, known); k != "" {
 		reason = fmt.Sprintf("unknown key (did you mean %q?)", prefix+k)
 	}
-	p.invalid(prefix+printable(key), nil, reason)
+	if key = printable(key); key == "" {
+		key = `""`
+	}
+	p.invalid(prefix+key, nil, reason)
 }
 
 // oneLine is a piece of JSON as a message shows it.
