@@ -242,3 +242,38 @@ func (r *Routes) handed() []byte {
 	raw, _ := json.Marshal(fields)
 	return raw
 }
+
+// Plan returns the routes that this host has, and the neighbours they need,
+// once ovs-gre has made the host state of n, with the nodes of m unless c lists
+// its own. It looks neither at OVS nor at what there is already.
+func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (state.Set, error) {
+	if len(c.Nodes) > 0 || c.NodesFile != "" {
+		local, err := kernel.Addrs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if m, err = resolve(c, host.NetworkDir(c.Name), local); err != nil {
+			return nil, err
+		}
+	}
+	bridge := n.Bridge
+	if c.Bridge != "" {
+		bridge = c.Bridge
+	}
+	w := state.Ways{Sources: m.Self.Gateways()}
+	switch {
+	case n.Tunnel.Type == spec.TunnelNone || c.Mode == spec.ModeDirect:
+	case state.Apart(n):
+		w.Transit = spec.TransitName(bridge)
+	default:
+		w.Segment = state.GatewayLink(n)
+	}
+	var err error
+	if c.Mode == spec.ModeAuto {
+		w.Connected, err = kernel.Connected(ctx, bridge, w.Transit, w.Segment)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return state.DesiredRoutes(c, m, w)
+}
