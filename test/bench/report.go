@@ -1,0 +1,186 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// key names a line of the table.
+type key struct {
+	Peers  int    `json:"peers"`
+	AtOnce int    `json:"atOnce"`
+	Chain  string `json:"chain"`
+	Verb   string `json:"verb"`
+}
+
+// A line is what was measured of a key. Times are in milliseconds.
+type line struct {
+	key
+	Calls    int     `json:"calls"`
+	Failures int     `json:"failures"`
+	Min      float64 `json:"min"`
+	Median   float64 `json:"median"`
+	P95      float64 `json:"p95"`
+	// CPU is the median of the plugins' CPU time, Daemons the mean of Open
+	// vSwitch's.
+	CPU     float64 `json:"cpu"`
+	Daemons float64 `json:"daemons"`
+	// MaxRSS is in MiB; 0 is not measured.
+	MaxRSS float64 `json:"maxRSS,omitempty"`
+	// Ratios to the line of bridge.
+	RatioMedian float64 `json:"ratioMedian,omitempty"`
+	RatioMin    float64 `json:"ratioMin,omitempty"`
+	RatioCPU    float64 `json:"ratioCPU,omitempty"`
+}
+
+// results are all samples of a run.
+type results struct {
+	Datapath   string
+	FirstError string
+	load       string
+
+	order   []key
+	samples map[key]*sample
+}
+
+type sample struct {
+	wall, cpu []time.Duration
+	daemons   time.Duration
+	maxRSS    int64
+	failures  int
+}
+
+func newResults(options) *results {
+	return &results{samples: map[key]*sample{}, load: load()}
+}
+
+func load() string {
+	raw, _ := os.ReadFile("/proc/loadavg")
+	one, _, _ := strings.Cut(string(raw), " ")
+	return one
+}
+
+func (r *results) of(k key) *sample {
+	s := r.samples[k]
+	if s == nil {
+		s = &sample{}
+		r.samples[k] = s
+		r.order = append(r.order, k)
+	}
+	return s
+}
+
+// add takes the answers of one round of calls.
+func (r *results) add(k key, a answer) {
+	s := r.of(k)
+	s.daemons += a.Daemons
+	for _, c := range a.Calls {
+		if c.Error != "" {
+			s.failures++
+			if r.FirstError == "" {
+				r.FirstError = fmt.Sprintf("%s with %d peers, %d at a time: %s", k.Chain, k.Peers, k.AtOnce, c.Error)
+			}
+			continue
+		}
+		s.wall, s.cpu = append(s.wall, c.Wall), append(s.cpu, c.CPU)
+	}
+}
+
+func (r *results) memory(k key, a answer) {
+	for _, c := range a.Calls {
+		r.of(k).maxRSS = max(r.of(k).maxRSS, c.MaxRSS)
+		if c.Error != "" {
+			r.of(k).failures++
+			r.FirstError = c.Error
+		}
+	}
+}
+
+func (r *results) failures() (n int) {
+	for _, s := range r.samples {
+		n += s.failures
+	}
+	return n
+}
+
+// lines are the results in the order of measuring, the chains of a verb side
+// by side.
+func (r *results) lines() []line {
+	var list []line
+	at := map[key]int{}
+	first := map[key]int{}
+	for i, k := range r.order {
+		k.Chain = ""
+		if _, ok := first[k]; !ok {
+			first[k] = i
+		}
+	}
+	rank := func(k key) int {
+		k.Chain = ""
+		return first[k]
+	}
+	for _, k := range slices.SortedStableFunc(slices.Values(r.order), func(a, b key) int { return rank(a) - rank(b) }) {
+		s := r.samples[k]
+		l := line{key: k, Calls: len(s.wall) + s.failures, Failures: s.failures,
+			Min: quantile(s.wall, 0), Median: quantile(s.wall, 0.5), P95: quantile(s.wall, 0.95),
+			CPU: quantile(s.cpu, 0.5), MaxRSS: float64(s.maxRSS) / 1024}
+		if n := len(s.wall) + s.failures; n > 0 {
+			l.Daemons = millis(s.daemons) / float64(n)
+		}
+		at[k] = len(list)
+		list = append(list, l)
+	}
+	for i, l := range list {
+		other := l.key
+		other.Chain = "bridge"
+		if j, ok := at[other]; ok && l.Chain != "bridge" && list[j].Min > 0 {
+			list[i].RatioMedian, list[i].RatioMin, list[i].RatioCPU = l.Median/list[j].Median, l.Min/list[j].Min, l.CPU/list[j].CPU
+		}
+	}
+	return list
+}
+
+func quantile(d []time.Duration, q float64) float64 {
+	if len(d) == 0 {
+		return 0
+	}
+	d = slices.Sorted(slices.Values(d))
+	return millis(d[int(q*float64(len(d)-1)+0.5)])
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// MarshalJSON implements json.Marshaler.
+func (r *results) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]any{"datapath": r.Datapath, "cpus": runtime.NumCPU(), "loadBefore": r.load, "firstError": r.FirstError, "lines": r.lines()})
+}
+
+// text is the table for people.
+func (r *results) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d CPUs, %s datapath; load %s before, %s now. Times in ms, memory in MiB.\n"+
+		"cpu: the plugins' processes, ovs: ovsdb-server and ovs-vswitchd. The ratios are to bridge + host-local.\n\n",
+		runtime.NumCPU(), r.Datapath, r.load, load())
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "peers\tat once\tverb\tchain\tcalls\tfailed\tmin\tmedian\tp95\tcpu\tovs\trss\tmedian ratio\tmin ratio\tcpu ratio\t")
+	for _, l := range r.lines() {
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t\n", l.Peers, l.AtOnce, l.Verb, l.Chain,
+			l.Calls, l.Failures, l.Min, l.Median, l.P95, l.CPU, l.Daemons, unless0("%.1f", l.MaxRSS),
+			unless0("%.2f", l.RatioMedian), unless0("%.2f", l.RatioMin), unless0("%.2f", l.RatioCPU))
+	}
+	_ = w.Flush()
+	return b.String()
+}
+
+func unless0(format string, v float64) string {
+	if v == 0 {
+		return ""
+	}
+	return fmt.Sprintf(format, v)
+}
