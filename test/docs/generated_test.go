@@ -1,0 +1,151 @@
+// Package docs keeps what is written about the product equal to the product:
+// the JSON schema and the reference of keys are made from pkg/spec's tables.
+package docs
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+var update = flag.Bool("update", false, "write generated files anew")
+
+const root = "../../"
+
+func check(t *testing.T, file, want string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(root+file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(root + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(have), want); diff != "" {
+		t.Errorf("%s is not what pkg/spec says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
+	}
+}
+
+type object = map[string]any
+
+// property is the schema of one key.
+func property(k spec.Key) object {
+	p := object{"description": k.Doc}
+	switch {
+	case k.Enum != nil:
+		p["enum"] = k.Enum
+	case k.Name == "nodes":
+		p["$ref"] = "#/$defs/nodes"
+	case k.Type == "integer or string":
+		p["type"] = []string{"integer", "string"}
+	case k.Type == "array":
+		p["type"], p["items"] = "array", object{"type": "string"}
+	default:
+		p["type"] = k.Type
+	}
+	if k.Default != "" {
+		p["description"] = fmt.Sprintf("%s (default: %s)", k.Doc, k.Default)
+	}
+	return p
+}
+
+// plugin is the schema of a plugin's configuration in a conflist. Keys of the
+// runtime are let through, any other is an error, as in pkg/spec.
+func plugin(name string, keys []spec.Key) object {
+	props := object{"type": object{"const": name}}
+	for _, k := range spec.RuntimeKeys {
+		if k != "type" {
+			props[k] = true
+		}
+	}
+	for _, k := range keys {
+		at, last, nested := strings.Cut(k.Name, ".")
+		if !nested {
+			props[k.Name] = property(k)
+			continue
+		}
+		if props[at] == nil {
+			props[at] = object{"type": "object", "additionalProperties": false, "properties": object{}}
+		}
+		props[at].(object)["properties"].(object)[last] = property(k)
+	}
+	return object{
+		"type": "object", "required": []string{"type"}, "properties": props,
+		"patternProperties": object{"^(cni\\.dev/|nerdctl)": true}, "additionalProperties": false,
+	}
+}
+
+func schema() string {
+	node := object{
+		"type": "object", "required": []string{"name", "address", "subnets"}, "additionalProperties": false,
+		"properties": object{
+			"name":    object{"type": "string", "minLength": 1},
+			"address": object{"type": "string", "description": "address on the underlay, IPv4 or IPv6"},
+			"subnets": object{"type": "array", "minItems": 1, "items": object{"type": "string"}, "description": "container subnets in CIDR notation, without host bits"},
+		},
+	}
+	is := func(name string) object {
+		return object{"if": object{"properties": object{"type": object{"const": name}}, "required": []string{"type"}}, "then": object{"$ref": "#/$defs/" + name}}
+	}
+	raw, err := json.MarshalIndent(object{
+		"$schema":     "https://json-schema.org/draft/2020-12/schema",
+		"title":       "A CNI conflist with ovs-gre and route-sync",
+		"type":        "object",
+		"required":    []string{"cniVersion", "name", "plugins"},
+		"properties":  object{"cniVersion": object{"type": "string"}, "name": object{"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"}, "plugins": object{"type": "array", "minItems": 1, "items": object{"allOf": []object{is("ovs-gre"), is("route-sync")}}}},
+		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", spec.NetworkKeys), "route-sync": plugin("route-sync", spec.RoutesKeys)},
+		"description": "Made from the tables in pkg/spec; a test keeps it equal.",
+	}, "", "  ")
+	if err != nil {
+		panic(err)
+	}
+	return string(raw) + "\n"
+}
+
+func TestSchema(t *testing.T) { check(t, "conflist/schema.json", schema()) }
+
+// table is the reference of a plugin's keys.
+func table(keys []spec.Key) string {
+	var b strings.Builder
+	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
+	for _, k := range keys {
+		def, kind := k.Default, k.Type
+		if def != "" && !strings.ContainsAny(def, " ") && !strings.Contains(def, "OVS") {
+			def = "`" + def + "`"
+		}
+		if k.Enum != nil {
+			kind = "`" + strings.Join(k.Enum, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Name, kind, def, k.Doc)
+	}
+	return b.String()
+}
+
+// TestReference keeps the tables between the marks of docs/configuration.md.
+func TestReference(t *testing.T) {
+	const file = "docs/configuration.md"
+	raw, err := os.ReadFile(root + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(raw)
+	for name, keys := range map[string][]spec.Key{"ovs-gre": spec.NetworkKeys, "route-sync": spec.RoutesKeys} {
+		begin, end := "<!-- keys of "+name+" -->\n", "<!-- end -->"
+		before, rest, ok1 := strings.Cut(want, begin)
+		_, after, ok2 := strings.Cut(rest, end)
+		if !ok1 || !ok2 {
+			t.Fatalf("%s: no table of %s between its marks", file, name)
+		}
+		want = before + begin + table(keys) + end + after
+	}
+	check(t, file, want)
+}
