@@ -67,12 +67,12 @@ var RoutesKeys = append(slices.Clone(baseKeys),
 	Key{Name: "metric", Type: "integer", Default: "0", Doc: "route metric", set: routes(number(0, 1<<31-1, func(c *Routes) *int { return &c.Metric }))},
 )
 
-// runtimeKeys belong to the runtime, to libcni or to other specifications and
+// RuntimeKeys belong to the runtime, to libcni or to other specifications and
 // are let through.
-var runtimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+var RuntimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
 
 func isRuntimeKey(k string) bool {
-	return slices.Contains(runtimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
+	return slices.Contains(RuntimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
 }
 
 // parse reads the keys. It reports whether there were any to read.
