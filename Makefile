@@ -24,7 +24,7 @@ test: unit e2e ## unit, integration and end to end, on real OVS
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
-	go test -race ./pkg/... ./plugins/... ./test/lint/...
+	go test -race ./pkg/... ./plugins/... ./test/lint/... ./test/docs/...
 
 e2e: ## the built plugins on simulated hosts
 	@./test/need $(LAB)
