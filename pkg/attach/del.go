@@ -61,13 +61,13 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 	return nil, r.dir().Bury(r.port())
 }
 
-// release gives the lease back, and the host state with the last one.
+// release gives the lease back, and the host state with the last one. Without
+// a lease it looks all the same: a DEL that was killed may have got that far.
 func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, restBound)
 	defer cancel()
-	held, err := r.dir().Holds(host.LeasesOVS, r.port())
-	if err != nil || !held {
-		return err
+	if !r.dir().Exists() {
+		return nil
 	}
 	if err := r.dir().Release(host.LeasesOVS, r.port()); err != nil {
 		return err
@@ -75,7 +75,7 @@ func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 	if unused, err := r.dir().Unused(host.LeasesOVS); err != nil || !unused {
 		return err
 	}
-	_, err = network.Remove(ctx, r.Config, conn, false)
+	_, err := network.Remove(ctx, r.Config, conn, false)
 	if errors.Is(err, host.ErrUnavailable) {
 		return nil // the container is gone; its host state goes with the next call
 	}

@@ -37,6 +37,16 @@ type Dir string
 // NetworkDir is the directory of a network, whose name spec has checked.
 func NetworkDir(network string) Dir { return Dir(filepath.Join(RunDir, network)) }
 
+// Exists reports whether the network has left anything here. The directory
+// above, which a call that was killed may have left, goes if it is empty.
+func (d Dir) Exists() bool {
+	if _, err := os.Lstat(string(d)); !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	_ = os.Remove(RunDir)
+	return false
+}
+
 // make makes the directory and reports whether it was not there. Only root can
 // write to it or to what is above; anything else of that name is refused.
 func (d Dir) make(sub string) (fresh bool, err error) {
@@ -68,7 +78,9 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 		how = unix.LOCK_SH
 	}
 	for {
-		if _, err := d.make(""); err != nil {
+		if _, err := d.make(""); errors.Is(err, fs.ErrNotExist) {
+			continue // the last network to leave has just removed what is above
+		} else if err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(filepath.Join(string(d), "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)

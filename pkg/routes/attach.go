@@ -31,17 +31,22 @@ func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) er
 // is already gone is no error.
 func Detach(ctx context.Context, c *spec.Routes, bridge, lease string) error {
 	dir := host.NetworkDir(c.Name)
-	held, err := dir.Holds(host.LeasesRoutes, lease)
-	if err != nil || !held {
-		return err
+	if !dir.Exists() {
+		return nil
 	}
 	if err := dir.Release(host.LeasesRoutes, lease); err != nil {
 		return err
 	}
-	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || !unused {
+	return leave(ctx, c, bridge)
+}
+
+// leave removes the routes if nobody claims them any more. It looks although a
+// claim may not have been there: a call that was killed may have got that far.
+func leave(ctx context.Context, c *spec.Routes, bridge string) error {
+	if unused, err := host.NetworkDir(c.Name).Unused(host.LeasesRoutes); err != nil || !unused {
 		return err
 	}
-	_, err = Remove(ctx, c, bridge, false)
+	_, err := Remove(ctx, c, bridge, false)
 	return err
 }
 
@@ -52,14 +57,18 @@ func GC(ctx context.Context, c *spec.Routes, valid []spec.Attachment) error {
 	for _, a := range valid {
 		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = true
 	}
-	leases, err := host.NetworkDir(c.Name).Leases(host.LeasesRoutes)
+	dir := host.NetworkDir(c.Name)
+	if !dir.Exists() {
+		return nil
+	}
+	leases, err := dir.Leases(host.LeasesRoutes)
 	errs := []error{err}
 	for _, l := range leases {
 		if !keep[l.Name] && !l.Busy {
-			errs = append(errs, Detach(ctx, c, "", l.Name))
+			errs = append(errs, dir.Release(host.LeasesRoutes, l.Name))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, leave(ctx, c, ""))...)
 }
 
 // Status tells whether Attach can work. It changes nothing. The error wraps
