@@ -18,8 +18,15 @@ import (
 // made.
 func underlay(t *testing.T) context.Context {
 	ctx := inNetns(t)
+	// Link-local addresses come when they please; the tests compare lists.
+	if err := writeSysctl("net/ipv6/conf/default/addr_gen_mode", "1"); err != nil {
+		t.Fatal(err)
+	}
 	ip(t, "link add eth0 type veth peer name wire")
 	ip(t, "link set wire up")
+	if err := writeSysctl("net/ipv6/conf/default/addr_gen_mode", "0"); err != nil {
+		t.Fatal(err)
+	}
 	ip(t, "addr add 172.30.0.1/24 dev eth0")
 	ip(t, "link set eth0 up")
 	ip(t, "tuntap add obr0 mode tap")
@@ -100,7 +107,7 @@ func mustEnsure(t *testing.T, ctx context.Context, want state.Set, b host.Backen
 func TestConverge(t *testing.T) {
 	ctx := underlay(t)
 	b, want := NewBackend(scope), kernelOnly(wanted())
-	before := ip(t, "route show table all") + ip(t, "-6 route show table main")
+	before := ip(t, "-4 route show table all") + ip(t, "-6 route show table main")
 
 	changes, err := host.Ensure(ctx, want, b)
 	if err != nil {
@@ -121,10 +128,13 @@ func TestConverge(t *testing.T) {
 	if out := ip(t, "-6 -o addr show dev obr0"); !strings.Contains(out, "fd00:1::1/64 scope global nodad") {
 		t.Errorf("IPv6 address with duplicate address detection: %s", out)
 	}
+	if out := ip(t, "-4 route show 192.168.5.0/24"); !strings.Contains(out, "scope link") {
+		t.Errorf("on-link route: %s", out)
+	}
 	prune(t, ctx, b, state.Set{}, 12) // addresses, neighbours, routes
 	ip(t, "link set obr0 down")
 	ip(t, "link set obr0-t down")
-	after := ip(t, "route show table all") + ip(t, "-6 route show table main")
+	after := ip(t, "-4 route show table all") + ip(t, "-6 route show table main")
 	if d := cmp.Diff(before, after); d != "" {
 		t.Errorf("left over (-before +after):\n%s", d)
 	}

@@ -106,6 +106,15 @@ func TestAddVethTaken(t *testing.T) {
 	if _, err := LinkByName(ctx, pair.Name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("half of the pair is left: %v", err)
 	}
+	ipIn(t, n, "link del eth0")
+
+	// A pair of ours that an ADD left when it was killed.
+	if err := AddVeth(ctx, pair, n); err != nil {
+		t.Fatal(err)
+	}
+	if err := AddVeth(ctx, pair, n); !errors.Is(err, fs.ErrExist) || errors.Is(err, ErrIfNameTaken) {
+		t.Errorf("both names: %v", err)
+	}
 }
 
 func TestAddVethUndoes(t *testing.T) {
