@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// TestBroadcast sends from a container what must not leave its host: its
+// broadcasts, and frames that it tags itself with the VLAN of the tunnels.
+func TestBroadcast(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 3)
+	cnitest.Network{}.Install(t, l)
+	cs := one(t, l, "ovsnet")
+	from, near := cs[0], cnitest.Add(t, l.Hosts[0], "ovsnet", "near")
+	// Neighbours are known from here on, so that nothing else need be said.
+	for _, to := range append(cs[1:], near) {
+		reach(t, "container 1 to "+to.Name, from, to.Addr(t, false))
+	}
+
+	mac := from.Result.Interfaces[2].Mac
+	transit, err := net.ParseMAC(strings.TrimSpace(from.Host.Shell(t, "ip -o link show obr0-t | sed 's/.*ether //; s/ .*//'")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := net.HardwareAddr{0x0a, 0x58, 172, 16, 32, 101}
+	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	const ask = "192.168.1.251" // nobody has it
+	arp := func(dst net.HardwareAddr, vlan ...uint16) string {
+		return hex.EncodeToString(whoHas(t, dst, mac, from.Addr(t, false), netip.MustParseAddr(ask), vlan...))
+	}
+
+	for _, tt := range []struct {
+		name   string
+		frames []string
+		local  int // how many of them the container next to it gets
+	}{
+		{"broadcast", []string{arp(broadcast), arp(broadcast), arp(broadcast)}, 3},
+		{"untagged to the peer's transit port", []string{arp(peer)}, 1}, // flooded, for nobody is known to have it
+		{"tagged 4094", []string{arp(broadcast, 4094), arp(peer, 4094), arp(transit, 4094)}, 0},
+		{"tagged 0", []string{arp(broadcast, 0)}, 1},
+		{"tagged 0 and 4094", []string{arp(broadcast, 0, 4094)}, 1},
+		{"tagged 4094 and 0", []string{arp(broadcast, 4094, 0)}, 0},
+		{"tagged 4094 twice", []string{arp(broadcast, 4094, 4094)}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			wire := l.Capture(t, gre)
+			next := testnet.CaptureIn(t, near, "eth0", "")
+			transitPort := testnet.CaptureIn(t, from.Host, "obr0-t", "")
+			out, err := program(context.Background(), from, "frames", append([]string{"eth0"}, tt.frames...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			// What comes after the frames shows that they have passed.
+			reach(t, "container 1 to container 2", from, cs[1].Addr(t, false))
+			reach(t, "container 1 to its neighbour", from, near.Addr(t, false))
+			lines := wire.Stop(t)
+			if n := seen(lines, "ICMP echo"); n != 2 || len(lines) != 2 {
+				t.Errorf("want two GRE packets on the underlay, ping and its reply, there are:\n%s", strings.Join(lines, "\n"))
+			}
+			if lines := next.Stop(t); seen(lines, ask) != tt.local {
+				t.Errorf("want %d of the frames in the container next to it, there came:\n%s", tt.local, strings.Join(lines, "\n"))
+			}
+			if lines := transitPort.Stop(t); seen(lines, ask) != 0 {
+				t.Errorf("want none of the frames at the transit port, there came:\n%s", strings.Join(lines, "\n"))
+			}
+		})
+	}
+}
+
+// whoHas is an ARP request, in a frame with these VLAN tags.
+func whoHas(t *testing.T, dst net.HardwareAddr, src string, from, asked netip.Addr, vlans ...uint16) []byte {
+	t.Helper()
+	mac, err := net.ParseMAC(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := append(append([]byte{}, dst...), mac...)
+	for _, v := range vlans {
+		b = binary.BigEndian.AppendUint16(b, 0x8100)
+		b = binary.BigEndian.AppendUint16(b, v)
+	}
+	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1) // ARP: Ethernet, IPv4, request
+	b = append(append(b, mac...), from.AsSlice()...)
+	b = append(append(b, 0, 0, 0, 0, 0, 0), asked.AsSlice()...)
+	return append(b, make([]byte, 18)...)
+}

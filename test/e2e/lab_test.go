@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"crypto/sha512"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// snapshotScript prints what a host has: links, addresses, routes, permanent
+// neighbours, filter rules, OVSDB's rows, and the files of plugins and runtime.
+// It leaves out what changes by itself (counters, cur_cfg), what the datapath
+// keeps once it was used, the carrier, which lags behind, and host-local's lock and memory of the last address.
+const snapshotScript = calm + `
+links='^[0-9]*: \(ovs-\|gre\|erspan\|ip6gre\|ip6tnl\|sit\|tunl\)'
+echo == links; ip -o link | grep -v "$links" | calm
+echo == addresses; ip -o address | grep -v "$links" | calm
+echo == routes; { ip route show table all; ip -6 route show table all; } | calm
+echo == neighbours; ip neigh show nud permanent
+echo == nftables; nft --stateless list ruleset
+if [ -S /run/openvswitch/db.sock ]; then
+	dump() { echo "== $1"; ovsdb-client --timeout=30 --format=list dump unix:/run/openvswitch/db.sock Open_vSwitch "$@"; }
+	dump Open_vSwitch bridges external_ids other_config
+	dump Bridge _uuid name ports datapath_type fail_mode other_config external_ids protocols controller mirrors
+	dump Port _uuid name tag vlan_mode trunks protected interfaces other_config external_ids
+	dump Interface _uuid name type options mac mtu_request bfd ofport error external_ids
+fi
+echo == files
+find /run/ovs-gre 2>/dev/null | sort
+find /run/ovs-gre /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort | while read -r f; do echo "$f: $(cat "$f")"; done
+`
+
+// calm is a filter that takes the carrier out of what ip prints, and the
+// state of an IPv6 address that the kernel is still looking at.
+const calm = `
+calm() { sed 's/NO-CARRIER,//; s/,LOWER_UP//; s/ state [A-Z]*//; s/ linkdown//; s/ tentative//'; }
+`
+
+func snapshot(t testing.TB, h *testnet.Host) string {
+	t.Helper()
+	return h.Run(t, "sh", "-c", snapshotScript)
+}
+
+// unchanged compares the host with a snapshot of it.
+func unchanged(t testing.TB, h *testnet.Host, before string) {
+	t.Helper()
+	if d := diff(before, snapshot(t, h)); d != "" {
+		t.Errorf("%s is not as it was:\n%s", h.Name, d)
+	}
+}
+
+// diff is what two texts differ in, line by line; "" is nothing.
+func diff(before, after string) string {
+	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
+}
+
+// wantError looks for a CNI error with the code and all of the texts in it.
+func wantError(t testing.TB, err error, code uint, texts ...string) {
+	t.Helper()
+	var e *types.Error
+	if !errors.As(err, &e) {
+		t.Errorf("want a CNI error of code %d, got %v", code, err)
+		return
+	}
+	if e.Code != code {
+		t.Errorf("want code %d, got %d: %s", code, e.Code, e.Msg)
+	}
+	for _, text := range texts {
+		if !strings.Contains(e.Msg, text) {
+			t.Errorf("want %q in the message: %s", text, e.Msg)
+		}
+	}
+	if strings.ContainsAny(e.Msg, "\n\r") {
+		t.Errorf("the message has more than a line: %q", e.Msg)
+	}
+}
+
+// call calls one plugin for a namespace, as a runtime does.
+func call(n *testnet.Netns, plugin, verb, conf string, env ...string) (string, error) {
+	env = append([]string{"CNI_CONTAINERID=" + n.Name, "CNI_NETNS=" + n.Path, "CNI_IFNAME=eth0"}, env...)
+	return cnitest.Plugin(n.Host, plugin, verb, conf, env...)
+}
+
+// result calls ADD and reads what it prints.
+func result(t testing.TB, n *testnet.Netns, plugin, conf string, env ...string) *current.Result {
+	t.Helper()
+	out, err := call(n, plugin, "ADD", conf, env...)
+	if err != nil {
+		t.Fatalf("%s ADD: %v", plugin, err)
+	}
+	res := &current.Result{}
+	if err := json.Unmarshal([]byte(out), res); err != nil {
+		t.Fatalf("%s ADD: %v: %s", plugin, err, out)
+	}
+	return res
+}
+
+// id is the container ID that cnitool makes of a namespace's path.
+func id(c *cnitest.Container) string {
+	sum := sha512.Sum512([]byte(c.Path))
+	return fmt.Sprintf("cnitool-%x", sum[:10])
+}
+
+// port is the OVS port of a container, which is also the host's end of its veth pair.
+func port(c *cnitest.Container) string { return spec.PortName(c.Network, id(c), c.IfName) }
+
+// check calls CHECK of one plugin with the result of the container's ADD.
+func check(t testing.TB, c *cnitest.Container, conflist, plugin string) error {
+	t.Helper()
+	conf := cnitest.PluginConf(t, conflist, plugin, cnitest.Conf{"prevResult": c.Result})
+	_, err := call(c.Netns, plugin, "CHECK", conf, "CNI_CONTAINERID="+id(c), "CNI_IFNAME="+c.IfName)
+	return err
+}
+
+// del detaches a container and deletes its namespace.
+func del(t testing.TB, c *cnitest.Container) {
+	t.Helper()
+	if err := c.Call("del"); err != nil {
+		t.Fatalf("%s: cnitool del %s %s: %v", c.Host.Name, c.Network, c.Path, err)
+	}
+	c.Delete(t)
+}
+
+// underlayAddr is the underlay address of a host that a network uses.
+func underlayAddr(h *testnet.Host, v6 bool) netip.Addr {
+	if v6 {
+		return h.Addr6
+	}
+	return h.Addr4
+}
+
+// gateway is the gateway address of host i's containers.
+func gateway(i int, v6 bool) netip.Addr {
+	subnets := cnitest.Subnets(i)
+	s := subnets[0]
+	if v6 {
+		s = subnets[1]
+	}
+	return spec.Gateway(netip.MustParsePrefix(s))
+}
