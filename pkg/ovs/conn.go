@@ -38,12 +38,13 @@ type Conn struct {
 	replies map[int]message
 }
 
-// message is any JSON-RPC message that the server sends.
+// message is any JSON-RPC message that the server sends. We send nothing but
+// transactions, so that a reply's result is a list.
 type message struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
 	Params json.RawMessage `json:"params"`
-	Result json.RawMessage `json:"result"`
+	Result []Result        `json:"result"`
 	Error  json.RawMessage `json:"error"`
 }
 
@@ -120,12 +121,8 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 		return nil, fmt.Errorf("%w: OVSDB %s: %s", ErrUnavailable, p.conn.path, cut(m.Error))
 	}
 	// The reply holds null for every operation after one that failed.
-	var results []Result
-	if err := json.Unmarshal(m.Result, &results); err != nil {
-		return nil, fmt.Errorf("%w: OVSDB %s answered what is not a reply: %s", ErrUnavailable, p.conn.path, cut(m.Result))
-	}
-	checked := make([]ovsdb.OperationResult, len(results))
-	for i, r := range results {
+	checked := make([]ovsdb.OperationResult, len(m.Result))
+	for i, r := range m.Result {
 		checked[i] = ovsdb.OperationResult{Error: r.Error, Details: r.Details}
 	}
 	operr, err := ovsdb.CheckOperationResults(checked, p.ops)
@@ -139,7 +136,7 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("OVSDB transaction: %w", err)
 	}
-	return results, nil
+	return m.Result, nil
 }
 
 // Transact sends a transaction and waits for its results.
@@ -190,7 +187,10 @@ func (c *Conn) reply(ctx context.Context, id int) (message, error) {
 }
 
 func (c *Conn) readError(ctx context.Context, err error) error {
+	var form *json.UnmarshalTypeError
 	switch {
+	case errors.As(err, &form):
+		return fmt.Errorf("%w: OVSDB %s answered what is not a reply: %w", ErrUnavailable, c.path, err)
 	case errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
 		return fmt.Errorf("%w: OVSDB %s did not answer in time", ErrUnavailable, c.path)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

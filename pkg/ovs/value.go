@@ -1,7 +1,10 @@
 package ovs
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
+	"strings"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 )
@@ -10,13 +13,56 @@ import (
 // ["set", [atom…]], ["map", [[key, value]…]], ["uuid", "…"]. What has not the
 // form of its column reads as its zero value: nothing here panics on a reply.
 
-// tagged splits ["tag", rest].
+// tagged splits ["tag", rest]. Most values are atoms: those are not looked at
+// a second time.
 func tagged(raw json.RawMessage) (tag string, rest json.RawMessage) {
+	if len(raw) == 0 || raw[0] != '[' {
+		return "", nil
+	}
 	var pair []json.RawMessage
 	if json.Unmarshal(raw, &pair) != nil || len(pair) != 2 || json.Unmarshal(pair[0], &tag) != nil {
 		return "", nil
 	}
 	return tag, pair[1]
+}
+
+// texts lists the strings of a value, tags included, in their order, if it has
+// no other atoms.
+func texts(raw json.RawMessage) []string {
+	s := string(raw)
+	if strings.Contains(s, `\`) {
+		return escapedTexts(raw)
+	}
+	// Every second part is between quotes.
+	parts := strings.Split(s, `"`)
+	list := parts[:0]
+	for i, part := range parts {
+		if i%2 == 1 {
+			list = append(list, part)
+		} else if strings.Trim(part, "[], \n\r\t") != "" {
+			return nil
+		}
+	}
+	return list
+}
+
+// escapedTexts is texts where a string has escapes.
+func escapedTexts(raw json.RawMessage) []string {
+	var list []string
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	for {
+		t, err := dec.Token()
+		if err != nil {
+			return list
+		}
+		switch t := t.(type) {
+		case string:
+			list = append(list, t)
+		case json.Delim:
+		default:
+			return nil
+		}
+	}
 }
 
 // set is the column's atoms; an atom alone is a set of one.
@@ -41,19 +87,30 @@ func atom[T any](r Row, column string) (v T) {
 	return v
 }
 
-func (r Row) str(column string) string { return atom[string](r, column) }
+// str is a column that holds one string, or "".
+func (r Row) str(column string) string {
+	switch list := texts(r[column]); {
+	case len(list) == 1 && r[column][0] == '"':
+		return list[0]
+	case len(list) == 2 && list[0] == "set":
+		return list[1]
+	}
+	return ""
+}
 
 // uuids is the column's UUIDs.
 func (r Row) uuids(column string) []string {
-	var list []string
-	for _, a := range r.set(column) {
-		if tag, rest := tagged(a); tag == "uuid" {
-			var id string
-			_ = json.Unmarshal(rest, &id)
-			list = append(list, id)
+	list := texts(r[column])
+	if len(list) > 0 && list[0] == "set" {
+		list = list[1:]
+	}
+	var ids []string
+	for pair := range slices.Chunk(list, 2) {
+		if len(pair) == 2 && pair[0] == "uuid" {
+			ids = append(ids, pair[1])
 		}
 	}
-	return list
+	return ids
 }
 
 // uuid is the column's only UUID, or "".
@@ -67,14 +124,14 @@ func (r Row) uuid(column string) string {
 // strings is a column that maps strings to strings.
 func (r Row) strings(column string) map[string]string {
 	m := map[string]string{}
-	tag, rest := tagged(r[column])
-	if tag != "map" {
+	list := texts(r[column])
+	if len(list) == 0 || list[0] != "map" {
 		return m
 	}
-	var pairs [][2]string
-	_ = json.Unmarshal(rest, &pairs)
-	for _, p := range pairs {
-		m[p[0]] = p[1]
+	for pair := range slices.Chunk(list[1:], 2) {
+		if len(pair) == 2 {
+			m[pair[0]] = pair[1]
+		}
 	}
 	return m
 }
