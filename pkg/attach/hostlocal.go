@@ -182,9 +182,9 @@ func (h hostLocal) free(list []Held) error {
 		defer s.Unlock() //nolint:errcheck // the process ends
 		var errs []error
 		for _, held := range list {
-			raw, err := os.ReadFile(held.path)
+			raw, err := os.ReadFile(held.Path)
 			if err == nil && holder(raw) == held.Attachment {
-				err = os.Remove(held.path)
+				err = os.Remove(held.Path)
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, err)
@@ -207,7 +207,7 @@ func (h hostLocal) read(e fs.DirEntry) (Held, bool) {
 	if err != nil || err2 != nil {
 		return Held{}, false // freed meanwhile
 	}
-	return Held{IP: ip, Attachment: holder(raw), Since: st.ModTime(), path: path}, true
+	return Held{IP: ip, Attachment: holder(raw), Since: st.ModTime(), Path: path}, true
 }
 
 // holder reads the content of one of host-local's files.

@@ -73,7 +73,8 @@ type Held struct {
 	spec.Attachment
 	// Since is when it was given.
 	Since time.Time
-	path  string
+	// Path is host-local's file.
+	Path string
 }
 
 // Leaked lists the addresses that host-local holds for containers without
@@ -204,4 +205,13 @@ func (h hostLocal) held() ([]Held, error) {
 		}
 	}
 	return list, nil
+}
+
+// Ports are the OVS ports that attachments should have.
+func Ports(c *spec.Network, attachments map[string]spec.Attachment) state.Set {
+	s := state.Set{}
+	for _, a := range attachments {
+		s.Put(containerPort(Request{Config: c, Attachment: a}))
+	}
+	return s
 }

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/host"
+)
+
+// networks are the files that the call is about. What is wrong with a file has
+// been told, and makes code exitUnable; the others are still there.
+func (c *call) networks() (list []doctor.File, code int) {
+	var files []doctor.File
+	if len(c.files) == 0 {
+		var err error
+		if files, err = doctor.LoadDir(doctor.ConfDir); err != nil {
+			return nil, c.fail(err)
+		}
+	}
+	for _, path := range c.files {
+		files = append(files, doctor.Load(path))
+	}
+	for _, f := range files {
+		if f.Err != nil {
+			code = c.fail(f.Err)
+			continue
+		}
+		list = append(list, f)
+	}
+	if len(files) == 0 {
+		fmt.Fprintf(c.err, "ovs-grectl: no conflist in %s names ovs-gre or route-sync\n", doctor.ConfDir)
+	}
+	return list, code
+}
+
+// fail tells an error, a line for each that is joined in it.
+func (c *call) fail(err error) int {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(c.err, "ovs-grectl:", oneLine(line))
+	}
+	if errors.Is(err, host.ErrForeign) || errors.Is(err, host.ErrRefused) || errors.Is(err, host.ErrDrift) {
+		return exitDrift
+	}
+	return exitUnable
+}
+
+// print prints a value as JSON.
+func (c *call) print(v any) int {
+	enc := json.NewEncoder(c.out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return c.fail(err)
+	}
+	return exitFine
+}
+
+// oneLine keeps others' text from breaking a line or a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.TrimSpace(s))
+}
+
+// A deed is one thing that was done to the host, as --output json tells it.
+type deed struct {
+	Network string `json:"network"`
+	// Change is the command it stands for, behind a sign: + made, - removed, ~ changed.
+	Change string `json:"change"`
+}
+
+// A log gathers deeds; as text they are printed at once.
+type log struct {
+	*call
+	network string
+	deeds   *[]deed
+}
+
+func (l log) did(format string, args ...any) {
+	d := deed{l.network, oneLine(fmt.Sprintf(format, args...))}
+	*l.deeds = append(*l.deeds, d)
+	if !l.json {
+		fmt.Fprintln(l.out, d.Change)
+	}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// A container is one attachment, as status tells of it.
+type container struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+	Port        string `json:"port"`
+	// State is attached, being attached, or what is wrong.
+	State string `json:"state"`
+}
+
+// What a container's State can be, besides OVS's own words.
+const (
+	stateAttached = "attached"
+	stateBusy     = "being attached"
+	stateGone     = "gone: no veth pair (ovs-grectl gc removes what is left)"
+	stateFormer   = "of a former boot (ovs-grectl up removes it)"
+)
+
+// inspectContainers gathers attachments from leases, links and OVS ports.
+func (r *report) inspectContainers(ctx context.Context, n *network.Network) error {
+	live, err := attach.Live(ctx, n.Config.Name)
+	if err != nil {
+		return err
+	}
+	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
+	if err != nil {
+		return err
+	}
+	leases, err := n.Dir.Leases(host.LeasesOVS)
+	if err != nil {
+		return err
+	}
+	found := map[string]container{}
+	put := func(port string, a spec.Attachment, state string) {
+		found[port] = container{ContainerID: a.ContainerID, IfName: a.IfName, Port: port, State: state}
+	}
+	for _, l := range leases {
+		put(l.Name, l.Attachment, stateGone)
+	}
+	for _, p := range ports {
+		s := stateGone
+		if p.BootID != ovs.BootID() {
+			s = stateFormer
+		}
+		put(p.Name, spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}, s)
+	}
+	for name, a := range live {
+		put(name, a, stateAttached)
+	}
+	for _, p := range ports {
+		if c := found[p.Name]; c.State == stateAttached && p.Error != "" {
+			put(p.Name, live[p.Name], "error: "+oneLine(p.Error))
+		}
+	}
+	for _, l := range leases {
+		if l.Busy {
+			put(l.Name, l.Attachment, stateBusy)
+			delete(live, l.Name)
+		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(found)) {
+		c := found[port]
+		r.Containers = append(r.Containers, c)
+		if c.State != stateAttached && c.State != stateBusy {
+			r.Drift = append(r.Drift, "container "+oneLine(c.ContainerID+" "+c.IfName)+" ("+port+"): "+c.State)
+		}
+	}
+	// A live container's port that OVSDB lacks, or has otherwise.
+	changes, err := host.Check(ctx, attach.Ports(n.Config, live), ovs.NewBackend(n.OVS, n.Config.Name))
+	for _, ch := range changes {
+		if ch.New != nil {
+			r.Drift = append(r.Drift, oneLine(ch.Drift()))
+		}
+	}
+	return err
+}

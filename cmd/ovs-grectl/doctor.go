@@ -1,0 +1,5 @@
+package main
+
+import "context"
+
+func examine(ctx context.Context, c *call) int { return exitUnable }

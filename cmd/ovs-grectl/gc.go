@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// gc does GC for runtimes that never call it. An attachment counts as valid as
+// long as its veth pair is there, that is, as long as its namespace exists.
+func gc(ctx context.Context, c *call) int {
+	files, code := c.networks()
+	deeds := []deed{}
+	for _, f := range files {
+		if f.OVS == nil {
+			// Whose veth pairs they are does not show: the runtime must call GC.
+			fmt.Fprintf(c.err, "ovs-grectl: network %s: nothing to go by: the containers are another plugin's\n", f.Name())
+			continue
+		}
+		if err := collect(ctx, log{c, f.Name(), &deeds}, f); err != nil {
+			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
+		}
+	}
+	if c.json {
+		code = max(code, c.print(deeds))
+	}
+	return code
+}
+
+func collect(ctx context.Context, l log, f doctor.File) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	n, err := network.Open(ctx, f.OVS)
+	if err != nil {
+		return err
+	}
+	defer n.OVS.Close()
+	// A live container without its lease would not be counted.
+	changes, err := attach.Reattach(ctx, n)
+	l.changed(changes)
+	if err != nil {
+		return err
+	}
+	swept, err := attach.Sweep(ctx, f.OVS)
+	for _, a := range swept.Attachments {
+		l.did("- container %s %s", a.ContainerID, a.IfName)
+	}
+	for _, a := range swept.Addresses {
+		l.did("- rm %s  # container %s %s", a.Path, a.ContainerID, a.IfName)
+	}
+	if err != nil || f.Routes == nil {
+		return err
+	}
+	live, err := attach.Live(ctx, f.Name())
+	if err != nil {
+		return err
+	}
+	var valid []spec.Attachment
+	for _, a := range live {
+		valid = append(valid, a)
+	}
+	return routes.GC(ctx, f.Routes, valid)
+}

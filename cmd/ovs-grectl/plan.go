@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/filter"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// planned is a network's plan, as --output json tells it.
+type planned struct {
+	Network  string   `json:"network"`
+	File     string   `json:"file"`
+	Node     string   `json:"node"`
+	Commands []string `json:"commands"`
+	self     mesh.Mesh
+	script   string
+}
+
+// plan prints what a person would type on a bare host. It asks no OVS.
+func plan(ctx context.Context, c *call) int {
+	files, code := c.networks()
+	plans := []planned{}
+	for _, f := range files {
+		p, err := planFile(ctx, f)
+		if err != nil {
+			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
+			continue
+		}
+		plans = append(plans, p)
+	}
+	if c.json {
+		return max(code, c.print(plans))
+	}
+	if len(plans) == 0 {
+		return max(code, exitUnable)
+	}
+	fmt.Fprint(c.out, "#!/bin/sh\n# What \"ovs-grectl up\" does on this host, as commands. Running it twice does no harm.\nset -e\n")
+	for _, p := range plans {
+		fmt.Fprintf(c.out, "\n### Network %s, from %q, on %q\n%s", p.Network, p.File, p.self.Self.String(), p.script)
+	}
+	return code
+}
+
+func planFile(ctx context.Context, f doctor.File) (planned, error) {
+	p := planned{Network: f.Name(), File: f.Path, Commands: []string{}}
+	var err error
+	want := state.Set{}
+	if f.OVS != nil {
+		if p.self, err = planHost(ctx, f.OVS, want); err != nil {
+			return p, err
+		}
+	}
+	if f.Routes != nil {
+		if err := planRoutes(ctx, f, &p, want); err != nil {
+			return p, err
+		}
+	}
+	p.Node = p.self.Self.Name
+	needless, err := accepted(ctx, f.Name(), want)
+	if err != nil {
+		return p, err
+	}
+	var b strings.Builder
+	last := state.Kind(255)
+	for _, o := range want.Sorted() {
+		if k := o.ID().Kind; k != last {
+			fmt.Fprintf(&b, "\n# %s\n", headings[k])
+			last = k
+		}
+		command := o.String()
+		if _, ok := needless[o.ID()]; ok && o.ID().Kind == state.KindForward {
+			fmt.Fprintf(&b, "# not needed, nothing here drops it: %s\n", command)
+			continue
+		}
+		if f.OVS != nil && f.OVS.OVSDB != spec.DefaultOVSDB {
+			command = strings.ReplaceAll(command, "ovs-vsctl ", "ovs-vsctl --db=unix:"+f.OVS.OVSDB+" ")
+		}
+		fmt.Fprintln(&b, command)
+		p.Commands = append(p.Commands, command)
+	}
+	p.script = b.String()
+	return p, nil
+}
+
+// headings say what the commands of a kind are for.
+var headings = map[state.Kind]string{
+	state.KindBridge:     "The OVS bridge, whose internal port is the containers' gateway.",
+	state.KindTransit:    "The transit port: by it this host reaches its peers, on a VLAN apart from the containers'.",
+	state.KindTunnel:     "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
+	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
+	state.KindLink:       "Links are up.",
+	state.KindAddr:       "The gateway's addresses.",
+	state.KindNeigh:      "The peers' MAC addresses follow from their addresses: nobody needs to ask.",
+	state.KindRoute:      "A route to each peer's container subnets.",
+	state.KindMasquerade: "What leaves the network is masqueraded.",
+	state.KindForward:    "Where this host drops what it forwards, what the network forwards is accepted.",
+}
+
+func planHost(ctx context.Context, c *spec.Network, want state.Set) (mesh.Mesh, error) {
+	m, err := network.Resolve(ctx, &c.Base)
+	if err != nil {
+		return m, err
+	}
+	n := network.Network{Config: c, Mesh: m}
+	set, _, err := n.Want(ctx)
+	if err != nil {
+		return m, err
+	}
+	want.Put(set.Sorted()...)
+	return m, nil
+}
+
+func planRoutes(ctx context.Context, f doctor.File, p *planned, want state.Set) error {
+	var set state.Set
+	var err error
+	if f.OVS != nil {
+		set, err = routes.Plan(ctx, f.Routes, p.self, f.OVS)
+	} else {
+		var r *routes.Routes
+		if r, err = routes.Open(ctx, f.Routes, ""); err == nil {
+			p.self = r.Mesh
+			set, err = r.Want()
+		}
+	}
+	want.Put(set.Sorted()...)
+	return err
+}
+
+// accepted is what of want no chain of this host would drop.
+func accepted(ctx context.Context, name string, want state.Set) (state.Set, error) {
+	return filter.NewBackend(name).Observe(ctx, want)
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// A report is what status tells of a network.
+type report struct {
+	Network    string             `json:"network"`
+	File       string             `json:"file"`
+	Node       string             `json:"node"`
+	Address    string             `json:"address"`
+	Peers      int                `json:"peers"`
+	Segment    string             `json:"segment,omitempty"`
+	Persistent bool               `json:"persistent"`
+	Bridge     *link              `json:"bridge,omitempty"`
+	Transit    *link              `json:"transit,omitempty"`
+	Tunnels    []ovs.TunnelStatus `json:"tunnels"`
+	Routes     []route            `json:"routes"`
+	Containers []container        `json:"containers"`
+	// Notes say what is missing and may be.
+	Notes []string `json:"notes,omitempty"`
+	// Drift is all that is not as it should be.
+	Drift []string `json:"drift"`
+	// Errors are why something could not be looked at.
+	Errors []string `json:"errors,omitempty"`
+	// unable: one of Errors kept us from looking.
+	unable bool
+}
+
+// A link is a port of OVS that the host uses.
+type link struct {
+	Name string `json:"name"`
+	// State is up, down or missing.
+	State    string `json:"state"`
+	MAC      string `json:"mac,omitempty"`
+	MTU      int    `json:"mtu,omitempty"`
+	Datapath string `json:"datapath,omitempty"`
+}
+
+// A route is one that the network wants.
+type route struct {
+	Destination string `json:"destination"`
+	Command     string `json:"command"`
+	// State is ok, missing or wrong.
+	State string `json:"state"`
+}
+
+// look bounds what is read for one network.
+const look = 15 * time.Second
+
+// status shows what is there of the networks, and what is not as it should be.
+func status(ctx context.Context, c *call) int {
+	files, code := c.networks()
+	reports := []report{}
+	for _, f := range files {
+		r := inspect(ctx, f)
+		reports = append(reports, r)
+		code = max(code, r.code())
+	}
+	if c.json {
+		return max(code, c.print(reports))
+	}
+	if len(reports) == 0 {
+		return max(code, exitUnable)
+	}
+	for i, r := range reports {
+		if i > 0 {
+			fmt.Fprintln(c.out)
+		}
+		r.text(c.out)
+	}
+	return code
+}
+
+func (r report) code() int {
+	switch {
+	case r.unable:
+		return exitUnable
+	case len(r.Drift)+len(r.Errors) > 0:
+		return exitDrift
+	}
+	return exitFine
+}
+
+// fail notes an error. What says how the host differs from the configuration
+// is drift; the rest keeps us from looking.
+func (r *report) fail(err error) {
+	var drift host.Drift
+	switch {
+	case err == nil:
+	case errors.As(err, &drift):
+		r.Drift = append(r.Drift, drift...)
+	case errors.Is(err, host.ErrDrift), errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid):
+		r.Drift = append(r.Drift, oneLine(err.Error()))
+	default:
+		r.Errors = append(r.Errors, oneLine(err.Error()))
+		r.unable = true
+	}
+}
+
+func inspect(ctx context.Context, f doctor.File) report {
+	ctx, cancel := context.WithTimeout(ctx, look)
+	defer cancel()
+	r := report{Network: f.Name(), File: f.Path, Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{},
+		Persistent: host.NetworkDir(f.Name()).Persistent()}
+	if f.OVS != nil {
+		r.fail(r.inspectOVS(ctx, f.OVS))
+	}
+	if f.Routes != nil {
+		r.inspectRoutes(ctx, f)
+	}
+	return r
+}
+
+func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
+	r.Segment = string(c.Segment)
+	n, err := network.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer n.OVS.Close()
+	r.Node, r.Address, r.Peers = n.Mesh.Self.Name, n.Mesh.Self.Address.String(), len(n.Mesh.Peers)
+	if err := ovs.VswitchdAlive(c.OVSDB); err != nil {
+		r.Drift = append(r.Drift, err.Error())
+	}
+	if r.Bridge, err = linkState(ctx, c.Bridge); err != nil {
+		return err
+	}
+	if r.Bridge.Datapath, _, err = n.OVS.DatapathType(ctx, c.Bridge); err != nil {
+		return err
+	}
+	if c.Tunnel.Type != spec.TunnelNone && state.Apart(c) {
+		if r.Transit, err = linkState(ctx, spec.TransitName(c.Bridge)); err != nil {
+			return err
+		}
+	}
+	if r.Tunnels, err = n.OVS.Tunnels(ctx, c.Name); err != nil {
+		return err
+	}
+	if err := r.inspectContainers(ctx, n); err != nil {
+		return err
+	}
+	want, _, err := n.Want(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := host.Check(ctx, want, n.Backends()...)
+	r.drift(changes)
+	return err
+}
+
+func linkState(ctx context.Context, name string) (*link, error) {
+	l, err := kernel.LinkByName(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &link{Name: name, State: "missing"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := "down"
+	if l.Up {
+		s = "up"
+	}
+	return &link{Name: name, State: s, MAC: l.MAC, MTU: l.MTU}, nil
+}
+
+func (r *report) drift(changes []state.Change) {
+	for _, c := range changes {
+		r.Drift = append(r.Drift, oneLine(c.Drift()))
+	}
+}
+
+func (r *report) inspectRoutes(ctx context.Context, f doctor.File) {
+	rt, err := routes.Open(ctx, f.Routes, bridge(f))
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	r.Node, r.Address, r.Peers = rt.Mesh.Self.Name, rt.Mesh.Self.Address.String(), len(rt.Mesh.Peers)
+	want, err := rt.Want()
+	if idle(f) && errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
+		r.Notes = append(r.Notes, "no routes yet, they come with the first container: "+oneLine(err.Error()))
+		return
+	}
+	r.fail(err)
+	changes, err := host.Check(ctx, want, rt.Backend())
+	r.fail(err)
+	if err == nil {
+		r.routes(want, changes)
+		r.drift(changes)
+	}
+}
+
+// idle reports whether the network's gateway is another plugin's, and no
+// container has brought it yet.
+func idle(f doctor.File) bool {
+	leases, err := host.NetworkDir(f.Name()).Leases(host.LeasesRoutes)
+	return f.OVS == nil && err == nil && len(leases) == 0
+}
+
+func (r *report) routes(want state.Set, changes []state.Change) {
+	wrong := map[state.ID]string{}
+	for _, c := range changes {
+		switch {
+		case c.New == nil:
+		case c.Old == nil:
+			wrong[c.New.ID()] = "missing"
+		default:
+			wrong[c.New.ID()] = "wrong"
+		}
+	}
+	for _, o := range want.Sorted() {
+		if rt, ok := o.(state.Route); ok {
+			s := "ok"
+			if w := wrong[o.ID()]; w != "" {
+				s = w
+			}
+			r.Routes = append(r.Routes, route{rt.Dst.String(), o.String(), s})
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package doctor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+// ConfDir is where runtimes look for conflists.
+const ConfDir = "/etc/cni/net.d"
+
+// A File is a conflist of this host that names ovs-gre or route-sync.
+type File struct {
+	// Path is the file's; List what it says. List is nil where Err says why.
+	Path string
+	List *spec.List
+	// OVS is the configuration of ovs-gre, Routes that of route-sync; nil
+	// where the chain has no such plugin.
+	OVS    *spec.Network
+	Routes *spec.Routes
+	// Err is all that is wrong with the file.
+	Err error
+}
+
+// Name is the network's, or else the file's.
+func (f File) Name() string {
+	if f.List != nil && f.List.Name != "" {
+		return f.List.Name
+	}
+	return filepath.Base(f.Path)
+}
+
+// Base is what the file's plugins have in common: nodes above all. It is nil
+// where there is neither.
+func (f File) Base() *spec.Base {
+	switch {
+	case f.OVS != nil:
+		return &f.OVS.Base
+	case f.Routes != nil:
+		return &f.Routes.Base
+	}
+	return nil
+}
+
+// Load reads a conflist. What is wrong with it is in File.Err.
+func Load(path string) File {
+	f := File{Path: path}
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		f.List, err = spec.ParseList(raw)
+	}
+	if err != nil {
+		f.Err = fmt.Errorf("%s: %w", path, err)
+		return f
+	}
+	var errs []error
+	if p := f.List.Find("ovs-gre"); p != nil {
+		f.OVS, err = spec.Parse(p.Raw)
+		errs = append(errs, err)
+	}
+	if p := f.List.Find("route-sync"); p != nil {
+		f.Routes, err = spec.ParseRoutes(p.Raw)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		f.Err = fmt.Errorf("%s: %w", path, err)
+	} else if f.OVS == nil && f.Routes == nil {
+		f.Err = fmt.Errorf("%s: %w: names neither ovs-gre nor route-sync", path, spec.ErrInvalid)
+	}
+	f.share()
+	return f
+}
+
+// share gives route-sync the nodes of the ovs-gre before it, which hands them
+// on only once it has made something.
+func (f File) share() {
+	if f.OVS != nil && f.Routes != nil && len(f.Routes.Nodes) == 0 && f.Routes.NodesFile == "" {
+		f.Routes.Nodes, f.Routes.NodesFile = f.OVS.Nodes, f.OVS.NodesFile
+		if f.Routes.Node == "" {
+			f.Routes.Node = f.OVS.Node
+		}
+	}
+}
+
+// LoadDir reads the conflists of a directory that name our plugins, in the
+// order of their names, as runtimes do. A file that cannot be read as JSON is
+// among them if the names are in it.
+func LoadDir(dir string) ([]File, error) {
+	paths, err := configs(dir)
+	var files []File
+	for _, path := range paths {
+		raw, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(raw, []byte(`"ovs-gre"`)) && !bytes.Contains(raw, []byte(`"route-sync"`)) {
+			continue
+		}
+		f := Load(path)
+		if f.List == nil || f.OVS != nil || f.Routes != nil {
+			files = append(files, f)
+		}
+	}
+	return files, err
+}
+
+// configs lists the files of a directory that libcni takes for configurations.
+func configs(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if !e.IsDir() && slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, err
+}
