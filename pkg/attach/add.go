@@ -94,11 +94,13 @@ type adding struct {
 // host takes a lease and sees to it that the host state stands.
 func (a *adding) host(ctx context.Context) error {
 	fresh, done, err := a.dir().Take(ctx, host.LeasesOVS, host.Lease{Name: a.port(), Attachment: a.Attachment})
+	if err == nil || host.Partial(err) {
+		a.undo.add(a.leave)
+	}
 	if err != nil {
 		return err
 	}
 	a.done = done
-	a.undo.add(a.leave)
 	if err := a.look(ctx); err != nil {
 		return err
 	}
@@ -118,6 +120,9 @@ func (a *adding) host(ctx context.Context) error {
 
 // leave gives the lease back, and the host state with the last one.
 func (a *adding) leave(ctx context.Context) error {
+	if !a.dir().Exists() {
+		return nil
+	}
 	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
 		return err
 	}

@@ -66,6 +66,12 @@ func (d Dir) Take(ctx context.Context, kind string, l Lease) (fresh bool, done f
 	return err != nil, func() { f.Close() }, nil
 }
 
+// Partial reports whether Take, which failed with err, may have left something:
+// not where it met a stranger's, nor where it waited for the lock in vain.
+func Partial(err error) bool {
+	return err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, ErrUnavailable)
+}
+
 // Holds reports whether there is a lease.
 func (d Dir) Holds(kind, name string) (bool, error) {
 	_, err := os.Lstat(d.lease(kind, name))

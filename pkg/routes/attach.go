@@ -17,11 +17,13 @@ func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) er
 		return err
 	}
 	_, done, err := r.Dir.Take(ctx, host.LeasesRoutes, l)
-	if err != nil {
+	if err == nil {
+		defer done()
+		_, err = r.Sync(ctx)
+	} else if !host.Partial(err) {
 		return err
 	}
-	defer done()
-	if _, err := r.Sync(ctx); err != nil {
+	if err != nil {
 		return errors.Join(err, Detach(context.WithoutCancel(ctx), c, bridge, l.Name))
 	}
 	return nil
