@@ -1,0 +1,212 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ovs-gre-cni/pkg/testnet"
+)
+
+// A snapshot is everything of a host that could leak, a line each, sorted
+// within its section.
+type snapshot map[string][]string
+
+// look prints the sections of a snapshot. Where OVSDB does not run, its section
+// is missing.
+const look = `
+part() { echo "== $1"; }
+part link;     ip -j link
+part addr;     ip -j addr
+part route;    ip -j -4 route show table all; ip -j -6 route show table all
+part rule;     ip -j -4 rule; ip -j -6 rule
+part neigh;    ip -j neigh show nud permanent
+part nft;      nft list ruleset
+part run;      [ ! -e /run/ovs-gre ] || find /run/ovs-gre ! '(' -path '/run/ovs-gre/*/*' -type d -empty ')' -printf '%y %p %l\n'
+part cni;      find /var/lib/cni -mindepth 1 ! -name 'last_reserved_ip.*' ! -name lock ! -type d -printf '%y %p %l\n'
+part netns;    for n in /run/netns/*; do [ ! -e "$n" ] || { echo "${n##*/}"; ip -n "${n##*/}" -br link; }; done
+part ovsdb;    [ ! -S /run/openvswitch/db.sock ] || ovsdb-client -t 20 -f json dump unix:/run/openvswitch/db.sock Open_vSwitch
+`
+
+// columns of OVSDB that are somebody's doing; the rest are counters and what
+// ovs-vswitchd says of itself.
+var columns = map[string][]string{
+	"Bridge":       {"_uuid", "name", "ports", "datapath_type", "external_ids", "other_config", "fail_mode", "controller", "mirrors", "netflow", "flood_vlans", "protocols", "stp_enable"},
+	"Port":         {"_uuid", "name", "interfaces", "tag", "trunks", "vlan_mode", "protected", "external_ids", "other_config", "qos"},
+	"Interface":    {"_uuid", "name", "type", "options", "external_ids", "other_config", "mac", "mtu_request", "ofport_request", "bfd"},
+	"Open_vSwitch": {"_uuid", "bridges", "external_ids", "other_config", "manager_options"},
+}
+
+var (
+	// What time alone changes in the kernel's answers.
+	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "link_index": true}
+	counters = regexp.MustCompile(`packets \d+ bytes \d+`)
+	handles  = regexp.MustCompile(` # handle \d+`)
+)
+
+// take looks at a host.
+func take(h *testnet.Host) (snapshot, error) {
+	out, err := h.Output(context.Background(), "sh", "-ec", look)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	s := snapshot{}
+	for part := range strings.SplitSeq(out, "== ") {
+		name, body, _ := strings.Cut(part, "\n")
+		if name == "" {
+			continue
+		}
+		s[name] = nil
+		var lines []string
+		switch name {
+		case "ovsdb":
+			lines, err = rows(body)
+		case "link", "addr", "route", "rule", "neigh":
+			lines, err = objects(body)
+		default:
+			body = handles.ReplaceAllString(counters.ReplaceAllString(body, "packets N bytes N"), "")
+			lines = slices.Collect(strings.Lines(body))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("snapshot: %s: %w", name, err)
+		}
+		for _, l := range lines {
+			s[name] = append(s[name], strings.TrimRight(l, "\n"))
+		}
+		if name != "nft" && name != "netns" {
+			slices.Sort(s[name])
+		}
+	}
+	return s, nil
+}
+
+// objects are the entries of iproute2's JSON lists, a line each.
+func objects(body string) (lines []string, err error) {
+	for dec := json.NewDecoder(strings.NewReader(body)); dec.More(); {
+		var list []any
+		if err := dec.Decode(&list); err != nil {
+			return nil, err
+		}
+		for _, o := range list {
+			if m, ok := o.(map[string]any); ok && m["type"] == "anycast" {
+				continue // the kernel's own, with the sysctl forwarding, which a host keeps
+			}
+			forget(o)
+			raw, err := json.Marshal(o)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, string(raw))
+		}
+	}
+	return lines, nil
+}
+
+// forget drops what is fleeting, wherever it is.
+func forget(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			forget(e)
+		}
+	case map[string]any:
+		for k, e := range v {
+			if fleeting[k] {
+				delete(v, k)
+			}
+			forget(e)
+		}
+	}
+}
+
+// rows are OVSDB's, a line each.
+func rows(body string) (lines []string, err error) {
+	for dec := json.NewDecoder(strings.NewReader(body)); dec.More(); {
+		var table struct {
+			Caption  string              `json:"caption"`
+			Headings []string            `json:"headings"`
+			Data     [][]json.RawMessage `json:"data"`
+		}
+		if err := dec.Decode(&table); err != nil {
+			return nil, err
+		}
+		name := strings.TrimSuffix(table.Caption, " table")
+		for _, row := range table.Data {
+			line := name
+			for i, h := range table.Headings {
+				if c, ok := columns[name]; !ok && h == "_uuid" || slices.Contains(c, h) {
+					line += " " + h + "=" + string(row[i])
+				}
+			}
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}
+
+// left is what differs from the snapshot before, or nil.
+func (before snapshot) left(h *testnet.Host) error {
+	after, err := take(h)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, name := range []string{"link", "addr", "route", "rule", "neigh", "nft", "run", "cni", "netns", "ovsdb"} {
+		for _, l := range without(before[name], after[name]) {
+			fmt.Fprintf(&text, "\n%s: lost: %s", name, short(l))
+		}
+		for _, l := range without(after[name], before[name]) {
+			fmt.Fprintf(&text, "\n%s: left: %s", name, short(l))
+		}
+		if text.Len() == 0 && !slices.Equal(before[name], after[name]) {
+			fmt.Fprintf(&text, "\n%s: %s", name, cmp.Diff(before[name], after[name]))
+		}
+	}
+	if text.Len() > 0 {
+		return fmt.Errorf("%s is not as before:%s", h.Name, text.String())
+	}
+	return nil
+}
+
+// without are the lines of a that b has not.
+func without(a, b []string) []string {
+	var lines []string
+	for _, l := range a {
+		if !slices.Contains(b, l) {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
+
+func mustTake(t testing.TB, h *testnet.Host) snapshot {
+	t.Helper()
+	s, err := take(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// settled waits until the host is as before: what the kernel or ovs-vswitchd
+// take away by themselves they take away in their own time.
+func (before snapshot) settled(h *testnet.Host) error {
+	return eventually(func() error { return before.left(h) })
+}
+
+// short cuts what does not help to find it.
+func short(l string) string {
+	for _, noise := range []string{`"broadcast":"ff:ff:ff:ff:ff:ff",`, `"group":"default",`, `["set",[]]`, `["map",[]]`} {
+		l = strings.ReplaceAll(l, noise, "")
+	}
+	if len(l) > 240 {
+		l = l[:240] + "…"
+	}
+	return l
+}
