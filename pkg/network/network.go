@@ -177,12 +177,40 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 		return nil, err
 	}
 	changes, err := host.Prune(ctx, state.Set{}, backends(c, conn)...)
+	if err == nil {
+		err = removeTaps(ctx, c.OVSDB, changes)
+	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) {
 		err = dir.Remove()
 	} else if err == nil {
 		err = dir.Drop()
 	}
 	return changes, err
+}
+
+// removeTaps deletes the taps of OVS's userspace datapath, which last, on
+// behalf of an ovs-vswitchd that is dead: it would not know them when it is back.
+func removeTaps(ctx context.Context, ovsdb string, changes []state.Change) error {
+	var errs []error
+	for _, ch := range changes {
+		var name string
+		switch o := ch.Old.(type) {
+		case state.Bridge:
+			name = o.Name
+		case state.Transit:
+			name = o.Name
+		}
+		if name == "" || ovs.VswitchdAlive(ovsdb) == nil {
+			continue
+		}
+		switch l, err := kernel.LinkByName(ctx, name); {
+		case err == nil && l.Kind == "tun":
+			errs = append(errs, kernel.DelLink(ctx, name))
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // removePorts takes out what containers have left; an adopted bridge does not
@@ -246,7 +274,8 @@ func (n *Network) stamp(ctx context.Context) (stamp, bool, error) {
 		return stamp{}, false, err
 	}
 	mtu, ok, err := n.Standing(ctx, info)
-	return stamp{mtu: mtu}, ok && len(n.Dir.Buried()) == 0, err
+	_, _, handed := n.Dir.Handed()
+	return stamp{mtu: mtu}, ok && handed == nil && len(n.Dir.Buried()) == 0, err
 }
 
 func (n *Network) stampPort() string { return spec.TransitName(n.Config.Bridge) }
