@@ -44,10 +44,10 @@ var columns = map[string][]string{
 }
 
 var (
-	// What time alone changes in the kernel's answers.
-	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "link_index": true}
+	// What time alone changes in the kernel's answers, and a restart of
+	// ovs-vswitchd's userspace datapath.
+	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "link_index": true, "ifindex": true}
 	counters = regexp.MustCompile(`packets \d+ bytes \d+`)
-	handles  = regexp.MustCompile(` # handle \d+`)
 )
 
 // take looks at a host.
@@ -69,8 +69,11 @@ func take(h *testnet.Host) (snapshot, error) {
 			lines, err = rows(body)
 		case "link", "addr", "route", "rule", "neigh":
 			lines, err = objects(body)
+		case "nft":
+			for table := range strings.SplitSeq("\n"+counters.ReplaceAllString(body, "packets N bytes N"), "\ntable ") {
+				lines = append(lines, strings.Join(strings.Fields(table), " "))
+			}
 		default:
-			body = handles.ReplaceAllString(counters.ReplaceAllString(body, "packets N bytes N"), "")
 			lines = slices.Collect(strings.Lines(body))
 		}
 		if err != nil {
@@ -79,7 +82,7 @@ func take(h *testnet.Host) (snapshot, error) {
 		for _, l := range lines {
 			s[name] = append(s[name], strings.TrimRight(l, "\n"))
 		}
-		if name != "nft" && name != "netns" {
+		if name != "netns" {
 			slices.Sort(s[name])
 		}
 	}
@@ -94,8 +97,12 @@ func objects(body string) (lines []string, err error) {
 			return nil, err
 		}
 		for _, o := range list {
-			if m, ok := o.(map[string]any); ok && m["type"] == "anycast" {
+			m, _ := o.(map[string]any)
+			if m["type"] == "anycast" {
 				continue // the kernel's own, with the sysctl forwarding, which a host keeps
+			}
+			if m["ifname"] == "ovs-netdev" {
+				continue // the userspace datapath's own, with another MAC at each start
 			}
 			forget(o)
 			raw, err := json.Marshal(o)
