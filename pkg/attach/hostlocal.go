@@ -66,8 +66,13 @@ func (h hostLocal) add(context.Context) (*current.Result, error) {
 		asked[ip.String()] = ip
 	}
 	for i := range c.Ranges {
-		ip, err := allocator.NewIPAllocator(&c.Ranges[i], store, i).Get(h.ContainerID, h.IfName, take(asked, &c.Ranges[i]))
-		if err != nil && full(&c.Ranges[i], h.dataDir()) {
+		want := take(asked, &c.Ranges[i])
+		ip, err := allocator.NewIPAllocator(&c.Ranges[i], store, i).Get(h.ContainerID, h.IfName, want)
+		switch {
+		case err == nil:
+		case want != nil:
+			err = refusal(err, want, &c.Ranges[i])
+		case full(&c.Ranges[i], h.dataDir()):
 			err = errExhausted
 		}
 		if err != nil {
@@ -84,6 +89,17 @@ func (h hostLocal) add(context.Context) (*current.Result, error) {
 		}
 	}
 	return res, nil
+}
+
+// refusal tells an address that nobody ever gets from one that another
+// container has now.
+func refusal(err error, ip net.IP, set *allocator.RangeSet) error {
+	for _, r := range *set {
+		if r.Gateway.Equal(ip) {
+			return fmt.Errorf("%w: ipam: %w", spec.ErrInvalid, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", mesh.ErrNotReady, err)
 }
 
 // take removes and returns an address of asked that is in set, if there is one.
@@ -163,7 +179,7 @@ func (h hostLocal) gc(_ context.Context, keep []spec.Attachment) error {
 	if err != nil {
 		return err
 	}
-	valid, err := h.leased()
+	valid, err := h.leased(func(host.Lease) bool { return true })
 	if err != nil {
 		return err
 	}

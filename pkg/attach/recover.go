@@ -77,9 +77,9 @@ type Held struct {
 	Path string
 }
 
-// Leaked lists the addresses that host-local holds for containers without
-// lease and link. It is nil where the network has another IPAM. It changes
-// nothing.
+// Leaked lists the addresses that host-local holds for containers that have no
+// link, although none is being made. It is nil where the network has another
+// IPAM. It changes nothing.
 func Leaked(ctx context.Context, c *spec.Network) ([]Held, error) {
 	if c.IPAM.Type != hostLocalType {
 		return nil, nil
@@ -93,14 +93,14 @@ func Leaked(ctx context.Context, c *spec.Network) ([]Held, error) {
 	if err != nil {
 		return nil, err
 	}
-	leased, err := h.leased() // last: an ADD takes its lease first
+	valid, err := h.leased(func(l host.Lease) bool { return l.Busy })
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range live {
-		leased.put(a)
+		valid.put(a)
 	}
-	return slices.DeleteFunc(all, leased.has), nil
+	return slices.DeleteFunc(all, valid.has), nil
 }
 
 // Reclaim frees the leaked addresses that were given out before a time, which
@@ -179,12 +179,14 @@ func (s attachments) put(a spec.Attachment) {
 
 func (s attachments) has(h Held) bool { return s[h.Attachment] }
 
-// leased are the attachments that have a lease.
-func (h hostLocal) leased() (attachments, error) {
+// leased are the attachments that have a lease which counts.
+func (h hostLocal) leased(counts func(host.Lease) bool) (attachments, error) {
 	leases, err := h.dir().Leases(host.LeasesOVS)
 	set := attachments{}
 	for _, l := range leases {
-		set.put(l.Attachment)
+		if counts(l) {
+			set.put(l.Attachment)
+		}
 	}
 	return set, err
 }
