@@ -123,6 +123,9 @@ func (a *adding) leave(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
+	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
+		return err // the lease stands for a link that was there before
+	}
 	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
 		return err
 	}
