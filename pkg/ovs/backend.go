@@ -94,7 +94,32 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 			}
 		}
 	}
-	return r, nil
+	return r, b.strays(ctx, r)
+}
+
+// strays finds the bridges of ports that are on none of the network's.
+func (b *Backend) strays(ctx context.Context, r *rows) error {
+	var ops []ovsdb.Operation
+	var ids []string
+	for _, row := range r.ports {
+		if id := row.uuid("_uuid"); r.bridgeOf[id] == "" {
+			ids = append(ids, id)
+			ops = append(ops, selectOp("Bridge", where("ports", ovsdb.ConditionIncludes, ovsSet(uuidOf(id))), "name"))
+		}
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	res, err := b.conn.Transact(ctx, ops...)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		for _, row := range res[i].Rows {
+			r.bridgeOf[id] = row.str("name")
+		}
+	}
+	return nil
 }
 
 func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
