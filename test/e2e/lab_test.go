@@ -21,12 +21,13 @@ import (
 // snapshotScript prints what a host has: links, addresses, routes, permanent
 // neighbours, filter rules, OVSDB's rows, and the files of plugins and runtime.
 // It leaves out what changes by itself (counters, cur_cfg), what the datapath
-// keeps once it was used, the carrier, which lags behind, and host-local's lock and memory of the last address.
+// keeps once it was used, the anycast addresses that go with IPv6 forwarding,
+// which stays on, the carrier, which lags behind, and host-local's lock and memory of the last address.
 const snapshotScript = calm + `
 links='^[0-9]*: \(ovs-\|gre\|erspan\|ip6gre\|ip6tnl\|sit\|tunl\)'
 echo == links; ip -o link | grep -v "$links" | calm
 echo == addresses; ip -o address | grep -v "$links" | calm
-echo == routes; { ip route show table all; ip -6 route show table all; } | calm
+echo == routes; ip route show table all | grep -v '^anycast' | calm
 echo == neighbours; ip neigh show nud permanent
 echo == nftables; nft --stateless list ruleset
 if [ -S /run/openvswitch/db.sock ]; then
@@ -37,7 +38,7 @@ if [ -S /run/openvswitch/db.sock ]; then
 	dump Interface _uuid name type options mac mtu_request bfd ofport error external_ids
 fi
 echo == files
-find /run/ovs-gre 2>/dev/null | sort
+find /run/ovs-gre ! \( -type d -empty -name routes \) 2>/dev/null | sort
 find /run/ovs-gre /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' 2>/dev/null | sort | while read -r f; do echo "$f: $(cat "$f")"; done
 `
 

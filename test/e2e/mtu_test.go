@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,7 +51,13 @@ func TestMTU(t *testing.T) {
 					}
 					cnitest.Network{V6: c.v6, OVSGRE: conf}.Install(t, l)
 					cs := one(t, l, "ovsnet")
+					wire := l.Capture(t, "("+gre+") and len = "+strconv.Itoa(14+u.mtu))
 					fits(t, cs[0], cs[1], c.want)
+					// An MTU that is found out leaves no byte of the underlay's unused:
+					// the echo requests and replies of both families fill it.
+					if lines := wire.Stop(t); c.mtu == 0 && len(lines) != 4 {
+						t.Errorf("want 4 packets of %d bytes on the underlay, there are:\n%s", u.mtu, strings.Join(lines, "\n"))
+					}
 					for _, c := range cs {
 						del(t, c)
 					}

@@ -59,4 +59,3 @@ func heard(t *testing.T, at testnet.Runner, link, addr string, meanwhile func())
 	meanwhile()
 	return c.Stop(t)
 }
-
