@@ -120,8 +120,29 @@ func (h hostLocal) del(context.Context) error {
 			return err
 		}
 		defer s.Unlock() //nolint:errcheck // the process ends
-		return s.ReleaseByID(h.ContainerID, h.IfName)
+		return errors.Join(s.ReleaseByID(h.ContainerID, h.IfName), h.sweep())
 	})
+}
+
+// sweep removes the empty files that host-local makes before it writes to
+// them. Under the store's lock they are what an ADD that was killed has left:
+// they name nobody, and no DEL would ever find them.
+func (h hostLocal) sweep() error {
+	entries, err := os.ReadDir(h.dataDir())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if _, err := netip.ParseAddr(e.Name()); err != nil {
+			continue
+		}
+		if st, err := e.Info(); err != nil || st.Size() > 0 || !st.Mode().IsRegular() {
+			continue
+		}
+		errs = append(errs, os.Remove(filepath.Join(h.dataDir(), e.Name())))
+	}
+	return errors.Join(errs...)
 }
 
 func (h hostLocal) check(context.Context) error {
