@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
@@ -280,6 +281,11 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 		{Name: bridge.Name, Mac: bridge.MAC, Mtu: bridge.MTU},
 		{Name: port.Name, Mac: port.MAC, Mtu: port.MTU},
 		{Name: a.IfName, Mac: a.mac, Mtu: a.mtu, Sandbox: a.Netns},
+	}
+	if has, err := version.GreaterThanOrEqualTo(a.Config.CNIVersion, "1.1.0"); err == nil && !has {
+		for _, i := range res.Interfaces {
+			i.Mtu = 0 // came with 1.1.0; the library prints it in 1.0.0, too
+		}
 	}
 	return res, nil
 }
