@@ -71,6 +71,8 @@ func TestResolve(t *testing.T) {
 			"invalid configuration: nodes: no entry for this host: none of its addresses (it has none) is listed; add it, or name its entry with the key node"},
 		{"nowhere, with many addresses", nodes, "", many, "",
 			"invalid configuration: nodes: no entry for this host: none of its addresses (10.99.0.0, 10.99.0.1, 10.99.0.2, 10.99.0.3, 10.99.0.4, 10.99.0.5, 10.99.0.6, 10.99.0.7, 10.99.0.8, 10.99.0.9, 10.99.0.10, 10.99.0.11, 10.99.0.12, 10.99.0.13, 10.99.0.14, 10.99.0.15, and 4 more) is listed; add it, or name its entry with the key node"},
+		{"nowhere, with one address too many", nodes, "", many[:3+17], "",
+			"invalid configuration: nodes: no entry for this host: none of its addresses (10.99.0.0, 10.99.0.1, 10.99.0.2, 10.99.0.3, 10.99.0.4, 10.99.0.5, 10.99.0.6, 10.99.0.7, 10.99.0.8, 10.99.0.9, 10.99.0.10, 10.99.0.11, 10.99.0.12, 10.99.0.13, 10.99.0.14, 10.99.0.15, and 1 more) is listed; add it, or name its entry with the key node"},
 		{"in an empty list", nil, "", addrs("10.0.0.1"), "",
 			"invalid configuration: nodes: no entry for this host: none of its addresses (10.0.0.1) is listed; add it, or name its entry with the key node"},
 		{"by an unknown name", nodes, "host\n4", addrs("172.16.32.1"), "", `invalid configuration: node "host\n4": no entry of nodes has this name`},

@@ -325,7 +325,7 @@ func TestMessages(t *testing.T) {
 		`"ipam":null`, `"ipam":[]`, `"ipam":"host-local"`, `"ipam":{"subnet":"10.0.0.0/8"}`, `"ipam":{"type":""}`, `"ipam":{"type":1}`, `"ipam":{"type":"../x"}`,
 		`"node":1`, `"node":null`, `"nodesFile":"/x"`,
 		// Typos.
-		`"Bridge":"x"`, `"brigde":"x"`, `"segmnet":"mesh"`, `"ipmasq":true`, `"mut":1400`, `"nodes_file":"/x"`, `"node_s":[]`, `"isGateway":true`, `"mac":"x"`, `"mode":"direct"`, `"hairpinMode":true`, `"x\ny":1`, `"":1`,
+		`"Bridge":"x"`, `"brigde":"x"`, `"segmnet":"mesh"`, `"ipmasq":true`, `"mut":1400`, `"nodes_file":"/x"`, `"node_s":[]`, `"isGateway":true`, `"isDefaultGatwayy":true`, `"mac":"x"`, `"mode":"direct"`, `"hairpinMode":true`, `"x\ny":1`, `"":1`,
 		`"` + strings.Repeat("k", 1000) + `":1`,
 		// Between keys.
 		`"tunnel":{"port":4789}`, `"tunnel":{"type":"none","port":4789}`, `"tunnel":{"type":"vxlan","key":16777216}`, `"tunnel":{"type":"geneve","key":4294967295}`,
@@ -388,6 +388,7 @@ func TestMessages(t *testing.T) {
 		nodes("a 10.0.0.1 10.1.0.0/24", "b 10.0.1.9 10.0.0.0/24"),
 		nodes("a fd00::1 fd01::/64", "b fd00::2 fd00::/48"),
 		nodes("a 10.1.0.1 10.1.0.0/24"),
+		nodes("a 10.1.0.0 10.1.0.0/24"),
 		nodes("a 10.1.0.1 10.1.0.0/24 10.1.0.128/25", "b 10.1.0.200 10.0.0.0/24"),
 		nodes("a 10.0.0.1 10.1.0.0/24", "b fd00::2 10.2.0.0/24", "c fd00::3 10.3.0.0/24"),
 		// Each node's own problems hide those between nodes, other keys' do not.

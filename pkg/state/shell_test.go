@@ -98,6 +98,11 @@ touch() { echo pwned >pwned; }
 	if got := strings.Count(script, "\n"); got != len(s) {
 		t.Errorf("%d objects make %d lines", len(s), got)
 	}
+	for _, plain := range []string{`'"<&>"'`, `'"ü"'`, `='"a b"'`} {
+		if !strings.Contains(script, plain) {
+			t.Errorf("%s is nowhere to be read", plain)
+		}
+	}
 	argvs := run(script)
 	if len(argvs) != commands(s) {
 		t.Errorf("%d objects make %d commands, want %d:\n%s", len(s), len(argvs), commands(s), script)
@@ -142,6 +147,9 @@ touch() { echo pwned >pwned; }
 	} {
 		if strings.ContainsAny(o.String(), "\n\r\x1b\u0085") {
 			t.Errorf("not one line: %q", o)
+		}
+		if strings.Contains(o.String()+" ", "= ") {
+			t.Errorf("ovs-vsctl wants a value behind every =: %s", o)
 		}
 		if n := len(run(o.String())); n != 1 && o.ID().Kind != state.KindForward {
 			t.Errorf("%d commands: %s", n, o)
