@@ -31,23 +31,3 @@ func ping(t *testing.T, from testnet.Runner, c *cnitest.Container, v6 bool) {
 		t.Errorf("to %s on %s: %v", c.Name, c.Host.Name, err)
 	}
 }
-
-func TestAllPairs(t *testing.T) {
-	l := lab(t, 3)
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}}
-	n.Install(t, l)
-	cs := one(t, l, "ovsnet")
-	for _, v6 := range []bool{false, true} {
-		for _, from := range cs {
-			for _, to := range cs {
-				ping(t, from, to, v6)
-				ping(t, from.Host, to, v6)
-			}
-		}
-	}
-	for _, c := range cs {
-		if err := c.Call("check"); err != nil {
-			t.Errorf("CHECK on %s: %v", c.Host.Name, err)
-		}
-	}
-}

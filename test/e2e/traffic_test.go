@@ -51,6 +51,8 @@ line:
 // gre is tcpdump's filter for what the tunnels send, over either underlay.
 const gre = "ip proto 47 or ip6 proto 47"
 
+// TestTraffic pings all pairs of containers and hosts, transfers data, and
+// looks at the underlay, which is IPv4 or IPv6.
 func TestTraffic(t *testing.T) {
 	for _, underlay6 := range families {
 		t.Run("over "+familyName(underlay6), func(t *testing.T) {
@@ -63,6 +65,11 @@ func TestTraffic(t *testing.T) {
 			}
 			t.Run("tunnel", func(t *testing.T) { tunnelled(t, l, cs, underlay6) })
 			t.Run("tcp", func(t *testing.T) { transfer(t, cs[0], cs[1]) })
+			for _, c := range cs {
+				if err := c.Call("check"); err != nil {
+					t.Errorf("CHECK on %s: %v", c.Host.Name, err)
+				}
+			}
 		})
 	}
 }
