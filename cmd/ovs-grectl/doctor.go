@@ -1,5 +1,49 @@
 package main
 
-import "context"
+import (
+	"context"
+	"fmt"
 
-func examine(ctx context.Context, c *call) int { return exitUnable }
+	"ovs-gre-cni/pkg/doctor"
+)
+
+// examine looks at what surrounds the networks. Files that do not parse are
+// findings, too.
+func examine(ctx context.Context, c *call) int {
+	var files []doctor.File
+	if len(c.files) == 0 {
+		var err error
+		if files, err = doctor.LoadDir(doctor.ConfDir); err != nil {
+			return c.fail(err)
+		}
+	}
+	for _, path := range c.files {
+		files = append(files, doctor.Load(path))
+	}
+	findings := doctor.Examine(ctx, files)
+	code := exitFine
+	for i, f := range findings {
+		findings[i].Seen = oneLine(f.Seen)
+		if f.Level == doctor.Fail {
+			code = exitDrift
+		}
+	}
+	if c.json {
+		return max(code, c.print(findings))
+	}
+	for _, f := range findings {
+		what := f.Check
+		if f.Network != "" {
+			what += " (" + f.Network + ")"
+		}
+		level := string(f.Level)
+		if f.Level == doctor.Fail {
+			level = "FAIL"
+		}
+		fmt.Fprintf(c.out, "%-4s  %s: %s\n", level, what, f.Seen)
+		if f.Command != "" {
+			fmt.Fprintf(c.out, "      %s\n", oneLine(f.Command))
+		}
+	}
+	return code
+}

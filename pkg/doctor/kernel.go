@@ -1,0 +1,134 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strconv"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// forwarding looks whether the kernel forwards at all.
+func forwarding(_ context.Context, p *patient) []Finding {
+	need := map[string]bool{}
+	for _, n := range p.nets {
+		need["net/ipv4/ip_forward"] = need["net/ipv4/ip_forward"] || n.has(false)
+		need["net/ipv6/conf/all/forwarding"] = need["net/ipv6/conf/all/forwarding"] || n.has(true)
+	}
+	var list []Finding
+	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		switch v := sysctl(key); {
+		case !need[key]:
+		case v == "0" || v == "":
+			list = append(list, fail("", "sysctl -w "+key+"=1", "%s is %q: this host forwards nothing to containers", key, v))
+		default:
+			list = append(list, ok("", "%s is %s", key, v))
+		}
+	}
+	return list
+}
+
+// reversePath looks at the reverse path filter of the underlay's link. The
+// kernel takes the greater of all and the link's own (ip-sysctl.rst); strict
+// drops what comes by another way than it would go.
+func reversePath(_ context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if n.meshErr != nil || n.underlay == "" || n.mesh.Self.Address.Is6() {
+			continue
+		}
+		all, _ := strconv.Atoi(sysctl("net/ipv4/conf/all/rp_filter"))
+		own, _ := strconv.Atoi(sysctl("net/ipv4/conf/" + n.underlay + "/rp_filter"))
+		cmd := "sysctl -w net/ipv4/conf/" + n.underlay + "/rp_filter=2"
+		switch {
+		case max(all, own) != 1 || n.mode() == spec.ModeDirect:
+			list = append(list, ok(n.Name(), "rp_filter of %s is %d (the greater of all: %d, own: %d)", n.underlay, max(all, own), all, own))
+		case n.mode() == spec.ModeAuto:
+			list = append(list, fail(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): where one host goes directly and the other by the tunnel, answers are dropped", n.underlay, all, own))
+		default:
+			list = append(list, warn(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): what this host sends from its own address to a peer's containers may come back by another way and is dropped", n.underlay, all, own))
+		}
+	}
+	return list
+}
+
+// hostState compares the host with what the conflist says.
+func hostState(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if n.meshErr != nil {
+			continue
+		}
+		changes, err := n.drift(ctx)
+		switch {
+		case errors.Is(err, host.ErrUnavailable):
+			continue // the check of the daemons says so
+		case errors.Is(err, state.ErrNoWay) && n.OVS == nil:
+			list = append(list, ok(n.Name(), "no routes yet: they come with the first container"))
+		case err != nil:
+			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
+		case len(changes) == 0:
+			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
+		default:
+			list = append(list, fail(n.Name(), n.mend("up"), "%s (%d such findings; ovs-grectl status has all)", changes[0].Drift(), len(changes)))
+		}
+	}
+	return list
+}
+
+func (n *net) drift(ctx context.Context) ([]state.Change, error) {
+	var changes []state.Change
+	if n.OVS != nil {
+		open, err := network.Open(ctx, n.OVS)
+		if err != nil {
+			return nil, err
+		}
+		defer open.OVS.Close()
+		want, _, err := open.Want(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if changes, err = host.Check(ctx, want, open.Backends()...); err != nil || len(changes) > 0 {
+			return changes, err
+		}
+	}
+	if n.Routes == nil {
+		return changes, nil
+	}
+	bridge := ""
+	if n.OVS != nil {
+		bridge = n.OVS.Bridge
+	}
+	r, err := routes.Open(ctx, n.Routes, bridge)
+	if err != nil {
+		return changes, err
+	}
+	more, err := r.Check(ctx)
+	return append(changes, more...), err
+}
+
+// leaked looks for addresses of containers that are gone.
+func leaked(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if n.OVS == nil || n.OVS.IPAM.Type != "host-local" {
+			continue
+		}
+		held, err := attach.Leaked(ctx, n.OVS)
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			list = append(list, blind(n.Name(), err))
+		case len(held) > 0:
+			list = append(list, fail(n.Name(), n.mend("gc"), "host-local holds %d addresses of containers that are gone: %s of %q and others", len(held), held[0].IP, held[0].ContainerID))
+		default:
+			list = append(list, ok(n.Name(), "host-local holds no address of a container that is gone"))
+		}
+	}
+	return list
+}

@@ -1,0 +1,103 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// A net is a network as this host has it.
+type net struct {
+	File
+	// mesh is empty where meshErr says why.
+	mesh    mesh.Mesh
+	meshErr error
+	// netdev: the bridge is on OVS's userspace datapath.
+	netdev bool
+	// underlay is the link with this host's address; "" where none has it.
+	underlay string
+	// gateway is the link of the gateway addresses; up if it has one of them.
+	gateway string
+	up      bool
+}
+
+// admit gathers what many checks need.
+func admit(ctx context.Context, files []File) *patient {
+	ctx, cancel := context.WithTimeout(ctx, bound/4)
+	defer cancel()
+	p := &patient{files: files}
+	p.addrs, _ = kernel.Addrs(ctx)
+	for _, f := range files {
+		if f.Err == nil {
+			p.nets = append(p.nets, p.net(ctx, f))
+		}
+	}
+	return p
+}
+
+func (p *patient) net(ctx context.Context, f File) *net {
+	n := &net{File: f}
+	n.mesh, n.meshErr = network.Resolve(ctx, f.Base())
+	n.underlay = p.linkOf(n.mesh.Self.Address)
+	if n.meshErr == nil {
+		for _, gw := range n.mesh.Self.Gateways() {
+			if link := p.linkOf(gw); link != "" {
+				n.gateway, n.up = link, true
+			}
+		}
+	}
+	if f.OVS != nil {
+		n.gateway = state.GatewayLink(f.OVS)
+		n.netdev = f.OVS.DatapathType == "netdev"
+		if conn, err := ovs.Dial(ctx, f.OVS.OVSDB); err == nil {
+			if typ, found, err := conn.DatapathType(ctx, f.OVS.Bridge); err == nil && found {
+				n.netdev = typ == "netdev"
+			}
+			conn.Close()
+		}
+	}
+	return n
+}
+
+// linkOf is the link that has an address; "" is none.
+func (p *patient) linkOf(a netip.Addr) string {
+	i := slices.IndexFunc(p.addrs, func(have kernel.Addr) bool { return have.Prefix.Addr() == a })
+	if i < 0 {
+		return ""
+	}
+	return p.addrs[i].Link
+}
+
+// tunnels reports whether the network has any.
+func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != spec.TunnelNone }
+
+// transit is the transit port's name; "" where the network has none.
+func (n *net) transit() string {
+	if !n.tunnels() || !state.Apart(n.OVS) {
+		return ""
+	}
+	return spec.TransitName(n.OVS.Bridge)
+}
+
+// mode is how packets get to the peers' containers.
+func (n *net) mode() spec.Mode {
+	if n.Routes == nil {
+		return spec.ModeTunnel
+	}
+	return n.Routes.Mode
+}
+
+// mend is ovs-grectl with a verb on the network's file.
+func (n *net) mend(verb string) string { return "ovs-grectl " + verb + " " + quote(n.Path) }
+
+// has reports whether this host has container subnets of a family.
+func (n *net) has(v6 bool) bool {
+	return slices.ContainsFunc(n.mesh.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() == v6 })
+}

@@ -1,0 +1,196 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// sockets are the OVSDBs that networks use, each with a network that does.
+func (p *patient) sockets() map[string]*net {
+	m := map[string]*net{}
+	for _, n := range p.nets {
+		if n.OVS != nil {
+			m[n.OVS.OVSDB] = n
+		}
+	}
+	return m
+}
+
+// daemons looks whether OVS runs, and answers.
+func daemons(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for socket := range p.sockets() {
+		conn, err := ovs.Dial(ctx, socket)
+		if err != nil {
+			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
+			continue
+		}
+		version, err := conn.Version(ctx)
+		conn.Close()
+		if err == nil {
+			err = ovs.VswitchdAlive(socket)
+		}
+		if err != nil {
+			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
+			continue
+		}
+		list = append(list, ok("", "ovs-vswitchd %s runs, OVSDB %s answers", version, socket))
+	}
+	return list
+}
+
+// unit is the name of OVS's service: Debian has its own.
+func unit() string {
+	for _, dir := range []string{"/lib/systemd/system", "/usr/lib/systemd/system"} {
+		if _, err := os.Stat(filepath.Join(dir, "openvswitch.service")); err == nil {
+			return "openvswitch"
+		}
+	}
+	return "openvswitch-switch"
+}
+
+// badPorts lists the interfaces that OVS does not have.
+func badPorts(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for socket, n := range p.sockets() {
+		conn, err := ovs.Dial(ctx, socket)
+		if err != nil {
+			continue // daemons says so
+		}
+		bad, err := conn.BadPorts(ctx)
+		conn.Close()
+		if err != nil {
+			list = append(list, blind("", err))
+			continue
+		}
+		for _, b := range bad {
+			list = append(list, badPort(p, n, b))
+		}
+		if len(bad) == 0 {
+			list = append(list, ok("", "OVS has every port that OVSDB lists"))
+		}
+	}
+	return list
+}
+
+func badPort(p *patient, any *net, b ovs.BadPort) Finding {
+	for _, n := range p.nets {
+		if n.Name() == b.Network {
+			return fail(n.Name(), n.mend("gc")+" && "+n.mend("up"), "port %s: %s", b.Name, b.Error)
+		}
+	}
+	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" del-port "+quote(b.Name), "port %s, which is not ours: %s", b.Name, b.Error)
+}
+
+// modules looks for what the kernel datapath needs.
+func modules(_ context.Context, p *patient) []Finding {
+	var list []Finding
+	dir := moduleDir()
+	for _, n := range p.nets {
+		if n.OVS == nil {
+			continue
+		}
+		if n.netdev {
+			list = append(list, ok(n.Name(), "not needed on the userspace datapath"))
+			continue
+		}
+		list = append(list, n.modules(dir)...)
+	}
+	return list
+}
+
+func (n *net) modules(dir string) []Finding {
+	if !loaded(dir, "openvswitch") {
+		if loadable(dir, "openvswitch") {
+			return []Finding{fail(n.Name(), "modprobe openvswitch", "the kernel module openvswitch is not loaded")}
+		}
+		return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r)", `this kernel has no module openvswitch ("datapathType": "netdev" works without it)`)}
+	}
+	var choice []string
+	switch n.OVS.Tunnel.Type {
+	case spec.TunnelGRE:
+		choice = []string{"ip_gre", "vport_gre"}
+		if n.mesh.Self.Address.Is6() {
+			choice = []string{"ip6_gre"}
+		}
+	case spec.TunnelVXLAN:
+		choice = []string{"vxlan", "vport_vxlan"}
+	case spec.TunnelGeneve:
+		choice = []string{"geneve", "vport_geneve"}
+	default:
+		return []Finding{ok(n.Name(), "openvswitch is there")}
+	}
+	for _, m := range choice {
+		if loaded(dir, m) || loadable(dir, m) {
+			return []Finding{ok(n.Name(), "openvswitch and %s are there", m)}
+		}
+	}
+	return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r) && modprobe "+choice[0], "this kernel has no module %s, which tunnel.type %s needs", strings.Join(choice, " or "), n.OVS.Tunnel.Type)}
+}
+
+// moduleDir is where the running kernel's modules are.
+func moduleDir() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return "/lib/modules/" + unix.ByteSliceToString(u.Release[:])
+}
+
+// loaded reports whether a module is in the kernel, loaded or built in.
+func loaded(dir, name string) bool {
+	_, err := os.Stat("/sys/module/" + name)
+	return err == nil || listed(dir+"/modules.builtin", name)
+}
+
+func loadable(dir, name string) bool { return listed(dir+"/modules.dep", name) }
+
+// listed looks for a module in one of modprobe's lists, where '-' and '_' are
+// the same.
+func listed(path, name string) bool {
+	raw, err := os.ReadFile(path)
+	return err == nil && bytes.Contains(bytes.ReplaceAll(raw, []byte("-"), []byte("_")), []byte("/"+name+".ko"))
+}
+
+// userspace looks whether the userspace datapath can send a tunnel's packets:
+// only over a link of its own.
+func userspace(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if !n.netdev || !n.tunnels() || n.meshErr != nil || n.underlay == "" {
+			continue
+		}
+		link, err := kernel.LinkByName(ctx, n.underlay)
+		switch {
+		case err != nil:
+			list = append(list, blind(n.Name(), err))
+		case link.Kind == "tun":
+			list = append(list, ok(n.Name(), "the underlay's address is on %s, a port of OVS", n.underlay))
+		default:
+			list = append(list, fail(n.Name(), n.adopt(p, link), "the underlay's address is on %s, which is no OVS bridge: the userspace datapath sends nothing by it", n.underlay))
+		}
+	}
+	return list
+}
+
+// adopt is the command that puts the underlay's link into a bridge br-phy,
+// which takes its addresses over. Routes by the link are for the operator.
+func (n *net) adopt(p *patient, link kernel.Link) string {
+	cmds := []string{"ovs-vsctl --may-exist add-br br-phy -- set bridge br-phy datapath_type=netdev fail_mode=standalone other_config:hwaddr='\"" + link.MAC + "\"' -- --may-exist add-port br-phy " + link.Name,
+		"ip link set br-phy up"}
+	for _, a := range p.addrs {
+		if a.Link == link.Name && !a.Prefix.Addr().IsLinkLocalUnicast() {
+			cmds = append(cmds, "ip address delete "+a.Prefix.String()+" dev "+link.Name, "ip address add "+a.Prefix.String()+" dev br-phy")
+		}
+	}
+	return strings.Join(cmds, " && ")
+}

@@ -1,0 +1,207 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// most is how many peers of a network are asked; of more, the first.
+const most = 500
+
+func (n *net) asked() []spec.Node { return n.mesh.Peers[:min(len(n.mesh.Peers), most)] }
+
+// peers pings each peer on the underlay.
+func peers(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if len(n.mesh.Peers) == 0 {
+			continue
+		}
+		var probes []echo
+		for _, peer := range n.asked() {
+			probes = append(probes, echo{to: peer.Address})
+		}
+		if err := ping(ctx, probes); err != nil {
+			list = append(list, blind(n.Name(), err))
+			continue
+		}
+		answers := 0
+		for i, peer := range n.asked() {
+			if probes[i].answered {
+				answers++
+				continue
+			}
+			list = append(list, fail(n.Name(), "ip route get "+peer.Address.String(), "peer %s does not answer on the underlay", peer))
+		}
+		if answers == len(probes) {
+			list = append(list, ok(n.Name(), "%d peers answer on the underlay", answers))
+		}
+	}
+	return list
+}
+
+// tunnels pings each peer's gateways, from ours, the way that containers'
+// packets go. Where the peer does not answer on the underlay either, that says
+// enough.
+func tunnels(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if len(n.mesh.Peers) == 0 {
+			continue
+		}
+		if !n.up {
+			list = append(list, warn(n.Name(), n.mend("up"), "no gateway address on this host: no peer can be asked"))
+			continue
+		}
+		list = append(list, n.askGateways(ctx)...)
+	}
+	return list
+}
+
+func (n *net) askGateways(ctx context.Context) []Finding {
+	var probes []echo
+	var of []spec.Node
+	for _, peer := range n.asked() {
+		probes, of = append(probes, echo{to: peer.Address}), append(of, peer)
+		for _, gw := range peer.Gateways() {
+			if n.has(gw.Is6()) {
+				probes, of = append(probes, echo{to: gw}), append(of, peer)
+			}
+		}
+	}
+	if err := ping(ctx, probes); err != nil {
+		return []Finding{blind(n.Name(), err)}
+	}
+	reachable := map[string]bool{}
+	answers := 0
+	var list []Finding
+	for i, e := range probes {
+		switch peer := of[i]; {
+		case e.to == peer.Address:
+			reachable[peer.Name] = e.answered
+		case e.answered:
+			answers++
+		case reachable[peer.Name]:
+			list = append(list, fail(n.Name(), n.mend("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s", e.to, peer, n.reasons()))
+		}
+	}
+	if len(list) == 0 && answers > 0 {
+		list = append(list, ok(n.Name(), "%d gateways of peers answer", answers))
+	}
+	return list
+}
+
+// reasons are what keeps a peer's gateway from answering.
+func (n *net) reasons() string {
+	if !n.tunnels() {
+		return "it is not up there, or something on the way does not route its subnets"
+	}
+	what := "GRE (IP protocol 47)"
+	if proto, port := n.protocol(); proto == protoUDP {
+		what = "UDP port " + itoa(int(port))
+	}
+	return "the network is not up there, or something on the way drops " + what
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// IP protocol numbers (IANA).
+const (
+	protoUDP = 17
+	protoGRE = 47
+)
+
+// protocol is what the tunnels' packets are: a protocol of IP and a UDP port.
+func (n *net) protocol() (proto byte, port uint16) {
+	port = n.OVS.Tunnel.Port
+	switch n.OVS.Tunnel.Type {
+	case spec.TunnelVXLAN:
+		if port == 0 {
+			port = 4789
+		}
+	case spec.TunnelGeneve:
+		if port == 0 {
+			port = 6081
+		}
+	default:
+		return protoGRE, 0
+	}
+	return protoUDP, port
+}
+
+// sizes are those of IP packets that links on the way commonly have room for.
+var sizes = []int{8950, 8000, 1500, 1492, 1480, 1476, 1462, 1458, 1450, 1442, 1430, 1420, 1410, 1400, 1380, 1350, 1320, 1300, 1280}
+
+// pathMTU sends packets of the size that containers' largest ones have on the
+// underlay. Something on the way may drop them without a word.
+func pathMTU(ctx context.Context, p *patient) []Finding {
+	var list []Finding
+	for _, n := range p.nets {
+		if n.OVS == nil || len(n.mesh.Peers) == 0 {
+			continue
+		}
+		open := network.Network{Config: n.OVS, Mesh: n.mesh}
+		_, mtu, err := open.Want(ctx)
+		if err != nil {
+			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%v", err))
+			continue
+		}
+		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.mesh.Self.Address.Is6()))...)
+	}
+	return list
+}
+
+func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
+	try := slices.DeleteFunc(slices.Clone(sizes), func(s int) bool { return s >= need })
+	try = slices.Concat([]int{need}, try, []int{0})
+	if len(n.asked()) > 32 {
+		try = []int{need, 0}
+	}
+	var probes []echo
+	for _, peer := range n.asked() {
+		for _, s := range try {
+			probes = append(probes, echo{to: peer.Address, size: s})
+		}
+	}
+	if err := ping(ctx, probes); err != nil {
+		return []Finding{blind(n.Name(), err)}
+	}
+	var list []Finding
+	for i, peer := range n.asked() {
+		of := probes[i*len(try) : (i+1)*len(try)]
+		fits := slices.IndexFunc(of, func(e echo) bool { return e.answered })
+		if fits <= 0 {
+			continue // all is well, or it does not answer at all
+		}
+		seen := fmt.Sprintf("packets of %d bytes do not get to peer %s, which the MTU of %d inside containers makes", need, peer, mtu)
+		if of[fits].size > 0 {
+			seen += fmt.Sprintf("; %d bytes do", of[fits].size)
+		}
+		list = append(list, fail(n.Name(), n.shrink(peer.Address, of[fits].size, mtu-need), "%s", seen))
+	}
+	if len(list) == 0 {
+		list = append(list, ok(n.Name(), "packets of %d bytes, for an MTU of %d inside containers, are not too large for the way to the peers", need, mtu))
+	}
+	return list
+}
+
+// shrink is the command that makes a network's packets fit: with an MTU of its
+// own the conflist must be changed, else the route to the peer says it.
+func (n *net) shrink(peer netip.Addr, size, less int) string {
+	if n.OVS.MTU != 0 || size == 0 {
+		return fmt.Sprintf("${EDITOR:-vi} %s  # \"mtu\": %d", quote(n.Path), max(size+less, 1280))
+	}
+	ip := "ip"
+	if peer.Is6() {
+		ip = "ip -6"
+	}
+	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o route get %[2]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s  # for good: \"mtu\": %[6]d in the conflist",
+		ip, peer, peer.BitLen(), size, n.mend("up"), size+less)
+}
