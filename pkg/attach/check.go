@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -34,13 +35,20 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 		}
 		return nil
 	}
-	for _, look := range []func() error{
+	looks := []func() error{
 		func() error { return checkVswitchd(r.Config.OVSDB) },
 		func() error { return checkContainer(ctx, r, prev) },
 		func() error { return checkHost(ctx, r) },
 		func() error { return checkIPAM(ctx, r) },
-	} {
-		if err := look(); err != nil && gather(err) != nil {
+	}
+	errs := make([]error, len(looks))
+	var all sync.WaitGroup
+	for i, look := range looks {
+		all.Go(func() { errs[i] = look() })
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil && gather(err) != nil {
 			return err
 		}
 	}

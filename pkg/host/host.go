@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"ovs-gre-cni/pkg/state"
 )
@@ -26,19 +27,24 @@ type Backend interface {
 	Apply(ctx context.Context, changes []state.Change) error
 }
 
-// Check returns the changes that would make the host match want. It changes nothing.
+// Check returns the changes that would make the host match want. It changes
+// nothing. The backends look at the same time: one of them waits for OVSDB.
 func Check(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
+	seen := make([]state.Set, len(backends))
+	errs := make([]error, len(backends))
+	var all sync.WaitGroup
+	for i, b := range backends {
+		all.Go(func() { seen[i], errs[i] = b.Observe(ctx, want) })
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
 	have := state.Set{}
-	var errs []error
-	for _, b := range backends {
-		s, err := b.Observe(ctx, want)
-		errs = append(errs, err)
+	for _, s := range seen {
 		for _, o := range s {
 			have.Put(o)
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
 	}
 	return state.Diff(want, have), nil
 }
