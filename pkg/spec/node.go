@@ -199,19 +199,20 @@ func (p *problems) together(key string, nodes []Node) {
 	}
 	var subnets []owned
 	for i, n := range nodes {
-		at := fmt.Sprintf("%s[%d]", key, i)
+		at := func(k string) string { return fmt.Sprintf("%s[%d].%s", key, i, k) }
+		mac := MAC(n.Address)
 		if j, dup := names[n.Name]; dup {
-			p.invalid(at+".name", quote(n.Name), fmt.Sprintf("already the name of %s[%d]", key, j))
+			p.invalid(at("name"), quote(n.Name), fmt.Sprintf("already the name of %s[%d]", key, j))
 		}
 		names[n.Name] = i
 		if j, dup := addrs[n.Address]; dup {
-			p.invalid(at+".address", quote(n.Address.String()), fmt.Sprintf("already the address of %s", nodes[j].Name))
-		} else if j, dup := macs[MAC(n.Address)]; dup {
-			p.invalid(at+".address", quote(n.Address.String()), fmt.Sprintf("makes the same MAC address %s as %s of %s: give one of the two another address", MAC(n.Address), nodes[j].Address, nodes[j].Name))
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("already the address of %s", nodes[j].Name))
+		} else if j, dup := macs[mac]; dup {
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("makes the same MAC address %s as %s of %s: give one of the two another address", mac, nodes[j].Address, nodes[j].Name))
 		}
-		addrs[n.Address], macs[MAC(n.Address)] = i, i
+		addrs[n.Address], macs[mac] = i, i
 		if n.Address.Is4() != nodes[0].Address.Is4() {
-			p.invalid(at+".address", quote(n.Address.String()), fmt.Sprintf("not of the same IP family as %s: tunnels need one underlay family", nodes[0]))
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("not of the same IP family as %s: tunnels need one underlay family", nodes[0]))
 		}
 		for _, s := range n.Subnets {
 			subnets = append(subnets, owned{s, i})

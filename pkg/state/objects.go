@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -141,7 +142,7 @@ func (l Link) ID() ID    { return ID{KindLink, l.Name} }
 func (a Addr) ID() ID    { return ID{KindAddr, a.Dev + " " + a.Prefix.String()} }
 func (n Neigh) ID() ID   { return ID{KindNeigh, n.Dev + " " + n.IP.String()} }
 func (r Route) ID() ID {
-	return ID{KindRoute, fmt.Sprintf("%s table %d metric %d", r.Dst, r.Table, r.Metric)}
+	return ID{KindRoute, r.Dst.String() + " table " + strconv.Itoa(r.Table) + " metric " + strconv.Itoa(r.Metric)}
 }
 func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
 func (f Forward) ID() ID    { return ID{KindForward, f.Network + " " + f.Dev} }
