@@ -96,6 +96,13 @@ var volatile = map[string]bool{
 // snapshot is the host as iproute2, OVS and the packet filters show it.
 func snapshot(t testing.TB, h *testnet.Host) map[string]any {
 	t.Helper()
+	s := snapshotWithoutOVS(t, h)
+	s["ovs-vsctl show"] = strings.Split(h.Shell(t, "ovs-vsctl show"), "\n")
+	return s
+}
+
+func snapshotWithoutOVS(t testing.TB, h *testnet.Host) map[string]any {
+	t.Helper()
 	s := map[string]any{}
 	for _, c := range []string{
 		"ip -j -d link", "ip -j addr", "ip -j route show table all", "ip -j -6 route show table all", "ip -j rule", "ip -j -6 rule", "ip -j neigh show nud permanent",
@@ -110,7 +117,7 @@ func snapshot(t testing.TB, h *testnet.Host) map[string]any {
 		s[c] = steady(v)
 	}
 	for _, c := range []string{
-		"ovs-vsctl show", "nft --stateless list ruleset", "iptables-save | grep -v '^#' || true", "ip6tables-save | grep -v '^#' || true",
+		"nft --stateless list ruleset", "iptables-save | grep -v '^#' || true", "ip6tables-save | grep -v '^#' || true",
 		"find /run/ovs-gre 2>/dev/null || true",
 	} {
 		s[c] = strings.Split(h.Shell(t, c), "\n")

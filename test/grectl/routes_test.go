@@ -1,0 +1,129 @@
+package grectl
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// TestRoutesAlone: a chain of bridge and route-sync, on hosts without OVS.
+func TestRoutesAlone(t *testing.T) {
+	l := testnet.New(t, testnet.Options{Hosts: 2, NoOVS: true, PluginDir: cnitest.BinDir(t)})
+	subnets := func(i int) []string { return cnitest.Subnets(i)[:1] }
+	for i, h := range l.Hosts {
+		raw, err := json.Marshal(cnitest.Conf{"cniVersion": "1.0.0", "name": "ovsnet", "plugins": []cnitest.Conf{
+			{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": cnitest.Conf{"type": "host-local", "subnet": subnets(i)[0], "routes": []cnitest.Conf{{"dst": "0.0.0.0/0"}}}},
+			{"type": "route-sync", "mode": "direct", "nodes": cnitest.Network{Subnets: subnets}.NodeList(l)},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.WriteFile(t, conflist, string(raw))
+		h.Shell(t, "sysctl -qw net.ipv4.ip_forward=1")
+	}
+	h := l.Hosts[0]
+	bare := snapshotWithoutOVS(t, h)
+	// The gateway's address comes with the first container, and with it the routes.
+	if r := want(t, 0, h, "up"); r.out != "" || !strings.Contains(r.err, "no routes yet") {
+		t.Errorf("%s%s", r.out, r.err)
+	}
+	if r := want(t, 0, h, "status"); !strings.Contains(r.out, "no routes yet") {
+		t.Error(r.out)
+	}
+	want(t, 0, h, "down")
+	same(t, "up and down of nothing", bare, snapshotWithoutOVS(t, h))
+
+	a, b := cnitest.Add(t, h, "ovsnet", "a"), cnitest.Add(t, l.Hosts[1], "ovsnet", "b")
+	ping(t, a, b, false)
+	if r := want(t, 0, h, "up"); r.out != "" {
+		t.Errorf("up changed what route-sync made:\n%s", r.out)
+	}
+	if r := want(t, 0, h, "status"); !strings.Contains(r.out, "192.168.2.0/24  ok") {
+		t.Error(r.out)
+	}
+	if r := want(t, 1, h, "down"); !strings.Contains(r.err, "attached") {
+		t.Error(r.err)
+	}
+	h.Shell(t, "ip route del 192.168.2.0/24")
+	if r := want(t, 1, h, "status"); !strings.Contains(r.out, "route 192.168.2.0/24 is missing") {
+		t.Error(r.out)
+	}
+	if r := want(t, 0, h, "up"); !strings.HasPrefix(r.out, "+ ip route replace 192.168.2.0/24 via 172.16.32.101 src 192.168.1.1") {
+		t.Error(r.out)
+	}
+	ping(t, a, b, false)
+	if err := a.Call("del"); err != nil {
+		t.Fatal(err)
+	}
+	// up has made it persistent: the last container leaves it.
+	ping(t, h, b, false)
+	script := want(t, 0, h, "plan").out
+	if !strings.Contains(script, "\nip route replace 192.168.2.0/24 via 172.16.32.101") || strings.Contains(script, "ovs-vsctl") {
+		t.Error(script)
+	}
+	see(t, h, nil).fine(t)
+	if r := want(t, 0, h, "gc"); r.out != "" {
+		t.Error(r.out)
+	}
+	if r := want(t, 0, h, "down"); !strings.HasPrefix(r.out, "- ip route replace 192.168.2.0/24") {
+		t.Error(r.out)
+	}
+	a.Delete(t)
+	h.Shell(t, "ip link del cni0")
+	same(t, "all of it", bare, snapshotWithoutOVS(t, h))
+}
+
+// TestBesideADD runs up and gc again and again while containers come and go.
+func TestBesideADD(t *testing.T) {
+	l := lab(t, 2, cnitest.Network{})
+	h := l.Hosts[0]
+	const n = 8
+	cs := make([]*cnitest.Container, n)
+	for i := range cs {
+		cs[i] = &cnitest.Container{Netns: h.NewNetns(t, "c"+string(rune('a'+i))), Network: "ovsnet", IfName: "eth0"}
+	}
+	done := make(chan error, n)
+	for _, c := range cs {
+		go func() { done <- c.Call("add") }()
+	}
+	for left := n; left > 0; {
+		select {
+		case err := <-done:
+			left--
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			for _, verb := range []string{"up", "gc"} {
+				want(t, 0, h, verb)
+			}
+		}
+	}
+	want(t, 0, h, "status")
+	peer := cnitest.Add(t, l.Hosts[1], "ovsnet", "peer")
+	for _, c := range cs {
+		if t.Failed() {
+			return
+		}
+		ping(t, c, peer, false)
+	}
+	for _, c := range cs {
+		go func() { done <- c.Call("del") }()
+	}
+	for left := n; left > 0; {
+		select {
+		case err := <-done:
+			left--
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			want(t, 0, h, "gc")
+		}
+	}
+	want(t, 0, h, "status")
+	want(t, 0, h, "down")
+}
