@@ -88,12 +88,15 @@ type adding struct {
 	// bridge is the network's, as OVSDB has it.
 	bridge ovs.BridgeInfo
 	mtu    int
+	// first: the network has nothing on this host but our lease.
+	first bool
 	// done tells others that the lease is no longer busy.
 	done func()
 }
 
 // host takes a lease and sees to it that the host state stands.
 func (a *adding) host(ctx context.Context) error {
+	a.first = !a.dir().Exists()
 	fresh, done, err := a.dir().Take(ctx, host.LeasesOVS, host.Lease{Name: a.port(), Attachment: a.Attachment})
 	if err == nil || host.Partial(err) {
 		a.undo.add(a.leave)
@@ -113,6 +116,7 @@ func (a *adding) host(ctx context.Context) error {
 		a.mtu = mtu
 		return nil
 	}
+	a.first = false
 	if _, a.mtu, err = a.net.Ensure(ctx); err != nil {
 		return err
 	}
@@ -130,8 +134,30 @@ func (a *adding) leave(ctx context.Context) error {
 	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
 		return err
 	}
-	_, err := network.Remove(ctx, a.Config, a.net.OVS, false)
-	return err
+	if a.first {
+		return a.dir().Abandon(ctx)
+	}
+	return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
+		_, err := network.Remove(ctx, a.Config, conn, false)
+		return err
+	}))
+}
+
+// anew undoes something in OVSDB, on a connection of its own where ADD's has
+// broken: that may be why ADD failed.
+func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) error) error {
+	ctx, cancel := context.WithTimeout(ctx, ovsBound)
+	defer cancel()
+	err := f(ctx, a.net.OVS)
+	if !errors.Is(err, host.ErrUnavailable) {
+		return err
+	}
+	conn, err := ovs.Dial(ctx, a.Config.OVSDB)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return f(ctx, conn)
 }
 
 // look asks OVSDB for the bridge, and takes a port of ours out that an ADD
@@ -171,6 +197,10 @@ func (a *adding) link(ctx context.Context) error {
 		}
 	}
 	if err != nil {
+		if l, lost := kernel.LinkByName(ctx, v.Name); lost == nil && l.MAC == v.MAC {
+			// It was made, and the kernel's answer got lost.
+			err = errors.Join(err, kernel.DelLink(ctx, v.Name))
+		}
 		return err
 	}
 	a.undo.add(func(ctx context.Context) error { return kernel.DelLink(ctx, a.port()) })
@@ -202,14 +232,16 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 		}
 	}
 	port := containerPort(a.Request)
+	a.undo.add(func(ctx context.Context) error {
+		return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
+			_, err := conn.DelPorts(ctx, a.Config.Name, port.Name)
+			return err
+		}))
+	})
 	added, waited, err := a.net.OVS.AddPort(ctx, port, a.bridge.UUID, ovs.BootID())
 	if err != nil {
 		return nil, err
 	}
-	a.undo.add(func(ctx context.Context) error {
-		_, err := a.net.OVS.DelPorts(ctx, a.Config.Name, port.Name)
-		return a.bury(err)
-	})
 	res, addrs, err := a.addresses(ctx)
 	if err != nil {
 		return nil, err

@@ -49,6 +49,7 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 		_, err = conn.DelPorts(ctx, r.Config.Name, r.port())
 	}
 	if err == nil {
+		r.dir().Forget(r.port()) // an ADD that failed may have buried it
 		return conn, nil
 	}
 	conn.Close()

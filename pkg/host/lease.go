@@ -136,6 +136,20 @@ func (d Dir) Unused(kinds ...string) (bool, error) {
 	return true, nil
 }
 
+// Abandon takes the directory away if it has come to nothing: no attachment,
+// and no host state made.
+func (d Dir) Abandon(ctx context.Context) error {
+	unlock, err := d.Lock(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if unused, err := d.Unused(LeasesOVS, LeasesRoutes); err != nil || !unused || d.Config() != nil || len(d.Buried()) > 0 {
+		return err
+	}
+	return d.Remove()
+}
+
 // Bury notes a port that could not be taken out of OVSDB.
 func (d Dir) Bury(name string) error {
 	if _, err := d.make(leasesGone); err != nil {

@@ -121,6 +121,9 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 		return nil, fmt.Errorf("%w: OVSDB %s: %s", ErrUnavailable, p.conn.path, cut(m.Error))
 	}
 	// The reply holds null for every operation after one that failed.
+	if len(m.Result) < len(p.ops) {
+		return nil, fmt.Errorf("%w: OVSDB %s answered what is not a reply: %d results of %d operations", ErrUnavailable, p.conn.path, len(m.Result), len(p.ops))
+	}
 	checked := make([]ovsdb.OperationResult, len(m.Result))
 	for i, r := range m.Result {
 		checked[i] = ovsdb.OperationResult{Error: r.Error, Details: r.Details}

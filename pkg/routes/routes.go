@@ -214,7 +214,7 @@ func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]s
 	} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
 		err = nil // no nodes: never synced, or ovs-gre's links have taken the routes along
 	}
-	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil {
+	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil && len(dir.Buried()) == 0 {
 		return changes, dir.Remove()
 	}
 	return changes, err
