@@ -1,0 +1,56 @@
+// Package kernel is what must hold on OVS's kernel datapath. Its tests run in
+// the VM that test/kernel/run boots, and on whatever datapath this machine has.
+package kernel
+
+import (
+	"fmt"
+	"testing"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+func lab(t *testing.T, hosts int) *testnet.Lab {
+	t.Helper()
+	return testnet.New(t, testnet.Options{Hosts: hosts, PluginDir: cnitest.BinDir(t)})
+}
+
+// report prints a line of the summary.
+func report(t *testing.T, l *testnet.Lab, what string) {
+	t.Helper()
+	verdict := "ok"
+	if t.Failed() {
+		verdict = "FAILED"
+	}
+	fmt.Printf("kernel: %-7s %-45s %s\n", l.Datapath, what, verdict)
+}
+
+// TestWays pings all pairs of three hosts in every segment, by every tunnel,
+// over both families of underlay, and in every mode of route-sync.
+func TestWays(t *testing.T) {
+	l := lab(t, 3)
+	try := func(what string, n cnitest.Network) {
+		t.Run(what, func(t *testing.T) {
+			defer func() { report(t, l, what) }()
+			n.Install(t, l)
+			cs := cnitest.AddAll(t, l, "ovsnet")
+			cnitest.AllReach(t, cs)
+			if err := cs[0].Call("check"); err != nil {
+				t.Errorf("CHECK: %v", err)
+			}
+		})
+	}
+	for _, segment := range []string{"host", "mesh", "container"} {
+		for _, tunnel := range []string{"gre", "vxlan", "geneve"} {
+			for _, v6 := range []bool{false, true} {
+				try(fmt.Sprintf("segment %s, %s over IPv%s", segment, tunnel, map[bool]string{false: "4", true: "6"}[v6]),
+					cnitest.Network{V6: v6, OVSGRE: cnitest.Conf{"segment": segment, "tunnel": cnitest.Conf{"type": tunnel}}})
+			}
+		}
+	}
+	for _, mode := range []string{"direct", "auto"} {
+		try("mode "+mode+" over IPv6", cnitest.Network{V6: true, RouteSync: cnitest.Conf{"mode": mode}})
+	}
+	try("mode auto over IPv4", cnitest.Network{RouteSync: cnitest.Conf{"mode": "auto"}})
+	try("masquerade, key and checksum", cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 7, "csum": true}}})
+}
