@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -61,6 +63,7 @@ func tunnelInput(_ context.Context, p *patient) []Finding {
 			if rules, err = readRuleset(inputChain); err != nil {
 				return append(list, blind("", err))
 			}
+			list = append(list, oldTables("filter", "INPUT")...)
 		}
 		list = append(list, n.tunnelInput(rules))
 	}
@@ -133,7 +136,7 @@ func rawDrop(_ context.Context, p *patient) []Finding {
 	if err != nil {
 		return []Finding{blind("", err)}
 	}
-	var list []Finding
+	list := oldTables("raw", "PREROUTING")
 	for _, n := range p.nets {
 		if n.meshErr != nil || len(n.mesh.Peers) == 0 {
 			continue
@@ -218,4 +221,17 @@ func acceptRaw(ch *nftables.Chain, iif string, subnets []netip.Prefix, dst netip
 		return fmt.Sprintf("nft insert rule %s %s %s iifname %s %s %s accept", family, quote(ch.Table.Name), quote(ch.Name), iif, daddr, s)
 	}
 	return ""
+}
+
+// oldTables says that nobody has looked at a table of the old iptables, where
+// the kernel has one.
+func oldTables(table, chain string) []Finding {
+	var list []Finding
+	for file, cmd := range map[string]string{"ip_tables_names": "iptables-legacy", "ip6_tables_names": "ip6tables-legacy"} {
+		names, err := os.ReadFile("/proc/self/net/" + file)
+		if err == nil && slices.Contains(strings.Fields(string(names)), table) {
+			list = append(list, warn("", cmd+" -t "+table+" -S "+chain, "the old iptables has a table %s here, which is not looked at", table))
+		}
+	}
+	return list
 }

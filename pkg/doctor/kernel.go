@@ -17,7 +17,9 @@ import (
 // forwarding looks whether the kernel forwards at all.
 func forwarding(_ context.Context, p *patient) []Finding {
 	need := map[string]bool{}
+	up := false // else ovs-gre sets them in time
 	for _, n := range p.nets {
+		up = up || n.up || n.OVS == nil
 		need["net/ipv4/ip_forward"] = need["net/ipv4/ip_forward"] || n.has(false)
 		need["net/ipv6/conf/all/forwarding"] = need["net/ipv6/conf/all/forwarding"] || n.has(true)
 	}
@@ -25,6 +27,8 @@ func forwarding(_ context.Context, p *patient) []Finding {
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		switch v := sysctl(key); {
 		case !need[key]:
+		case !up && v == "0":
+			list = append(list, ok("", "%s is 0, as long as nothing is up", key))
 		case v == "0" || v == "":
 			list = append(list, fail("", "sysctl -w "+key+"=1", "%s is %q: this host forwards nothing to containers", key, v))
 		default:
@@ -73,6 +77,8 @@ func hostState(ctx context.Context, p *patient) []Finding {
 			list = append(list, ok(n.Name(), "no routes yet: they come with the first container"))
 		case err != nil:
 			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
+		case n.unused(changes):
+			list = append(list, warn(n.Name(), n.mend("up"), "nothing is made yet: the first container does it, or ovs-grectl up"))
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
@@ -80,6 +86,13 @@ func hostState(ctx context.Context, p *patient) []Finding {
 		}
 	}
 	return list
+}
+
+// unused reports whether no container has come in this boot and nobody has
+// called up.
+func (n *net) unused(changes []state.Change) bool {
+	idle, err := host.NetworkDir(n.Name()).Unused(host.LeasesOVS, host.LeasesRoutes)
+	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
 }
 
 func (n *net) drift(ctx context.Context) ([]state.Change, error) {

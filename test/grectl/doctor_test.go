@@ -140,12 +140,18 @@ func failures(f findings) []doctor.Finding {
 func TestDoctorPeers(t *testing.T) {
 	l := lab(t, 3, cnitest.Network{})
 	h, peer := l.Hosts[0], l.Hosts[1]
+	// A network that nobody has used is nothing bad.
+	f := see(t, h, nil)
+	f.fine(t)
+	if x := f.only(t, "host state"); x.Level != doctor.Warn || x.Command != "ovs-grectl up "+conflist {
+		t.Errorf("%+v", x)
+	}
 	upAll(t, l)
 	see(t, h, nil).fine(t)
 
 	// A peer that is down altogether.
 	l.Underlay.Shell(t, "ip link set host2 down")
-	f := see(t, h, nil)
+	f = see(t, h, nil)
 	if x := f.only(t, "peers"); x.Level != doctor.Fail || !strings.Contains(x.Seen, "host2") {
 		t.Errorf("%+v", x)
 	}
@@ -163,27 +169,35 @@ func TestDoctorPeers(t *testing.T) {
 	peer.Shell(t, "PATH=$PATH:/opt/cni/bin\n"+bad[0].Command)
 	see(t, h, nil).fine(t)
 
-	// Something on the way that has less room than it says.
-	l.Underlay.Shell(t, "ip link set host2 mtu 1400")
-	x := see(t, h, nil).only(t, "path MTU")
-	if !strings.Contains(x.Seen, "1500 bytes") || !strings.Contains(x.Seen, "1400 bytes do") {
-		t.Errorf("%+v", x)
-	}
-	h.Shell(t, "PATH=$PATH:/opt/cni/bin\n"+x.Command)
-	see(t, h, nil).fine(t)
-	if mtu := h.Shell(t, "cat /proc/sys/net/ipv6/conf/obr0/mtu"); strings.TrimSpace(mtu) != "1362" {
-		t.Errorf("MTU of obr0: %s", mtu)
-	}
-
 	// A container that takes the gateway's address.
 	c := cnitest.Add(t, h, "ovsnet", "c1")
 	c.Shell(t, "ip addr add 192.168.1.1/32 dev eth0")
-	x = see(t, h, nil).only(t, "gateway address")
+	x := see(t, h, nil).only(t, "gateway address")
 	if mac := c.Result.Interfaces[2].Mac; !strings.Contains(x.Seen, mac) || !strings.Contains(h.Shell(t, x.Command), mac) {
 		t.Errorf("%+v", x)
 	}
 	c.Shell(t, "ip addr del 192.168.1.1/32 dev eth0")
 	see(t, h, nil).fine(t)
+}
+
+// TestDoctorPath: something on the way has less room than it says.
+func TestDoctorPath(t *testing.T) {
+	for v6, mtu := range map[bool]string{false: "1362", true: "1342"} {
+		l := lab(t, 2, cnitest.Network{V6: v6})
+		h := l.Hosts[0]
+		upAll(t, l)
+		see(t, h, nil).fine(t)
+		l.Underlay.Shell(t, "ip link set host2 mtu 1400")
+		x := see(t, h, nil).only(t, "path MTU")
+		if !strings.Contains(x.Seen, "1500 bytes") || !strings.Contains(x.Seen, "1400 bytes do") || !strings.Contains(x.Command, mtu) {
+			t.Errorf("%+v", x)
+		}
+		h.Shell(t, "PATH=$PATH:/opt/cni/bin\n"+x.Command)
+		see(t, h, nil).fine(t)
+		if got := h.Shell(t, "cat /proc/sys/net/ipv6/conf/obr0/mtu"); strings.TrimSpace(got) != mtu {
+			t.Errorf("MTU of obr0: %s", got)
+		}
+	}
 }
 
 // TestDoctorOVS stops OVS's daemons, and loses the underlay's bridge.
@@ -324,6 +338,9 @@ func TestDoctorServices(t *testing.T) {
 func TestDoctorConflists(t *testing.T) {
 	l := testnet.New(t, testnet.Options{Hosts: 2, NoOVS: true, PluginDir: cnitest.BinDir(t)})
 	h := l.Hosts[0]
+	if x := see(t, h, nil).only(t, "conflists"); x.Level != doctor.Warn || !strings.Contains(x.Seen, "no conflist") {
+		t.Errorf("%+v", x)
+	}
 	n := cnitest.Network{Chain: []cnitest.Conf{{"type": "nosuch"}}}
 	n.Install(t, l)
 	if x := see(t, h, nil).only(t, "plugins"); x.Level != doctor.Fail || !strings.Contains(x.Seen, `"nosuch"`) || !strings.Contains(x.Command, "/opt/cni/bin/nosuch") {
