@@ -126,8 +126,8 @@ func TestRestarted(t *testing.T) {
 		c.Attach(t, fmt.Sprintf(same, i))
 		for _, v6 := range families {
 			for _, from := range []*cnitest.Container{peer, neighbour} {
-				// One packet: nobody has the time to ask again.
-				if err := testnet.Ping(context.Background(), from, c.Addr(t, v6), testnet.PingOptions{Wait: 4 * time.Second}); err != nil {
+				// One packet: if it goes to the old address, nobody sends it again.
+				if err := testnet.Ping(context.Background(), from, c.Addr(t, v6), testnet.PingOptions{Wait: 10 * time.Second}); err != nil {
 					t.Errorf("%s, attachment %d, from the %s: %v", familyName(v6), i+1, from.Name, err)
 				}
 			}

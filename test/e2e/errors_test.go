@@ -257,8 +257,8 @@ func TestErrorsDaemons(t *testing.T) {
 					_, err := call(c, "ovs-gre", "ADD", conf)
 					took := time.Since(start)
 					wantError(t, err, tryAgain, d.says...)
-					// Twice the time for ADD and undo each is much; for ever is more.
-					if took > (timeout+7)*2*time.Second {
+					// A busy machine takes longer than that; a minute is for ever.
+					if took > time.Minute {
 						t.Errorf("ADD took %v, timeoutSeconds is %d", took, timeout)
 					}
 					unchanged(t, h, before)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
@@ -48,7 +49,8 @@ func TestOutside(t *testing.T) {
 	}
 }
 
-// heard returns the echo requests to an address that come to a link meanwhile.
+// heard returns the echo requests to an address that come to a link meanwhile,
+// at least one.
 func heard(t *testing.T, at testnet.Runner, link, addr string, meanwhile func()) []string {
 	t.Helper()
 	echo := "icmp and icmp[0] == 8"
@@ -57,5 +59,11 @@ func heard(t *testing.T, at testnet.Runner, link, addr string, meanwhile func())
 	}
 	c := testnet.CaptureIn(t, at, link, "dst host "+addr+" and "+echo)
 	meanwhile()
+	testnet.Eventually(t, 30*time.Second, func() error {
+		if len(c.Lines()) == 0 {
+			return fmt.Errorf("no echo request to %s has come", addr)
+		}
+		return nil
+	})
 	return c.Stop(t)
 }
