@@ -77,6 +77,9 @@ func (n Network) Conflist(l *testnet.Lab) string {
 	if l.Datapath == testnet.DatapathNetdev {
 		main["datapathType"] = "netdev"
 	}
+	if Emulated() {
+		main["timeoutSeconds"] = 120
+	}
 	sync := Conf{"type": "route-sync"}
 	merge(main, n.OVSGRE)
 	merge(sync, n.RouteSync)
