@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -16,6 +17,7 @@ import (
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/routes"
 	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
 )
 
 // bound is how long one call may take; the kernel answers at once, the
@@ -100,6 +102,9 @@ func drift(ctx context.Context, c *spec.Routes, bridge string) error {
 		return err
 	}
 	changes, err := open.Check(ctx)
+	if errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
+		return host.Drift(strings.Split(err.Error(), "\n")) // there was a way when ADD ran
+	}
 	if err != nil {
 		return err
 	}
