@@ -83,11 +83,24 @@ func planFile(ctx context.Context, f doctor.File) (planned, error) {
 		if f.OVS != nil && f.OVS.OVSDB != spec.DefaultOVSDB {
 			command = strings.ReplaceAll(command, "ovs-vsctl ", "ovs-vsctl --db=unix:"+f.OVS.OVSDB+" ")
 		}
-		fmt.Fprintln(&b, command)
+		if o.ID().Kind == state.KindForward {
+			fmt.Fprint(&b, once(command))
+		} else {
+			fmt.Fprintln(&b, command)
+		}
 		p.Commands = append(p.Commands, command)
 	}
 	p.script = b.String()
 	return p, nil
+}
+
+// once keeps commands of iptables from inserting a rule that is there.
+func once(commands string) string {
+	var b strings.Builder
+	for c := range strings.SplitSeq(commands, "; ") {
+		fmt.Fprintf(&b, "%s 2>/dev/null || %s\n", strings.Replace(c, " -I ", " -C ", 1), c)
+	}
+	return b.String()
 }
 
 // headings say what the commands of a kind are for.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -14,7 +15,8 @@ func (r report) text(w io.Writer) {
 	}
 	fmt.Fprintf(w, "network %s  %s\n", r.Network, r.File)
 	fmt.Fprintf(w, "  node %s (%s), %d peers, %s\n", oneLine(r.Node), r.Address, r.Peers, kept)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var table strings.Builder
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	r.Bridge.text(t, "bridge")
 	r.Transit.text(t, "transit")
 	for _, u := range r.Tunnels {
@@ -30,7 +32,10 @@ func (r report) text(w io.Writer) {
 	for _, c := range r.Containers {
 		fmt.Fprintf(t, "  container\t%s\t%s\t%s %s\t\n", c.Port, c.State, oneLine(c.ContainerID), oneLine(c.IfName))
 	}
-	_ = t.Flush()
+	_ = t.Flush() // a strings.Builder takes all
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
 	for _, s := range r.Notes {
 		fmt.Fprintln(w, "  note:", s)
 	}

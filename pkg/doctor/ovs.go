@@ -34,16 +34,17 @@ func daemons(ctx context.Context, p *patient) []Finding {
 			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
 			continue
 		}
-		version, err := conn.Version(ctx)
+		_, _, err = conn.DatapathType(ctx, "")
 		conn.Close()
 		if err == nil {
 			err = ovs.VswitchdAlive(socket)
 		}
+		version := ovs.VswitchdVersion(ctx, socket)
 		if err != nil {
 			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
 			continue
 		}
-		list = append(list, ok("", "ovs-vswitchd %s runs, OVSDB %s answers", version, socket))
+		list = append(list, ok("", "%s runs, OVSDB %s answers", version, socket))
 	}
 	return list
 }

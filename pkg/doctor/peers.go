@@ -60,6 +60,10 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 			list = append(list, warn(n.Name(), n.mend("up"), "no gateway address on this host: no peer can be asked"))
 			continue
 		}
+		if changes, err := n.drift(ctx); err == nil && len(changes) > 0 {
+			list = append(list, warn(n.Name(), n.mend("up"), "not asked: this host itself is not as it should be"))
+			continue
+		}
 		list = append(list, n.askGateways(ctx)...)
 	}
 	return list

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,7 +91,13 @@ func TestDoctor(t *testing.T) {
 	h := l.Hosts[0]
 	upAll(t, l)
 	cnitest.Add(t, h, "ovsnet", "c1")
-	see(t, h, nil).fine(t)
+	f := see(t, h, nil)
+	f.fine(t)
+	if !slices.ContainsFunc(f.list, func(x doctor.Finding) bool {
+		return x.Check == "openvswitch" && strings.HasPrefix(x.Seen, "ovs-vswitchd (Open vSwitch) ")
+	}) {
+		t.Errorf("no version of OVS in %+v", f.list)
+	}
 	for _, b := range []struct {
 		check, do, seen string
 		level           doctor.Level

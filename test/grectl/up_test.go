@@ -285,3 +285,21 @@ func TestBreak(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPlanForward: on a host that drops what it forwards, the script accepts
+// what the network forwards, once however often it runs.
+func TestPlanForward(t *testing.T) {
+	l := lab(t, 2, cnitest.Network{})
+	h := l.Hosts[0]
+	h.Shell(t, "iptables -P FORWARD DROP")
+	h.WriteFile(t, "/run/plan.sh", want(t, 0, h, "plan").out)
+	h.Shell(t, "sh /run/plan.sh; sh /run/plan.sh")
+	want(t, 0, h, "status")
+	if n := strings.Count(h.Shell(t, "iptables -S FORWARD"), "ACCEPT"); n != 4 {
+		t.Errorf("%d accepts", n)
+	}
+	want(t, 0, h, "down")
+	if out := h.Shell(t, "iptables -S FORWARD"); out != "-P FORWARD DROP\n" {
+		t.Errorf("down left %s", out)
+	}
+}
