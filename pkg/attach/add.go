@@ -238,6 +238,11 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 			return err
 		}))
 	})
+	// Up before OVS knows of it: ovs-vswitchd goes through all ports after each
+	// change of a link, but only once for changes that come together.
+	if err := a.ns.Configure(ctx, a.IfName, nil, nil); err != nil {
+		return nil, err
+	}
 	added, waited, err := a.net.OVS.AddPort(ctx, port, a.bridge.UUID, ovs.BootID())
 	if err != nil {
 		return nil, err
