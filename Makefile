@@ -7,7 +7,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e lint bench clean
+.PHONY: help build demo test unit e2e test-kernel lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,6 +29,10 @@ unit: ## packages, with the race detector
 e2e: ## the built plugins on simulated hosts
 	@./test/need $(LAB)
 	go test -count=1 -timeout 20m ./test/e2e/...
+
+test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
+	@./test/need $(LAB)
+	./test/kernel/suite
 
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }

@@ -19,7 +19,7 @@ func Emulated() bool { return os.Getenv("OVSGRE_EMULATED") != "" }
 // Unreached pings addresses one after the other in one shell, and returns those
 // that do not answer.
 func Unreached(from testnet.Runner, addrs ...netip.Addr) ([]string, error) {
-	wait := "2"
+	wait := "5"
 	if Emulated() {
 		wait = "10"
 	}

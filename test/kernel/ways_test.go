@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"fmt"
+	"os"
 	"testing"
 
 	"ovs-gre-cni/pkg/testnet"
@@ -25,6 +26,15 @@ func report(t *testing.T, l *testnet.Lab, what string) {
 	fmt.Printf("kernel: %-7s %-45s %s\n", l.Datapath, what, verdict)
 }
 
+// sabotage breaks the kind of tunnel that OVSGRE_BREAK names, so that the suite
+// can show that it would notice.
+func sabotage(t *testing.T, l *testnet.Lab) {
+	t.Helper()
+	if typ := os.Getenv("OVSGRE_BREAK"); typ != "" {
+		l.Hosts[0].Shell(t, "for i in $(ovs-vsctl --bare --columns=name find interface type="+typ+"); do ovs-vsctl set interface $i options:remote_ip=192.0.2.1; done")
+	}
+}
+
 // TestWays pings all pairs of three hosts in every segment, by every tunnel,
 // over both families of underlay, and in every mode of route-sync.
 func TestWays(t *testing.T) {
@@ -34,6 +44,7 @@ func TestWays(t *testing.T) {
 			defer func() { report(t, l, what) }()
 			n.Install(t, l)
 			cs := cnitest.AddAll(t, l, "ovsnet")
+			sabotage(t, l)
 			cnitest.AllReach(t, cs)
 			if err := cs[0].Call("check"); err != nil {
 				t.Errorf("CHECK: %v", err)

@@ -1,0 +1,147 @@
+package kernel
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// patience is how long a host may take to be itself again.
+func patience() time.Duration {
+	if cnitest.Emulated() {
+		return 4 * time.Minute
+	}
+	return time.Minute
+}
+
+var summary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
+
+// during pings to from from while f runs, and reports how many were lost.
+func during(t *testing.T, l *testnet.Lab, what string, from, to *cnitest.Container, f func()) {
+	t.Helper()
+	defer func() { report(t, l, what) }()
+	cmd := from.Command(context.Background(), "ping", "-n", "-i", "0.2", to.Addr(t, false).String())
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("ping ended: %v", err)
+		}
+		if strings.Contains(line, "bytes from") {
+			break // the fault is to meet a conversation that goes on
+		}
+	}
+	f()
+	testnet.Eventually(t, patience(), func() error {
+		lost, err := cnitest.Unreached(from, to.Addrs()...)
+		if err == nil && len(lost) > 0 {
+			err = fmt.Errorf("no answer from %v", lost)
+		}
+		return err
+	})
+	if err := testnet.Signal(cmd, 2); err != nil {
+		t.Fatal(err)
+	}
+	var rest strings.Builder
+	if _, err := lines.WriteTo(&rest); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	m := summary.FindStringSubmatch(rest.String())
+	if m == nil {
+		t.Fatalf("ping printed no summary: %s", rest.String())
+	}
+	fmt.Printf("kernel: %-7s   %s: %s pings every 200 ms, %s answered\n", l.Datapath, what, m[1], m[2])
+}
+
+// TestFaults: what happens to a conversation when Open vSwitch is treated
+// badly, and that all is well afterwards without a human.
+func TestFaults(t *testing.T) {
+	l := lab(t, 2)
+	cnitest.Network{}.Install(t, l)
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	h, ctx := l.Hosts[0], context.Background()
+	must := func(steps ...func(context.Context) error) func() {
+		return func() {
+			for _, s := range steps {
+				if err := s(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, c := range []struct {
+		what  string
+		fault func()
+	}{
+		{"ovs-vswitchd stopped and started", must(h.StopVswitchd, h.StartVswitchd)},
+		{"ovs-vswitchd killed and started", must(h.KillVswitchd, h.StartVswitchd)},
+		{"ovsdb-server stopped and started", must(h.StopOVSDB, h.StartOVSDB)},
+		{"ovsdb-server killed and started", must(h.KillOVSDB, h.StartOVSDB)},
+		{"openvswitch restarted", must(h.StopOVS, h.StartOVS)},
+		{"conf.db lost, ovs-grectl up", func() {
+			must(h.StopOVS)()
+			h.Run(t, "rm", "/etc/openvswitch/conf.db")
+			must(h.StartOVS)()
+			h.Run(t, "/opt/cni/bin/ovs-grectl", "up", "/etc/cni/net.d/10-ovsnet.conflist")
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			during(t, l, c.what, cs[0], cs[1], c.fault)
+			testnet.Eventually(t, patience(), func() error { return cs[0].Call("check") })
+		})
+	}
+	// Up made the network persistent.
+	h.Run(t, "/opt/cni/bin/ovs-grectl", "down", "--force", "/etc/cni/net.d/10-ovsnet.conflist")
+}
+
+// TestStranger: a host that is not in nodes has a tunnel to one that is, of
+// the right type and key, and sends to its containers. Nothing gets in.
+func TestStranger(t *testing.T) {
+	l := lab(t, 3)
+	cnitest.Network{Nodes: 2}.Install(t, l)
+	member := &testnet.Lab{Hosts: l.Hosts[:2], Underlay: l.Underlay, Datapath: l.Datapath, Dir: l.Dir}
+	cs := cnitest.AddAll(t, member, "ovsnet")
+	cnitest.AllReach(t, cs)
+	stranger := l.Hosts[2]
+	datapath := ""
+	if l.Datapath == testnet.DatapathNetdev {
+		datapath = "datapath_type=netdev"
+	}
+	// All that a peer would have, made by hand.
+	stranger.Shell(t, fmt.Sprintf(`
+		ovs-vsctl --timeout=60 add-br obr0 -- set bridge obr0 %s fail_mode=standalone -- add-port obr0 t tag=4094 -- set interface t type=gre options:remote_ip=%s \
+			-- add-port obr0 obr0-t tag=4094 -- set interface obr0-t type=internal
+		ip link set obr0-t up mtu 1400
+		ip addr add 10.66.0.1/32 dev obr0-t
+		ip neigh replace %[2]s lladdr 0a:58:ac:10:20:64 dev obr0-t nud permanent
+		ip route replace 192.168.1.0/24 via %[2]s dev obr0-t onlink src 10.66.0.1`, datapath, l.Hosts[0].Addr4))
+	defer func() { report(t, l, "a stranger's GRE stays out") }()
+	inside := testnet.CaptureIn(t, cs[0].Netns, "eth0", "src host 10.66.0.1")
+	wire := l.Capture(t, fmt.Sprintf("proto gre and src host %s", stranger.Addr4))
+	// A GARP in the transit VLAN, and pings that must go unanswered.
+	if lost, err := cnitest.Unreached(stranger, cs[0].Addr(t, false)); err != nil || len(lost) != 1 {
+		t.Errorf("the stranger reaches the container: lost %v, %v", lost, err)
+	}
+	if got := wire.Stop(t); len(got) == 0 {
+		t.Error("the stranger sent nothing: the test proves nothing")
+	}
+	if got := inside.Stop(t); len(got) > 0 {
+		t.Errorf("the container got %q", got)
+	}
+	stranger.Run(t, "ovs-vsctl", "--timeout=60", "del-br", "obr0")
+}
