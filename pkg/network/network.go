@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 
 	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
@@ -114,6 +115,11 @@ func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
 		return nil, 0, err
 	}
 	made, err := host.Ensure(ctx, want, n.Backends()...)
+	if err == nil && remade(made) {
+		var again []state.Change
+		again, err = host.Ensure(ctx, want, n.Backends()...)
+		made = append(made, again...)
+	}
 	if err != nil {
 		return made, mtu, err
 	}
@@ -129,6 +135,21 @@ func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
 		err = n.setStamp(ctx, mtu)
 	}
 	return changes, mtu, err
+}
+
+// remade reports whether OVS was told to make a bridge or transit port whose
+// link was there and up already: the kernel's datapath keeps the links of a
+// database that is lost, and OVS then makes them anew, without addresses.
+func remade(changes []state.Change) bool {
+	up := map[string]bool{}
+	for _, c := range changes {
+		if l, ok := c.New.(state.Link); ok {
+			up[l.Name] = true
+		}
+	}
+	return slices.ContainsFunc(changes, func(c state.Change) bool {
+		return c.New != nil && c.Kind() <= state.KindTransit && !up[c.New.ID().Name]
+	})
 }
 
 // purge takes out the ports of another boot and those that DEL could not.
