@@ -1,0 +1,37 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"ovs-gre-cni/test/cnitest"
+)
+
+// TestBinaries holds the plugins small: every call starts them anew. What is
+// linked shows in the table of functions, which stripping leaves.
+func TestBinaries(t *testing.T) {
+	bin := cnitest.BinDir(t)
+	for _, plugin := range []string{"ovs-gre", "route-sync"} {
+		data, err := os.ReadFile(filepath.Join(bin, plugin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const most = 6_000_000
+		if len(data) >= most {
+			t.Errorf("%s has %d bytes, want less than %d", plugin, len(data), most)
+		}
+		if !bytes.Contains(data, []byte("ovs-gre-cni/pkg/spec.Parse")) {
+			t.Errorf("%s: the names of its functions cannot be read", plugin)
+		}
+		for _, heavy := range []string{
+			"github.com/ovn-org/libovsdb/client", "github.com/prometheus/", "k8s.io/client-go", "k8s.io/apimachinery",
+			"go.opentelemetry.io/", "google.golang.org/", "net/http.",
+		} {
+			if bytes.Contains(data, []byte(heavy)) {
+				t.Errorf("%s links %s", plugin, heavy)
+			}
+		}
+	}
+}
