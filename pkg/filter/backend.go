@@ -15,7 +15,8 @@ var ErrUnsupported = errors.New("this kernel has no nf_tables (CONFIG_NF_TABLES,
 const patience = 10 * time.Second
 
 // A Backend is the packet filter's share of one network: the host.Backend of
-// state.Masquerade and state.Forward. It holds nothing open between calls.
+// state.Masquerade and state.Forward, in the network namespace of the thread
+// that calls. It holds nothing open between calls.
 type Backend struct{ network string }
 
 // NewBackend returns the backend of a network.
@@ -32,15 +33,16 @@ func NewBackend(network string) *Backend { return &Backend{network: network} }
 // The error wraps ErrUnsupported where a masquerade is wanted of a kernel
 // without nf_tables, and os.ErrPermission without CAP_NET_ADMIN.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	var masquerade state.Object
-	var gates []gate
-	err := read(ctx, func(r *reader) (err error) {
-		if masquerade, err = observeMasquerade(r, b.network); err != nil {
-			return err
+	masquerade, gates, err := b.observe(ctx)
+	for range 3 {
+		// The kernel lists no rules of a table that a transaction replaces by
+		// another of its name, from when the new one holds until the old one
+		// is gone (nf_tables_dump_rules). What is altered is so a moment later.
+		if _, ok := masquerade.(altered); ok {
+			time.Sleep(20 * time.Millisecond)
+			masquerade, gates, err = b.observe(ctx)
 		}
-		gates, err = nftGates(r)
-		return err
-	})
+	}
 	if errors.Is(err, ErrUnsupported) && !wants(want, state.KindMasquerade) {
 		err = nil // what is not there holds nothing of ours
 	}
@@ -60,6 +62,19 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	}
 	have.Put(observeForwards(append(gates, old...), b.network, want)...)
 	return have, nil
+}
+
+// observe reads nf_tables: the network's masquerade, nil if there is none, and
+// the gates.
+func (b *Backend) observe(ctx context.Context) (masquerade state.Object, gates []gate, err error) {
+	err = read(ctx, func(r *reader) (err error) {
+		if masquerade, err = observeMasquerade(r, b.network); err != nil {
+			return err
+		}
+		gates, err = nftGates(r)
+		return err
+	})
+	return masquerade, gates, err
 }
 
 func wants(want state.Set, kind state.Kind) bool {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,39 +59,51 @@ func ruleset(t testing.TB) string {
 	return sh(t, "nft -s list ruleset")
 }
 
+var _ host.Backend = (*Backend)(nil)
+
 func wanted(objs ...state.Object) state.Set {
 	s := state.Set{}
 	s.Put(objs...)
 	return s
 }
 
-func ensure(t testing.TB, b host.Backend, want state.Set) []state.Change {
+// changes are what lies between want and what is. (Package host would observe
+// on a thread of its own, which is in the machine's namespace.)
+func changes(t testing.TB, b *Backend, want state.Set) []state.Change {
 	t.Helper()
-	changes, err := host.Ensure(context.Background(), want, b)
+	have, err := b.Observe(context.Background(), want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return changes
+	return state.Diff(want, have)
 }
 
-func prune(t testing.TB, b host.Backend, want state.Set) []state.Change {
+// ensure does what host.Ensure does.
+func ensure(t testing.TB, b *Backend, want state.Set) []state.Change {
 	t.Helper()
-	changes, err := host.Prune(context.Background(), want, b)
-	if err != nil {
+	return apply(t, b, changes(t, b, want), func(c state.Change) bool { return c.New == nil })
+}
+
+// prune does what host.Prune does.
+func prune(t testing.TB, b *Backend, want state.Set) []state.Change {
+	t.Helper()
+	return apply(t, b, changes(t, b, want), func(c state.Change) bool { return c.New != nil })
+}
+
+func apply(t testing.TB, b *Backend, changes []state.Change, but func(state.Change) bool) []state.Change {
+	t.Helper()
+	changes = slices.DeleteFunc(changes, but)
+	if err := b.Apply(context.Background(), changes); err != nil {
 		t.Fatal(err)
 	}
 	return changes
 }
 
 // drift is what CHECK would say; "" is nothing.
-func drift(t testing.TB, b host.Backend, want state.Set) string {
+func drift(t testing.TB, b *Backend, want state.Set) string {
 	t.Helper()
-	changes, err := host.Check(context.Background(), want, b)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var lines []string
-	for _, c := range changes {
+	for _, c := range changes(t, b, want) {
 		lines = append(lines, c.Drift())
 	}
 	return strings.Join(lines, "\n")

@@ -262,8 +262,8 @@ func (g gate) String() string {
 	return s
 }
 
-// nftGates reads the gates of nf_tables: the base chains of type filter at the
-// hook forward.
+// nftGates reads the gates of nf_tables: the base chains at the hook forward,
+// which are all of type filter.
 func nftGates(r *reader) ([]gate, error) {
 	chains, err := r.chains(unix.AF_UNSPEC, func(m message) bool {
 		return attr(m, unix.NFTA_CHAIN_HOOK) != nil && slices.Contains([]byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, inet}, m[0])
@@ -273,7 +273,7 @@ func nftGates(r *reader) ([]gate, error) {
 	}
 	gates := make([]gate, 0, len(chains))
 	for _, c := range chains {
-		if c.hook != unix.NF_INET_FORWARD || c.typ != string(nftables.ChainTypeFilter) {
+		if c.hook != unix.NF_INET_FORWARD {
 			continue
 		}
 		g := gate{family: c.family, table: c.table, drops: c.policy == uint32(nftables.ChainPolicyDrop)}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -216,11 +215,15 @@ func TestForwardLost(t *testing.T) {
 		{"another verdict", hosts[0].setup, "iptables -R FORWARD 1 -o obr0 -m comment --comment ovs-gre:blue -j RETURN"},
 		{"another condition", hosts[0].setup, "iptables -R FORWARD 1 -o obr0 -p tcp -m comment --comment ovs-gre:blue -j ACCEPT"},
 		{"negated", hosts[0].setup, "iptables -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
-		{"a prefix of the name", hosts[0].setup, "iptables -R FORWARD 1 -o obr+ -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"a prefix of the name", hosts[0].setup, "iptables -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
 		{"DOCKER-USER flushed", docker, "iptables -F DOCKER-USER"},
 		{"Docker's FORWARD flushed", docker, "iptables -F FORWARD"},
 		{"Docker started later", "true", docker},
 		{"nft chain flushed", hosts[4].setup, "nft flush ruleset; " + hosts[4].setup},
+		{"nft, another condition", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') meta mark 7 oifname obr0 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, a limit", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') limit rate 1/second oifname obr0 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, another set of conditions", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') 'oifname { obr0, obr1 }' accept comment '\"ovs-gre:blue\"'"},
+		{"legacy, all names that begin so", hosts[6].setup, "iptables-legacy -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
 		{"legacy flushed", hosts[6].setup, "iptables-legacy -F FORWARD"},
 		{"legacy, another condition", hosts[6].setup, "iptables-legacy -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
 	} {
@@ -299,7 +302,7 @@ func TestForwardOwnedTable(t *testing.T) {
 			t.Skip("this nft has no flags owner")
 		}
 	}
-	_, err = host.Ensure(t.Context(), wanted(obr0), NewBackend("blue"))
+	err = NewBackend("blue").Apply(t.Context(), []state.Change{{New: obr0}})
 	if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "flags owner") {
 		t.Errorf("error is %v", err)
 	}
@@ -342,5 +345,36 @@ func TestObserveStartsNoProcess(t *testing.T) {
 	}
 	if _, err := runIPTables(context.Background(), gate{family: 2, iptables: "nft"}, "-S"); !errors.Is(err, errNoProgram) {
 		t.Errorf("there is an iptables to start: %v", err)
+	}
+}
+
+func TestParseSaved(t *testing.T) {
+	const out = `-P FORWARD DROP
+-N DOCKER-USER
+-A FORWARD -i a -m comment --comment "ovs-gre:x" -j ACCEPT
+-A FORWARD -m comment --comment plain -o b -j ACCEPT
+-A FORWARD -i c -m socket -j ACCEPT
+-A FORWARD ! -i d -j ACCEPT
+-A FORWARD -i e -p tcp -m tcp --dport 80 -j ACCEPT
+-A FORWARD -m comment --comment "a \"b\" -j c" -j LOG --log-prefix "-i f "
+-A DOCKER-USER -j RETURN
+`
+	c, drops := parseSaved("FORWARD", out)
+	if !drops || c.name != "FORWARD" {
+		t.Errorf("chain %s, drops %t", c.name, drops)
+	}
+	for i := range c.rules {
+		c.rules[i].args = nil
+	}
+	want := []accept{
+		{in: "a", comment: "ovs-gre:x", verdict: "ACCEPT"},
+		{out: "b", comment: "plain", verdict: "ACCEPT"},
+		{in: "c", verdict: "ACCEPT", more: true},
+		{in: "d", verdict: "ACCEPT", more: true},
+		{in: "e", verdict: "ACCEPT", more: true},
+		{comment: `a "b" -j c`, verdict: "LOG", more: true},
+	}
+	if diff := cmp.Diff(want, c.rules, cmp.AllowUnexported(accept{})); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 }

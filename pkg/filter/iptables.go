@@ -74,6 +74,7 @@ func parseSaved(name, out string) (c chainRules, drops bool) {
 	return c, drops
 }
 
+// parseArgs reads a rule. A link obr+, all names that begin so, is no link of ours.
 func parseArgs(args []string) accept {
 	a := accept{args: args}
 	for i := 0; i < len(args); i += 2 {
@@ -96,9 +97,6 @@ func parseArgs(args []string) accept {
 			a.more = true
 			i--
 		}
-	}
-	if strings.HasSuffix(a.dev(), "+") { // all names that begin so
-		a.more = true
 	}
 	return a
 }
