@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/spec"
 )
@@ -14,7 +17,7 @@ import (
 // Load reads a nodes file. The error wraps ErrNotReady where there is none,
 // and spec.ErrInvalid where it says nonsense.
 func Load(path string) ([]spec.Node, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("nodesFile %s: %w: no such file yet", path, ErrNotReady)
 	}
@@ -26,6 +29,27 @@ func Load(path string) ([]spec.Node, error) {
 		return nil, fmt.Errorf("nodesFile %s: %w", path, err)
 	}
 	return nodes, nil
+}
+
+// most is the size of the largest nodes file: 100,000 nodes make about 10 MB.
+const most = 64 << 20
+
+// read reads a regular file of a size that can be. It waits for no pipe and
+// fills no memory from a device.
+func read(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > most {
+		return nil, fmt.Errorf("%w: %s: want a file of at most %d MB", spec.ErrInvalid, path, most>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // Store replaces a nodes file in one step, so that a reader sees the old list
