@@ -59,15 +59,36 @@ func (d Dir) make(sub string) (fresh bool, err error) {
 		if !errors.Is(err, fs.ErrExist) {
 			return false, fmt.Errorf("state directory: %w", err)
 		}
-		st, err := os.Lstat(dir)
-		if err != nil {
-			return false, fmt.Errorf("state directory: %w", err)
-		}
-		if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
-			return false, fmt.Errorf("state directory %s: %w: want a directory of ours that nobody else can write to", dir, ErrForeign)
+		if err := trust(dir); err != nil {
+			return false, err
 		}
 	}
 	return fresh, nil
+}
+
+// trust refuses what is not a directory that only we can write to.
+func trust(dir string) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("state directory %s: %w: want a directory of ours that nobody else can write to", dir, ErrForeign)
+	}
+	return nil
+}
+
+// trusted is nil where the directory, and sub in it, is ours or absent. What
+// a stranger has put there is neither believed nor followed.
+func (d Dir) trusted(sub string) error {
+	for _, dir := range []string{RunDir, string(d), filepath.Join(string(d), sub)} {
+		if err := trust(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Lock takes the network's lock, to the exclusion of others or, if shared, of
@@ -181,6 +202,9 @@ func (d Dir) Hand(nodes []spec.Node, self string, config []byte) error {
 // Handed returns the nodes and the name of this host's that Hand left. The
 // error wraps mesh.ErrNotReady where there are none.
 func (d Dir) Handed() (nodes []spec.Node, self string, err error) {
+	if err := d.trusted(""); err != nil {
+		return nil, "", err
+	}
 	nodes, err = mesh.Load(filepath.Join(string(d), "nodes.json"))
 	if err != nil {
 		return nil, "", err
@@ -216,6 +240,9 @@ func (d Dir) Config() []byte { return d.read("config.json") }
 func (d Dir) RoutesConfig() []byte { return d.read("routes.json") }
 
 func (d Dir) read(name string) []byte {
+	if d.trusted("") != nil {
+		return nil
+	}
 	raw, err := os.ReadFile(filepath.Join(string(d), name))
 	if err != nil {
 		return nil

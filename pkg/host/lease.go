@@ -74,6 +74,9 @@ func Partial(err error) bool {
 
 // Holds reports whether there is a lease.
 func (d Dir) Holds(kind, name string) (bool, error) {
+	if err := d.trusted(kind); err != nil {
+		return false, err
+	}
 	_, err := os.Lstat(d.lease(kind, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -83,6 +86,9 @@ func (d Dir) Holds(kind, name string) (bool, error) {
 
 // Release removes a lease, if it is there.
 func (d Dir) Release(kind, name string) error {
+	if err := d.trusted(kind); err != nil {
+		return err
+	}
 	if err := os.Remove(d.lease(kind, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lease: %w", err)
 	}
@@ -91,6 +97,9 @@ func (d Dir) Release(kind, name string) error {
 
 // Leases lists the leases of a kind.
 func (d Dir) Leases(kind string) ([]Lease, error) {
+	if err := d.trusted(kind); err != nil {
+		return nil, err
+	}
 	entries, err := os.ReadDir(filepath.Join(string(d), kind))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -120,6 +129,9 @@ func (d Dir) Unused(kinds ...string) (bool, error) {
 		return false, nil
 	}
 	for _, kind := range kinds {
+		if err := d.trusted(kind); err != nil {
+			return false, err
+		}
 		f, err := os.Open(filepath.Join(string(d), kind))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -160,6 +172,9 @@ func (d Dir) Bury(name string) error {
 
 // Buried lists the ports that Bury noted.
 func (d Dir) Buried() []string {
+	if d.trusted(leasesGone) != nil {
+		return nil
+	}
 	entries, _ := os.ReadDir(filepath.Join(string(d), leasesGone))
 	var names []string
 	for _, e := range entries {
@@ -170,6 +185,9 @@ func (d Dir) Buried() []string {
 
 // Forget ends what Bury began.
 func (d Dir) Forget(names ...string) {
+	if d.trusted(leasesGone) != nil {
+		return
+	}
 	for _, n := range names {
 		_ = os.Remove(d.lease(leasesGone, n))
 	}
