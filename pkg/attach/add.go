@@ -88,6 +88,8 @@ type adding struct {
 	// bridge is the network's, as OVSDB has it.
 	bridge ovs.BridgeInfo
 	mtu    int
+	// held: a lease was there before ours.
+	held bool
 	// first: the network has nothing on this host but our lease.
 	first bool
 	// done tells others that the lease is no longer busy.
@@ -97,6 +99,10 @@ type adding struct {
 // host takes a lease and sees to it that the host state stands.
 func (a *adding) host(ctx context.Context) error {
 	a.first = !a.dir().Exists()
+	var err error
+	if a.held, err = a.dir().Holds(host.LeasesOVS, a.port()); err != nil {
+		return err
+	}
 	fresh, done, err := a.dir().Take(ctx, host.LeasesOVS, host.Lease{Name: a.port(), Attachment: a.Attachment})
 	if err == nil || host.Partial(err) {
 		a.undo.add(a.leave)
@@ -128,8 +134,10 @@ func (a *adding) leave(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
-	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
-		return err // the lease stands for a link that was there before
+	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && ownLink(a.Config.Name, l, a.held) {
+		return nil // the lease stands for a link that was there before
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
 		return err
@@ -173,6 +181,9 @@ func (a *adding) look(ctx context.Context) error {
 	if !a.bridge.PortTaken {
 		return nil
 	}
+	if a.bridge.TakenBy != a.Config.Name {
+		return fmt.Errorf("OVS port %s is in the way: %w: it is not of network %s", a.port(), host.ErrForeign, a.Config.Name)
+	}
 	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
 		return err // the link is there: link will say whose it is
 	}
@@ -210,6 +221,9 @@ func (a *adding) link(ctx context.Context) error {
 // orphan removes a veth pair of ours whose other end is in a namespace that
 // the container no longer has.
 func (a *adding) orphan(ctx context.Context) error {
+	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && !ownLink(a.Config.Name, l, a.held) {
+		return fmt.Errorf("link %s is in the way: %w: it is of kind %s with the alias %q", a.port(), host.ErrForeign, l.Kind, l.Alias)
+	}
 	has, err := a.ns.HasLink(ctx, a.IfName)
 	if err != nil {
 		return err
@@ -310,6 +324,11 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 		return nil, err
 	}
 	port, err := kernel.LinkByName(ctx, a.port())
+	if err == nil && !port.Up {
+		// A container that comes back at once: ovs-vswitchd has closed the port
+		// of the same name, and gave our link the flags of the old one.
+		err = kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{{New: state.Link{Name: a.port(), Up: true}}})
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 	"time"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
 )
 
 // A DEL ends within these bounds together, whatever has died.
@@ -27,7 +30,7 @@ func Del(ctx context.Context, r Request) error {
 	if conn != nil {
 		defer conn.Close()
 	}
-	errs := []error{err, kernel.DelLink(ctx, r.port())}
+	errs := []error{err, r.delLink(ctx)}
 	if m := newIPAM(r, nil); m != nil {
 		ctx, cancel := context.WithTimeout(ctx, restBound)
 		defer cancel()
@@ -60,6 +63,38 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 		return nil, err // never attached in this boot
 	}
 	return nil, r.dir().Bury(r.port())
+}
+
+// delLink deletes the host's end of the veth pair, unless it is a stranger's.
+func (r Request) delLink(ctx context.Context) error {
+	held, err := r.dir().Holds(host.LeasesOVS, r.port())
+	return errors.Join(err, delLink(ctx, r.Config.Name, r.port(), held))
+}
+
+// delLink deletes the link name if it is network's.
+func delLink(ctx context.Context, network, name string, held bool) error {
+	l, err := kernel.LinkByName(ctx, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !ownLink(network, l, held) {
+		return err
+	}
+	return kernel.DelLink(ctx, name)
+}
+
+// ownLink reports whether a link is one that ADD made: by its alias or, where a
+// killed ADD did not get so far, by the lease that was held for it.
+func ownLink(network string, l kernel.Link, held bool) bool {
+	if l.Kind != "veth" {
+		return false
+	}
+	if l.Alias == "" {
+		return held
+	}
+	owner, ours := strings.CutPrefix(l.Alias, AliasPrefix+network+" ")
+	f := strings.Fields(owner)
+	return ours && len(f) == 2 && spec.PortName(network, f[0], f[1]) == l.Name
 }
 
 // release gives the lease back, and the host state with the last one. Without

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func (d delegate) add(ctx context.Context) (*current.Result, error) {
 
 func (d delegate) del(ctx context.Context) error { return d.run(ctx, "DEL") }
 
-func (d delegate) check(ctx context.Context) error { return d.run(ctx, "CHECK") }
+func (d delegate) check(ctx context.Context, _ []netip.Addr) error { return d.run(ctx, "CHECK") }
 
 func (d delegate) status(ctx context.Context) error { return d.run(ctx, "STATUS") }
 
@@ -85,6 +86,9 @@ func (d delegate) failure(command string, err error, out []byte) error {
 
 // find looks for the plugin in the directories of CNI_PATH.
 func (d delegate) find() (string, error) {
+	if t := d.Config.IPAM.Type; t != filepath.Base(t) || t == "." || t == ".." {
+		return "", fmt.Errorf("%w: ipam.type %q: want the name of a plugin, not a path", spec.ErrInvalid, t)
+	}
 	dirs := filepath.SplitList(os.Getenv("CNI_PATH"))
 	for _, dir := range dirs {
 		path := filepath.Join(dir, d.Config.IPAM.Type)

@@ -82,7 +82,8 @@ func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[st
 // collect takes one attachment away.
 func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, a spec.Attachment) error {
 	_, err := conn.DelPorts(ctx, c.Name, name)
-	errs := []error{err, kernel.DelLink(ctx, name)}
+	held, err2 := host.NetworkDir(c.Name).Holds(host.LeasesOVS, name)
+	errs := []error{err, err2, delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
 	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
 		errs = append(errs, m.del(ctx))
