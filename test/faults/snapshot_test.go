@@ -30,7 +30,7 @@ part neigh;    ip -j neigh show nud permanent
 part nft;      nft list ruleset
 part run;      [ ! -e /run/ovs-gre ] || find /run/ovs-gre ! '(' -path '/run/ovs-gre/*/*' -type d -empty ')' -printf '%y %p %l\n'
 part cni;      find /var/lib/cni -mindepth 1 ! -name 'last_reserved_ip.*' ! -name lock ! -type d -printf '%y %p %l\n'
-part netns;    for n in /run/netns/*; do [ ! -e "$n" ] || { echo "${n##*/}"; ip -n "${n##*/}" -br link; }; done
+part netns;    for n in /run/netns/*; do [ ! -e "$n" ] || { echo "${n##*/}"; ip -n "${n##*/}" -br link | awk '{ print $1, $3 }'; }; done
 part ovsdb;    [ ! -S /run/openvswitch/db.sock ] || ovsdb-client -t 20 -f json dump unix:/run/openvswitch/db.sock Open_vSwitch
 `
 
