@@ -4,10 +4,13 @@ package cnierr
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
@@ -75,6 +78,21 @@ func FromStatus(err error) error {
 		c = types.ErrPluginNotAvailable
 	}
 	return &types.Error{Code: c, Msg: oneLine(err.Error()), Details: details(err)}
+}
+
+// Print writes an error as the specification wants it, which skel does not:
+// with the version of the protocol in use. "" is the latest that we speak,
+// where no configuration was read.
+func Print(w io.Writer, version string, e *types.Error) error {
+	if version == "" {
+		version = current.ImplementedSpecVersion
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "    ")
+	return enc.Encode(struct {
+		CNIVersion string `json:"cniVersion"`
+		*types.Error
+	}{version, e})
 }
 
 func code(err error) uint {

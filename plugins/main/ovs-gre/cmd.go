@@ -20,6 +20,7 @@ import (
 func verb(f func(context.Context, attach.Request, error) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
 		c, invalid := spec.Parse(args.StdinData)
+		inUse = c.CNIVersion
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
 		return cnierr.From(f(ctx, attach.Request{
@@ -79,6 +80,7 @@ func gc(ctx context.Context, r attach.Request, invalid error) error {
 
 func status(args *skel.CmdArgs) error {
 	c, err := spec.Parse(args.StdinData)
+	inUse = c.CNIVersion
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()

@@ -45,6 +45,7 @@ func verb(f func(context.Context, request, error) error) func(*skel.CmdArgs) err
 
 func read(args *skel.CmdArgs) (request, error) {
 	c, err := spec.ParseRoutes(args.StdinData)
+	inUse = c.CNIVersion
 	a := spec.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
 	r := request{config: c, lease: host.Lease{Name: spec.PortName(c.Name, a.ContainerID, a.IfName), Attachment: a}}
 	if err != nil || c.PrevResult == nil {

@@ -3,15 +3,32 @@
 package main
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"ovs-gre-cni/pkg/cnierr"
 )
 
 // release is set by the linker.
 var release = "devel"
 
-func main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{
+// inUse is the version of the configuration that was read; "" is none.
+var inUse string
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	failed := skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add: verb(add), Del: verb(del), Check: verb(check), GC: verb(gc), Status: status,
 	}, version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"), "CNI plugin route-sync "+release)
+	if failed == nil {
+		return 0
+	}
+	if err := cnierr.Print(os.Stdout, inUse, failed); err != nil {
+		fmt.Fprintln(os.Stderr, "route-sync:", err)
+	}
+	return 1
 }
