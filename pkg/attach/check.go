@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -39,7 +40,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 		func() error { return checkVswitchd(r.Config.OVSDB) },
 		func() error { return checkContainer(ctx, r, prev) },
 		func() error { return checkHost(ctx, r) },
-		func() error { return checkIPAM(ctx, r) },
+		func() error { return checkIPAM(ctx, r, prev) },
 	}
 	errs := make([]error, len(looks))
 	var all sync.WaitGroup
@@ -138,11 +139,24 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 	return nil
 }
 
-func checkIPAM(ctx context.Context, r Request) error {
-	if m := newIPAM(r, nil); m != nil {
-		return m.check(ctx)
+// checkIPAM asks IPAM whether the addresses are still the container's: those of
+// the result that are at its interface.
+func checkIPAM(ctx context.Context, r Request, prev *current.Result) error {
+	m := newIPAM(r, nil)
+	if m == nil {
+		return nil
 	}
-	return nil
+	var addrs []netip.Addr
+	for _, ip := range prev.IPs {
+		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(prev.Interfaces) {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(ip.Address.IP)
+		if at := prev.Interfaces[*ip.Interface]; ok && at.Name == r.IfName && at.Sandbox != "" {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return m.check(ctx, addrs)
 }
 
 func sameRoute(want kernel.ContainerRoute) func(kernel.ContainerRoute) bool {

@@ -145,16 +145,26 @@ func (h hostLocal) sweep() error {
 	return errors.Join(errs...)
 }
 
-func (h hostLocal) check(context.Context) error {
-	found := false
-	err := h.inStore(func(s *disk.Store) error {
-		found = s.FindByID(h.ContainerID, h.IfName)
-		return nil
-	})
-	if err == nil && !found {
-		err = fmt.Errorf("%w: host-local has no address for this container", host.ErrDrift)
+// check goes by address: host-local's own CHECK is content with any one.
+func (h hostLocal) check(_ context.Context, addrs []netip.Addr) error {
+	var lost []string
+	for _, a := range addrs {
+		raw, err := os.ReadFile(disk.GetEscapedPath(h.dataDir(), a.String()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("host-local: %w", err)
+		}
+		// Files of host-local before 0.8 do not name the interface.
+		if by := holder(raw); by.ContainerID != h.ContainerID || (by.IfName != h.IfName && by.IfName != "") {
+			lost = append(lost, a.String())
+		}
 	}
-	return err
+	switch {
+	case len(lost) == 0 && len(addrs) > 0:
+		return nil
+	case len(lost) == len(addrs):
+		return fmt.Errorf("%w: host-local has no address for this container", host.ErrDrift)
+	}
+	return fmt.Errorf("%w: host-local has not %s for this container any more: others may get it", host.ErrDrift, strings.Join(lost, ", "))
 }
 
 func (h hostLocal) status(context.Context) error {
@@ -264,9 +274,6 @@ func (h hostLocal) inStore(f func(*disk.Store) error) error {
 	}
 	defer store.Close()
 	if err := f(store); err != nil {
-		if errors.Is(err, host.ErrDrift) {
-			return err
-		}
 		return fmt.Errorf("host-local: %w", err)
 	}
 	return nil

@@ -16,7 +16,8 @@ import (
 type ipam interface {
 	add(ctx context.Context) (*current.Result, error)
 	del(ctx context.Context) error
-	check(ctx context.Context) error
+	// check looks whether the container still has what add gave it, addrs.
+	check(ctx context.Context, addrs []netip.Addr) error
 	status(ctx context.Context) error
 	// gc releases what no attachment of keep holds.
 	gc(ctx context.Context, keep []spec.Attachment) error
