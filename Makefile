@@ -3,11 +3,13 @@
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 HOSTS ?= 3
+# A package version begins with a digit.
+PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p" | grep . || echo "0~$(VERSION)")
 
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e test-kernel lint bench clean
+.PHONY: help build demo test unit e2e test-kernel lint packages test-packages bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +40,15 @@ lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
+
+packages: build ## .deb and .rpm into bin/packages
+	@rm -rf bin/packages && mkdir -p bin/packages
+	@for format in deb rpm; do \
+		ARCH=$$(go env GOARCH) PKG_VERSION=$(PKG_VERSION) go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.3 package -f deploy/packages/nfpm.yaml -p $$format -t bin/packages/ || exit 1; \
+	done
+
+test-packages: packages ## install and remove the .deb
+	go test -count=1 ./test/packages
 
 bench: ## ADD, CHECK, DEL beside containernetworking's bridge
 	@./test/need $(LAB)

@@ -1,0 +1,68 @@
+// Package packages installs and removes the .deb that "make packages" built,
+// in a mount namespace whose writes go nowhere.
+package packages
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// script runs in a private mount namespace: an overlay stands over the root
+// file system, so that dpkg's database and files are this test's own.
+const script = `
+set -eu
+mount --make-rprivate /
+d=$(mktemp -d)
+mount -t tmpfs t "$d"
+mkdir "$d/up" "$d/work" "$d/root"
+mount -t overlay o -o lowerdir=/,upperdir="$d/up",workdir="$d/work" "$d/root"
+mount --rbind /proc "$d/root/proc"; mount --rbind /dev "$d/root/dev"
+cp "$1" "$d/root/pkg.deb"
+inside() { chroot "$d/root" "$@"; }
+inside dpkg -i /pkg.deb >/dev/null
+for f in /opt/cni/bin/ovs-gre /opt/cni/bin/route-sync /usr/bin/ovs-grectl; do
+	inside test -x "$f" || echo "missing: $f"
+done
+for f in /lib/systemd/system/ovs-gre.service /etc/iproute2/rt_protos.d/ovs-gre.conf /usr/share/man/man8/ovs-grectl.8 /usr/share/doc/ovs-gre/examples/gre.conflist; do
+	inside test -s "$f" || echo "missing: $f"
+done
+echo "version: $(inside ovs-grectl version)"
+inside sh -c 'CNI_COMMAND=VERSION /opt/cni/bin/ovs-gre </dev/null' | grep -q '"1.1.0"' || echo "the plugin does not answer"
+inside ip route add 192.0.2.0/24 dev lo proto ovs-gre && inside ip route show proto 121 | grep -q '^192.0.2.0/24' || echo "the protocol has no name"
+inside ip route del 192.0.2.0/24 dev lo
+inside dpkg -P ovs-gre >/dev/null 2>&1
+for f in /opt/cni/bin/ovs-gre /usr/bin/ovs-grectl /etc/iproute2/rt_protos.d/ovs-gre.conf /usr/share/doc/ovs-gre; do
+	! inside test -e "$f" || echo "left: $f"
+done
+`
+
+func TestDeb(t *testing.T) {
+	debs, err := filepath.Glob("../../bin/packages/*.deb")
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("want one .deb in bin/packages, made by make packages: %v %v", debs, err)
+	}
+	if rpms, _ := filepath.Glob("../../bin/packages/*.rpm"); len(rpms) != 1 {
+		t.Errorf("want one .rpm beside it: %v", rpms)
+	}
+	deb, err := filepath.Abs(debs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("unshare", "--mount", "--net", "sh", "-c", "ip link set lo up\n"+script, "sh", deb)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "missing:") || strings.HasPrefix(line, "left:") || strings.HasPrefix(line, "the ") {
+			t.Error(line)
+		}
+	}
+	if !strings.Contains(string(out), "version: ") {
+		t.Errorf("no version: %s", out)
+	}
+}
