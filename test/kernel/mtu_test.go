@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -65,8 +64,8 @@ func bisect(t *testing.T, from, to *cnitest.Container) int {
 		out, _ := from.Output(context.Background(), "ping", "-n", "-q", "-M", "do", "-c", "2", "-i", "0.2", "-W", wait, "-s", fmt.Sprint(size-ipAndICMP), to.Addr(t, false).String())
 		return strings.Contains(out, " received") && !strings.Contains(out, " 0 received")
 	}
-	if err := testnet.Ping(context.Background(), from, to.Addr(t, false), testnet.PingOptions{Count: 1}); err != nil {
-		t.Fatal(err)
+	if lost, err := cnitest.Unreached(from, to.Addr(t, false)); err != nil || len(lost) > 0 {
+		t.Fatalf("no answer from %v %v", lost, err)
 	}
 	low, high := 1300, 1600
 	if !passes(low) || passes(high) {
