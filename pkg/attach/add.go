@@ -245,6 +245,13 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 			return nil, err
 		}
 	}
+	if a.Config.Segment != spec.SegmentHost {
+		// The gateway leads by the link that a packet came from, and says that
+		// there is a shorter way.
+		if err := a.ns.IgnoreRedirects(a.IfName); err != nil {
+			return nil, err
+		}
+	}
 	port := containerPort(a.Request)
 	a.undo.add(func(ctx context.Context) error {
 		return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
@@ -331,6 +338,14 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !port.Up {
+		// On its userspace datapath OVS puts a link that it lets go back as it
+		// was, by name: a DEL just before may have meant another of that name.
+		up := state.Change{New: state.Link{Name: port.Name, Up: true}}
+		if err := kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{up}); err != nil {
+			return nil, err
+		}
 	}
 	res.CNIVersion = current.ImplementedSpecVersion
 	res.Interfaces = []*current.Interface{
