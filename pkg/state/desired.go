@@ -105,7 +105,8 @@ func has6(n spec.Node) bool {
 // address follows from the underlay address, so that peers need not ask; its
 // reverse path filter is loose (the kernel takes the greater of all and the
 // link's own), because a peer host may answer by the tunnel what it was sent
-// by another way.
+// by another way. On a link without an IPv4 address even a loose filter is
+// strict (no_addr in fib_validate_source), so it has the gateway's.
 func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
 	objs := append(forwarding(m, dev),
@@ -114,6 +115,9 @@ func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 		Forward{Network: c.Name, Dev: dev},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)
+	if gw := primary(m.Self); gw.Is4() {
+		objs = append(objs, Addr{Dev: dev, Prefix: netip.PrefixFrom(gw, 32)})
+	}
 	if has6(m.Self) || m.Self.Address.Is6() {
 		objs = append(objs,
 			Sysctl{"net/ipv6/conf/" + dev + "/addr_gen_mode", "1"},

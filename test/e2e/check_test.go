@@ -112,7 +112,7 @@ ovs-vsctl remove bridge other ports $p -- add bridge obr0 ports $p -- del-br oth
 		{plugin: routeSync, name: "somebody's route", host: "ip route replace 192.168.2.0/24 via 172.16.32.2 proto static", says: []string{"route 192.168.2.0/24 differs", "172.16.32.2"}},
 		{plugin: routeSync, name: "IPv6 route elsewhere", host: "ip -6 route delete fd92:2::/64; ip -6 route add fd92:2::/64 via fd00:32::2 proto 121 src fd92:1::1", says: []string{"route fd92:2::/64 differs", "fd00:32::2"},
 			mend: "ip -6 route delete fd92:2::/64; ip -6 route add fd92:2::/64 via " + hop6 + " dev obr0-t src fd92:1::1 proto 121"},
-		{plugin: routeSync, name: "source of the route gone", host: "ip address delete 192.168.1.1/24 dev obr0", says: []string{"192.168.2.0/24", "gateway address is missing"}, mend: again},
+		{plugin: routeSync, name: "source of the route gone", host: "ip address delete 192.168.1.1/24 dev obr0; ip address delete 192.168.1.1/32 dev obr0-t", says: []string{"192.168.2.0/24", "gateway address is missing"}, mend: again},
 		{plugin: routeSync, name: "link of the route gone", host: "ovs-vsctl del-port obr0-t", says: []string{"192.168.2.0/24"}, mend: again},
 		{plugin: routeSync, name: "neighbour missing", host: "ip neigh delete $peer dev obr0-t", says: []string{fmt.Sprintf("neighbour %s on obr0-t is missing", peer.Addr4)}},
 		{plugin: routeSync, name: "neighbour's MAC", host: "ip neigh replace $peer lladdr 0a:58:01:02:03:04 dev obr0-t nud permanent", says: []string{fmt.Sprintf("neighbour %s on obr0-t differs", peer.Addr4), "0a:58:01:02:03:04"}},
