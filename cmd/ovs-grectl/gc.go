@@ -6,7 +6,6 @@ import (
 
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/doctor"
-	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/routes"
 	"ovs-gre-cni/pkg/spec"
 )
@@ -35,15 +34,8 @@ func gc(ctx context.Context, c *call) int {
 func collect(ctx context.Context, l log, f doctor.File) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	n, err := network.Open(ctx, f.OVS)
-	if err != nil {
-		return err
-	}
-	defer n.OVS.Close()
 	// A live container without its lease would not be counted.
-	changes, err := attach.Reattach(ctx, n)
-	l.changed(changes)
-	if err != nil {
+	if _, err := attach.Relet(ctx, f.Name()); err != nil {
 		return err
 	}
 	swept, err := attach.Sweep(ctx, f.OVS)

@@ -37,6 +37,12 @@ func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	return finish(ctx, c, conn)
+}
+
+// finish takes out the ports that DEL could not, and the host state if nobody
+// is left.
+func finish(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
 	dir := host.NetworkDir(c.Name)
 	gone := dir.Buried()
 	if _, err := conn.DelPorts(ctx, c.Name, gone...); err != nil {
@@ -46,7 +52,7 @@ func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
 	if unused, err := dir.Unused(host.LeasesOVS); err != nil || !unused {
 		return err
 	}
-	_, err = network.Remove(ctx, c, conn, false)
+	_, err := network.Remove(ctx, c, conn, false)
 	return err
 }
 

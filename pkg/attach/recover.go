@@ -2,8 +2,8 @@ package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -33,15 +33,15 @@ func Live(ctx context.Context, network string) (map[string]spec.Attachment, erro
 	return live, err
 }
 
-// Reattach gives live attachments back what was lost: their leases, and their
-// ports where OVSDB has none. It returns the ports. What an ADD is making now
-// is let be. Without losses it changes nothing.
-func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
-	live, err := Live(ctx, n.Config.Name)
-	if err != nil || len(live) == 0 {
+// Relet gives live attachments a lease where theirs is lost: what has none is
+// not counted. It returns the attachments, but for those that an ADD is making.
+func Relet(ctx context.Context, network string) (map[string]spec.Attachment, error) {
+	live, err := Live(ctx, network)
+	if err != nil {
 		return nil, err
 	}
-	leases, err := n.Dir.Leases(host.LeasesOVS)
+	dir := host.NetworkDir(network)
+	leases, err := dir.Leases(host.LeasesOVS)
 	if err != nil {
 		return nil, err
 	}
@@ -52,18 +52,71 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 			delete(live, l.Name)
 		}
 	}
-	want := state.Set{}
 	for name, a := range live {
-		if !held[name] {
-			_, done, err := n.Dir.Take(ctx, host.LeasesOVS, host.Lease{Name: name, Attachment: a})
-			if err != nil {
-				return nil, err
-			}
-			done()
+		if held[name] {
+			continue
 		}
-		want.Put(containerPort(Request{Config: n.Config, Attachment: a}))
+		_, done, err := dir.Take(ctx, host.LeasesOVS, host.Lease{Name: name, Attachment: a})
+		if err != nil {
+			return nil, err
+		}
+		if _, err = kernel.LinkByName(ctx, name); errors.Is(err, fs.ErrNotExist) {
+			err = dir.Release(host.LeasesOVS, name) // a DEL has just given it back
+			delete(live, name)
+		}
+		done()
+		if err != nil {
+			return nil, err
+		}
 	}
-	return host.Ensure(ctx, want, ovs.NewBackend(n.OVS, n.Config.Name))
+	return live, nil
+}
+
+// Reattach gives live attachments back what was lost: their leases, and their
+// ports where OVSDB has none. It returns the ports. What an ADD is making now
+// is let be, and so is what a DEL takes away meanwhile. Without losses it
+// changes nothing.
+func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
+	var made []state.Change
+	for {
+		live, err := Relet(ctx, n.Config.Name)
+		if err != nil || len(live) == 0 {
+			return made, err
+		}
+		changes, refused := host.Ensure(ctx, Ports(n.Config, live), ovs.NewBackend(n.OVS, n.Config.Name))
+		gone, err := vanished(ctx, changes)
+		if err != nil {
+			return made, err
+		}
+		if len(gone) == 0 {
+			return append(made, changes...), refused
+		}
+		// DEL takes the port first, then the link: it was in between.
+		for _, c := range changes {
+			if !slices.Contains(gone, c.New.ID().Name) {
+				made = append(made, c)
+			}
+		}
+		if _, err := n.OVS.DelPorts(ctx, n.Config.Name, gone...); err != nil {
+			return made, err
+		}
+	}
+}
+
+// vanished names the ports of changes whose links have gone meanwhile.
+func vanished(ctx context.Context, changes []state.Change) ([]string, error) {
+	var gone []string
+	for _, c := range changes {
+		name := c.New.ID().Name
+		_, err := kernel.LinkByName(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			gone, err = append(gone, name), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return gone, nil
 }
 
 // A Held is an address that host-local has given out.
@@ -121,53 +174,47 @@ type Swept struct {
 }
 
 // Sweep is GC for runtimes that never call it: every attachment without a veth
-// pair goes, everything that has one stays.
+// pair goes, everything that has one stays. An ADD that comes meanwhile is let
+// be, so an IPAM plugin other than host-local is asked to free what the
+// attachments had, not to free all but what a list names.
 func Sweep(ctx context.Context, c *spec.Network) (Swept, error) {
 	var s Swept
-	live, err := Live(ctx, c.Name)
-	if err != nil {
-		return s, err
-	}
 	conn, err := ovs.Dial(ctx, c.OVSDB)
 	if err != nil {
 		return s, err
 	}
 	defer conn.Close()
-	keep, valid := map[string]bool{}, []spec.Attachment{}
-	for name, a := range live {
-		keep[name], valid = true, append(valid, a)
+	stale, _, err := leftovers(ctx, c, conn, nil)
+	if err != nil {
+		return s, err
 	}
-	stale, _, err := leftovers(ctx, c, conn, keep)
-	for _, a := range stale {
-		s.Attachments = append(s.Attachments, a)
+	live, err := Live(ctx, c.Name) // last: what an ADD has finished by now is there
+	if err != nil {
+		return s, err
+	}
+	leaked, err := Leaked(ctx, c)
+	if err != nil {
+		return s, err
+	}
+	var errs []error
+	for name, a := range stale {
+		_, gone := kernel.LinkByName(ctx, name) // it may have come again by now
+		if _, ok := live[name]; !ok && errors.Is(gone, fs.ErrNotExist) {
+			s.Attachments = append(s.Attachments, a)
+			errs = append(errs, collect(ctx, c, conn, name, a))
+		}
 	}
 	slices.SortFunc(s.Attachments, func(a, b spec.Attachment) int {
 		return strings.Compare(a.ContainerID+" "+a.IfName, b.ContainerID+" "+b.IfName)
 	})
-	leaked, err2 := Leaked(ctx, c)
-	s.Addresses = leaked
-	if err := errors.Join(err, err2); err != nil {
-		return Swept{}, err
+	if len(leaked) > 0 {
+		s.Addresses = leaked
+		errs = append(errs, hostLocal{Request: Request{Config: c}}.free(leaked))
 	}
-	told := *c
-	told.Raw = tell(c.Raw, valid)
-	return s, GC(ctx, &told, valid)
-}
-
-// tell puts the valid attachments into a configuration, as libcni does: an IPAM
-// plugin may take their absence for none.
-func tell(conf []byte, valid []spec.Attachment) []byte {
-	var fields map[string]json.RawMessage
-	list, err := json.Marshal(valid)
-	if err != nil || json.Unmarshal(conf, &fields) != nil {
-		return conf
+	if err := errors.Join(errs...); err != nil {
+		return s, err
 	}
-	fields["cni.dev/valid-attachments"], fields["cni.dev/attachments"] = list, list
-	raw, err := json.Marshal(fields)
-	if err != nil {
-		return conf
-	}
-	return raw
+	return s, finish(ctx, c, conn)
 }
 
 // attachments is a set of them. One without IfName stands for all of its container.

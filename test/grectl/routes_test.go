@@ -121,7 +121,9 @@ func TestBesideADD(t *testing.T) {
 				t.Error(err)
 			}
 		default:
-			want(t, 0, h, "gc")
+			for _, verb := range []string{"up", "gc"} {
+				want(t, 0, h, verb)
+			}
 		}
 	}
 	want(t, 0, h, "status")
