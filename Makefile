@@ -9,7 +9,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e test-kernel lint packages test-packages bench clean
+.PHONY: help build demo test unit e2e test-kernel lint packages test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,6 +53,10 @@ test-packages: packages ## install and remove the .deb
 bench: ## ADD, CHECK, DEL beside containernetworking's bridge
 	@./test/need $(LAB)
 	go run ./test/bench
+
+bench-datapath: ## throughput of underlay, direct, GRE, VXLAN, Geneve and the kernel's vxlan device
+	@./test/need $(LAB)
+	go run ./test/bench-datapath
 
 clean: ## what building left
 	rm -rf bin .cache

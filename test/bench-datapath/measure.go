@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	iperfPort = "5201"
+	echoPort  = "5202"
+)
+
+// measure adds one figure of each kind.
+func (w *way) measure(ctx context.Context, span time.Duration) error {
+	for _, m := range []struct {
+		streams string
+		to      *[]float64
+	}{{"1", &w.one}, {"4", &w.four}} {
+		rate, err := w.iperf(ctx, span, m.streams)
+		if err != nil {
+			return err
+		}
+		*m.to = append(*m.to, rate)
+	}
+	n, err := w.echo(ctx, span)
+	w.requests = append(w.requests, n)
+	return err
+}
+
+func (w *way) iperf(ctx context.Context, span time.Duration, streams string) (float64, error) {
+	server := w.host.Command(ctx, "iperf3", "-s", "-1", "-p", iperfPort, "--forceflush")
+	stop, err := serve(server, "Server listening")
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	out, err := w.client.Output(ctx, "iperf3", "-c", w.server.String(), "-p", iperfPort, "-P", streams, "-t", strconv.Itoa(int(span.Seconds())), "-J")
+	if err != nil {
+		return 0, err
+	}
+	var res struct {
+		End struct {
+			Sum struct {
+				Bits float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		} `json:"end"`
+	}
+	if err := json.Unmarshal([]byte(out), &res); err != nil {
+		return 0, fmt.Errorf("iperf3: %w", err)
+	}
+	return res.End.Sum.Bits / 1e6, nil
+}
+
+// echo counts requests and answers of one byte on one TCP connection.
+func (w *way) echo(ctx context.Context, span time.Duration) (float64, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	stop, err := serve(w.host.Command(ctx, self, "-echo", echoPort), "listening")
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	out, err := w.client.Output(ctx, self, "-echo", echoPort, "-to", w.server.String(), "-time", span.String())
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(strings.TrimSpace(out), 64)
+}
+
+type starter interface {
+	StdoutPipe() (io.ReadCloser, error)
+	Start() error
+	Wait() error
+}
+
+// serve starts a server and waits until it says that it listens.
+func serve(cmd starter, ready string) (stop func(), err error) {
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if strings.Contains(line, ready) {
+			break
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("server: %w", err), cmd.Wait())
+		}
+	}
+	return func() {
+		_, _ = io.Copy(io.Discard, lines) // a server ends with its first client
+		_ = cmd.Wait()
+	}, nil
+}
+
+// echoes is the server of single bytes, or its client.
+func echoes(port, to string, span time.Duration) int {
+	var err error
+	if to == "" {
+		err = answer(port)
+	} else {
+		err = ask(net.JoinHostPort(to, port), span)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func answer(port string) error {
+	l, err := net.Listen("tcp", ":"+port)
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	c, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b := make([]byte, 1)
+	for {
+		if _, err := c.Read(b); err != nil {
+			return nil // the client has gone
+		}
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+	}
+}
+
+func ask(server string, span time.Duration) error {
+	c, err := net.Dial("tcp", server)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b := make([]byte, 1)
+	began, n := time.Now(), 0
+	for time.Since(began) < span {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, b); err != nil {
+			return err
+		}
+		n++
+	}
+	fmt.Println(float64(n) / time.Since(began).Seconds())
+	return nil
+}
