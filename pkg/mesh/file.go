@@ -47,7 +47,7 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > most {
-		return nil, fmt.Errorf("%w: %s: want a file of at most %d MB", spec.ErrInvalid, path, most>>20)
+		return nil, fmt.Errorf("%s: want a regular file of at most %d MB", path, most>>20)
 	}
 	return io.ReadAll(io.LimitReader(f, most))
 }
