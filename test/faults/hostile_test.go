@@ -83,7 +83,7 @@ func TestHostileNames(t *testing.T) {
 	)
 	for _, c := range calls {
 		var err error
-		for _, verb := range []string{"ADD", "DEL", "ADD"} {
+		for _, verb := range []string{"ADD", "DEL"} {
 			for _, plugin := range []string{"ovs-gre", "route-sync"} {
 				more := c.more
 				if plugin == "route-sync" {

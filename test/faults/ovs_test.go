@@ -142,7 +142,7 @@ func slow(by time.Duration) wire {
 // TestSockets gives ADD and the other verbs an OVSDB that misbehaves.
 func TestSockets(t *testing.T) {
 	suite := count("OVSDB sockets")
-	const timeout = 2
+	const timeout = 1
 	type socket struct {
 		name  string
 		w     wire
@@ -166,7 +166,7 @@ func TestSockets(t *testing.T) {
 		{"rows of nonsense", answers(`[{"rows":[{"_uuid":7,"name":{},"external_ids":["map",[["a"]]],"ports":["set",[[["uuid"]]]]}]},{"rows":[null]},{"rows":[[]]}]`, "null"), false},
 		{"an error", answers("null", `"I\u001b[31m am\nbroken"`), false},
 		{"slow", slow(150 * time.Millisecond), true},
-		{"too slow", slow(1500 * time.Millisecond), false},
+		{"too slow", slow(700 * time.Millisecond), false},
 	}
 	for n := 1; n <= 6; n++ {
 		if full || n%3 == 1 {
