@@ -14,7 +14,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
 
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/spec"
@@ -31,12 +30,9 @@ func (d delegate) add(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := create.CreateFromBytes(out)
+	_, res, err := spec.ReadResult("", out)
 	if err == nil {
-		var cur *current.Result
-		if cur, err = current.NewResultFromResult(res); err == nil {
-			return cur, nil
-		}
+		return res, nil
 	}
 	return nil, fmt.Errorf("IPAM plugin %s: result: %w", d.Config.IPAM.Type, err)
 }

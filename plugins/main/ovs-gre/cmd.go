@@ -8,8 +8,6 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
 
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/cnierr"
@@ -56,11 +54,7 @@ func check(ctx context.Context, r attach.Request, invalid error) error {
 	if r.Config.PrevResult == nil {
 		return fmt.Errorf("%w: prevResult: missing: CHECK needs the result of ADD", spec.ErrInvalid)
 	}
-	res, err := create.Create(r.Config.CNIVersion, r.Config.PrevResult)
-	if err != nil {
-		return fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
-	}
-	prev, err := current.NewResultFromResult(res)
+	_, prev, err := spec.ReadResult(r.Config.CNIVersion, r.Config.PrevResult)
 	if err != nil {
 		return fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
 	}

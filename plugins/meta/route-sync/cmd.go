@@ -11,7 +11,6 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/types/create"
 
 	"ovs-gre-cni/pkg/cnierr"
 	"ovs-gre-cni/pkg/host"
@@ -51,11 +50,8 @@ func read(args *skel.CmdArgs) (request, error) {
 	if err != nil || c.PrevResult == nil {
 		return r, err
 	}
-	if r.prev, err = create.Create(c.CNIVersion, c.PrevResult); err != nil {
-		return r, fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
-	}
-	prev, err := current.NewResultFromResult(r.prev)
-	if err != nil {
+	var prev *current.Result
+	if r.prev, prev, err = spec.ReadResult(c.CNIVersion, c.PrevResult); err != nil {
 		return r, fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
 	}
 	if len(prev.Interfaces) > 0 && prev.Interfaces[0].Sandbox == "" {
