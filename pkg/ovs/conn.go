@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
@@ -126,7 +127,7 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	}
 	checked := make([]ovsdb.OperationResult, len(m.Result))
 	for i, r := range m.Result {
-		checked[i] = ovsdb.OperationResult{Error: r.Error, Details: r.Details}
+		checked[i] = ovsdb.OperationResult{Error: brief(r.Error), Details: brief(r.Details)}
 	}
 	operr, err := ovsdb.CheckOperationResults(checked, p.ops)
 	if len(operr) > 0 {
@@ -208,6 +209,15 @@ func (c *Conn) bound(ctx context.Context) func() {
 	_ = c.conn.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }
+}
+
+// brief keeps a server's words short; OVS's own are a line or two.
+func brief(s string) string {
+	const n = 500
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "…"
+	}
+	return s
 }
 
 // cut keeps a stranger's text short and on one line.

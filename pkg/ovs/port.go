@@ -121,7 +121,7 @@ func PortAdded(ctx context.Context, p state.Port, added, waited *Pending) error 
 // refusal is why OVS does not have the interface, or "".
 func refusal(r Row) string {
 	if text := r.str("error"); text != "" {
-		return text
+		return brief(text)
 	}
 	if s := r.set("ofport"); len(s) == 1 && atom[int](r, "ofport") < 0 {
 		return "no reason given (ofport -1)"
