@@ -339,14 +339,6 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 	if err != nil {
 		return nil, err
 	}
-	if !port.Up {
-		// On its userspace datapath OVS puts a link that it lets go back as it
-		// was, by name: a DEL just before may have meant another of that name.
-		up := state.Change{New: state.Link{Name: port.Name, Up: true}}
-		if err := kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{up}); err != nil {
-			return nil, err
-		}
-	}
 	res.CNIVersion = current.ImplementedSpecVersion
 	res.Interfaces = []*current.Interface{
 		{Name: bridge.Name, Mac: bridge.MAC, Mtu: bridge.MTU},
