@@ -313,6 +313,10 @@ func TestDoctorServices(t *testing.T) {
 	h.Shell(t, `for d in /etc/systemd /usr/lib/systemd; do if [ -d $d ]; then mount -t tmpfs tmpfs $d; fi; done`)
 	for _, name := range []string{"systemd-networkd", "firewalld"} {
 		h.Shell(t, `cp "$(command -v sleep)" /run/`+name+`; setsid /run/`+name+` 600 >/dev/null 2>&1 </dev/null &`)
+		testnet.Eventually(t, longest, func() error {
+			_, err := h.Output(context.Background(), "sh", "-c", "grep -qx "+name[:min(len(name), 15)]+" /proc/[0-9]*/comm")
+			return err
+		})
 	}
 	if x := see(t, h, nil).only(t, "firewalld"); x.Level != doctor.Warn || !strings.Contains(x.Command, "--add-interface=obr0 --add-interface=obr0-t") {
 		t.Errorf("%+v", x)
