@@ -30,7 +30,7 @@ unit: ## packages, with the race detector
 
 e2e: ## the built plugins on simulated hosts
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m ./test/e2e/...
+	go test -count=1 -timeout 20m ./test/e2e ./test/grectl
 
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)

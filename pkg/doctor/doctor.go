@@ -139,3 +139,12 @@ func sysctl(key string) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// Names are the names of all checks, in the order in which they are told.
+func Names() []string {
+	names := make([]string, len(checks))
+	for i, c := range checks {
+		names[i] = c.name
+	}
+	return names
+}

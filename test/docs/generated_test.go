@@ -7,11 +7,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"ovs-gre-cni/pkg/doctor"
 	"ovs-gre-cni/pkg/spec"
 )
 
@@ -148,4 +151,55 @@ func TestReference(t *testing.T) {
 		want = before + begin + table(keys) + end + after
 	}
 	check(t, file, want)
+}
+
+// TestTroubleshooting: the page has a row for every check of doctor, and none more.
+func TestTroubleshooting(t *testing.T) {
+	raw, err := os.ReadFile(root + "docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rows, _ := strings.Cut(string(raw), "| check |")
+	rows, _, _ = strings.Cut(rows, "\n\n")
+	var have []string
+	for line := range strings.Lines(rows) {
+		if name, ok := strings.CutPrefix(line, "| `"); ok {
+			name, _, _ = strings.Cut(name, "`")
+			have = append(have, name)
+		}
+	}
+	if diff := cmp.Diff(doctor.Names(), have); diff != "" {
+		t.Errorf("checks, -doctor +docs:\n%s", diff)
+	}
+}
+
+// TestReadme: the conflist in the README is the shipped one, and every link
+// leads somewhere.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile(root + "README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, err := os.ReadFile(root + "conflist/gre.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), "```json\n"+string(shipped)+"```") {
+		t.Error("the README's conflist is not conflist/gre.conflist")
+	}
+	pages, _ := filepath.Glob(root + "docs/*.md")
+	for _, page := range append(pages, root+"README.md", root+"CONTRIBUTING.md") {
+		raw, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(raw), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(page), m[1])); err != nil {
+				t.Errorf("%s links to %s, which is not there", page, m[1])
+			}
+		}
+	}
 }
