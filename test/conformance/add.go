@@ -203,9 +203,6 @@ var addClauses = []Clause{
 		if err != nil {
 			return err
 		}
-		if b.result.inner(b) == nil {
-			return fmt.Errorf("no interface %s with a sandbox in the result", b.ifname)
-		}
 		return t.fits(b)
 	}},
 	{ID: "ADD-2", Kind: Spec, Says: "the result has the version asked for, and keys of that version alone", try: func(t *try) error {
@@ -267,7 +264,7 @@ var addClauses = []Clause{
 		if err != nil {
 			return err
 		}
-		if _, err := t.inside(b, "ip link add eth0 type dummy; ip address add 10.77.0.1/24 dev eth0; ip link set eth0 up"); err != nil {
+		if _, err := t.inside(b, "ip link add eth0 type veth peer name eth9; ip address add 10.77.0.1/24 dev eth0; ip link set eth0 up"); err != nil {
 			return err
 		}
 		return t.addFails(t.net, b, nil, nil, nil)
@@ -282,17 +279,8 @@ var addClauses = []Clause{
 		}
 		return t.fits(b)
 	}},
-	{ID: "ADD-8", Kind: Spec, Says: "a name that the kernel does not take: an error, nothing left", try: func(t *try) error {
-		var errs []error
-		for _, name := range []string{"eth%d", "default"} {
-			b, err := t.box()
-			if err != nil {
-				return err
-			}
-			b.ifname = name
-			errs = append(errs, about(name, t.addFails(t.net, b, nil, nil, nil)))
-		}
-		return errors.Join(errs...)
+	{ID: "ADD-8", Kind: Spec, Says: "a name that the kernel does not take: an error", try: func(t *try) error {
+		return t.badNames(func(b *box) error { return t.call(t.net, 0, "ADD", b, nil).fails(nil) })
 	}},
 	{ID: "ADD-9", Kind: Library, Says: "CNI_NETNS that is no namespace or not there: an error of code 8", try: func(t *try) error {
 		b := nobody()
@@ -504,6 +492,7 @@ var addClauses = []Clause{
 			return errors.Join(t.call(t.net, i, "ADD", b, nil).fails(code(7), "prevResult"),
 				t.call(t.net, i, "ADD", b, conf{"prevResult": nil}).fails(code(7), "prevResult"),
 				t.call(t.net, i, "ADD", b, conf{"prevResult": "text"}).fails(code(6, 7)),
+				t.call(t.net, i, "ADD", b, conf{"prevResult": conf{"cniVersion": t.net.version, "interfaces": []any{nil}}}).fails(code(7), "prevResult"),
 				t.call(t.net, i, "ADD", b, conf{"prevResult": conf{"cniVersion": "1.0.0", "ips": "none"}}).fails(code(7), "prevResult"))
 		})
 	}},
@@ -540,7 +529,7 @@ var addClauses = []Clause{
 		}
 		return t.add(t.net, b, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=;NERDCTL_CNI_DHCP_HOSTNAME=0123")
 	}},
-	{ID: "ADD-27", Kind: Promise, Says: "unknown keys in CNI_ARGS without IgnoreUnknown: none of our business, or an error of code 4 or 7", try: func(t *try) error {
+	{ID: "ADD-27", Kind: Promise, Says: "unknown keys in CNI_ARGS without IgnoreUnknown: let be, or an error of code 4 or 7", try: func(t *try) error {
 		b, err := t.box()
 		if err != nil {
 			return err
@@ -585,6 +574,39 @@ var addClauses = []Clause{
 		}
 		return all(func() error { return t.fits(b) }, func() error { return shape(t.net.version, b.prev) })
 	}},
+	{ID: "ADD-30", Kind: Promise, Says: "a name that the kernel does not take: nothing is left", try: func(t *try) error {
+		return t.badNames(func(b *box) error { return t.addFails(t.net, b, nil, nil, nil) })
+	}},
+	{ID: "ADD-31", Kind: Promise, Says: "IPAM ADD that prints no result, or half a one: an error, nothing is left", about: hasIPAM, try: func(t *try) error {
+		b, err := t.box()
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, says := range []string{"", "nonsense", "{}", `{"cniVersion":"` + t.net.version + `","ips":[null],"routes":[null]}`, `{"cniVersion":"` + t.net.version + `"}`,
+			`{"cniVersion":"` + t.net.version + `","ips":[{"version":"4","address":"nowhere"}]}`} {
+			if err := t.tell("say.ADD", says); err != nil {
+				return err
+			}
+			errs = append(errs, about(fmt.Sprintf("%q", says), t.addFails(t.net.recorded(), b, nil, nil, nil)))
+		}
+		return errors.Join(errs...)
+	}},
+}
+
+// badNames calls f for boxes whose interface's name is one of a template, and
+// of a directory in net.ipv4.conf.
+func (t *try) badNames(f func(*box) error) error {
+	var errs []error
+	for _, name := range []string{"eth%d", "default"} {
+		b, err := t.box()
+		if err != nil {
+			return err
+		}
+		b.ifname, b.net = name, t.net
+		errs = append(errs, about(name, f(b)))
+	}
+	return errors.Join(errs...)
 }
 
 // ipamDeleted wants IPAM DEL to have run after IPAM ADD.

@@ -230,6 +230,14 @@ func (t *try) addWith(n network, b *box, more conf, env ...string) error {
 	if err := json.Unmarshal([]byte(prev), &b.result); err != nil {
 		return fmt.Errorf("result: %w: %q", err, short(prev))
 	}
+	return b.attached()
+}
+
+// attached wants the box's interface in the result.
+func (b *box) attached() error {
+	if b.result.inner(b) == nil {
+		return fmt.Errorf("ADD: no interface %s with a sandbox in the result: %q", b.ifname, short(b.prev))
+	}
 	return nil
 }
 

@@ -239,12 +239,12 @@ var common = []Clause{
 // specCodes are the codes below 100 that mean something; 8 is the library's.
 var specCodes = []uint{1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51}
 
-// every looks at all answers of this run.
-func (t *try) every(flaw func(answer) error) error {
+// every looks at all answers of this run, or at all its failures.
+func (t *try) every(failures bool, flaw func(answer) error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.seen) == 0 {
-		return errors.New("no plugin was called")
+	if !slices.ContainsFunc(t.seen, func(a answer) bool { return (a.exit != 0) == failures }) {
+		return errors.New("there was no such answer")
 	}
 	seen := map[string]int{}
 	var errs []error
@@ -261,7 +261,7 @@ func (t *try) every(flaw func(answer) error) error {
 // overall are clauses about all answers to what came before.
 var overall = []Clause{
 	{ID: "ERR-1", Kind: Spec, Says: "every failure prints an error with code and msg on standard output", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(true, func(a answer) error {
 			if f := a.failure(); f != nil && f.flaw != "" {
 				return f
 			}
@@ -269,7 +269,7 @@ var overall = []Clause{
 		})
 	}},
 	{ID: "ERR-2", Kind: Spec, Says: "every error has the key cniVersion", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(true, func(a answer) error {
 			if f := a.failure(); f != nil && f.flaw == "" && f.version == "" {
 				return fmt.Errorf("%s %s: no cniVersion in %q", a.plugin, a.verb, short(a.stdout))
 			}
@@ -277,7 +277,7 @@ var overall = []Clause{
 		})
 	}},
 	{ID: "ERR-3", Kind: Spec, Says: "every code below 100 is one that the specification or the library defines", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(true, func(a answer) error {
 			if f := a.failure(); f != nil && f.flaw == "" && f.code < 100 && !slices.Contains(specCodes, f.code) {
 				return f
 			}
@@ -285,7 +285,7 @@ var overall = []Clause{
 		})
 	}},
 	{ID: "ERR-4", Kind: Promise, Says: "no error ever has code 999, which says nothing, or 3, which forbids DEL", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(true, func(a answer) error {
 			if f := a.failure(); f != nil && (f.code == 999 || f.code == 3) {
 				return f
 			}
@@ -293,7 +293,7 @@ var overall = []Clause{
 		})
 	}},
 	{ID: "ERR-5", Kind: Promise, Says: "every message is one line without control characters", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(true, func(a answer) error {
 			if f := a.failure(); f != nil && f.flaw == "" && strings.ContainsFunc(f.msg, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 				return fmt.Errorf("%s %s: %q", a.plugin, a.verb, f.msg)
 			}
@@ -301,7 +301,7 @@ var overall = []Clause{
 		})
 	}},
 	{ID: "OUT-1", Kind: Spec, Says: "DEL, CHECK, STATUS and GC that succeed print nothing", try: func(t *try) error {
-		return t.every(func(a answer) error {
+		return t.every(false, func(a answer) error {
 			if a.exit == 0 && a.stdout != "" && slices.Contains([]string{"DEL", "CHECK", "STATUS", "GC"}, a.verb) {
 				return fmt.Errorf("%s %s printed %q", a.plugin, a.verb, short(a.stdout))
 			}

@@ -271,13 +271,20 @@ var delClauses = []Clause{
 			return nil, t.shell("ip link delete " + outer[0])
 		})
 	}},
-	{ID: "DEL-21", Kind: Promise, Says: "OVSDB stopped: link and address gone, success; GC takes the port when OVSDB is back", about: hasOVS, try: func(t *try) error {
+	{ID: "DEL-21", Kind: Promise, Says: "a previous result that is none, or half a one", try: func(t *try) error {
+		var errs []error
+		for _, prev := range []string{`{}`, `"text"`, `{"cniVersion":"` + t.net.version + `","interfaces":[null],"ips":[null]}`, `{"cniVersion":"9.9.9"}`, `{"cniVersion":"` + t.net.version + `","ips":"none"}`} {
+			errs = append(errs, about(prev, t.deleted(func(b *box) ([]string, error) { b.prev = prev; return nil, nil })))
+		}
+		return errors.Join(errs...)
+	}},
+	{ID: "DEL-22", Kind: Promise, Says: "OVSDB stopped: link and address gone, success; GC takes the port when OVSDB is back", about: hasOVS, try: func(t *try) error {
 		return t.dead(t.host.StopOVSDB, t.host.StartOVSDB)
 	}},
-	{ID: "DEL-22", Kind: Promise, Says: "ovs-vswitchd dead: link and address gone, success", about: hasOVS, try: func(t *try) error {
+	{ID: "DEL-23", Kind: Promise, Says: "ovs-vswitchd dead: link and address gone, success", about: hasOVS, try: func(t *try) error {
 		return t.dead(t.host.KillVswitchd, t.host.StartVswitchd)
 	}},
-	{ID: "DEL-23", Kind: Promise, Says: "OVS bridge deleted by hand", about: hasOVS, try: func(t *try) error {
+	{ID: "DEL-24", Kind: Promise, Says: "OVS bridge deleted by hand", about: hasOVS, try: func(t *try) error {
 		return t.deleted(func(b *box) ([]string, error) {
 			return nil, t.shell("ovs-vsctl --timeout=30 del-br " + b.result.Interfaces[0].Name)
 		})

@@ -77,7 +77,7 @@ func (r *Report) Text() string {
 				continue
 			}
 			if !header {
-				fmt.Fprintf(&b, "\n%s  %-94s", k.kind, k.title)
+				fmt.Fprintf(&b, "\n%s         %-100s", k.kind, k.title)
 				for _, v := range r.Versions {
 					fmt.Fprintf(&b, " %-5s", v)
 				}
@@ -103,7 +103,7 @@ func (l Line) tried() bool {
 // line prints a clause, then how it failed, and its figures.
 func (r *Report) line(b *strings.Builder, l Line) (took time.Duration) {
 	says := l.Says
-	fmt.Fprintf(b, "%-7s %s%s", l.ID, says, strings.Repeat(" ", max(0, 89-len([]rune(says)))))
+	fmt.Fprintf(b, "%-9s %s%s", l.ID, says, strings.Repeat(" ", max(0, 100-len([]rune(says)))))
 	var more []string
 	for _, v := range r.Versions {
 		o := l.Outcomes[v]
@@ -123,7 +123,7 @@ func (r *Report) line(b *strings.Builder, l Line) (took time.Duration) {
 	}
 	b.WriteString("\n")
 	for _, m := range more {
-		fmt.Fprintf(b, "        %s\n", m)
+		fmt.Fprintf(b, "          %s\n", m)
 	}
 	return took
 }

@@ -49,7 +49,10 @@ func (t *try) byTool(n network) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b, json.Unmarshal([]byte(b.prev), &b.result)
+	if err := json.Unmarshal([]byte(b.prev), &b.result); err != nil {
+		return nil, err
+	}
+	return b, b.attached()
 }
 
 var toolClauses = []Clause{
