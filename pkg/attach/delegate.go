@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -56,7 +58,13 @@ func (d delegate) exec(ctx context.Context, command string) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
+	// It must not outlive us: an ADD that ends after the DEL which follows our
+	// death would take an address for ever. The signal comes with the end of
+	// the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command)
 	if d.ContainerID != "" {
