@@ -1,12 +1,14 @@
 package faults
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 
+	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -260,4 +262,46 @@ func (s *stage) fail(t testing.TB, n int, plugin string) (call string, hit, fail
 		}
 	}
 	return call, told.Hit, failed, errors.Join(s.del(t, s.victim), s.before.settled(s.h))
+}
+
+// slowIPAM is host-local that says that it has begun and then waits for a word.
+const slowIPAM = `#!/bin/sh
+if [ "$CNI_COMMAND" = ADD ]; then
+	echo $$ >/run/ipam.pid
+	read word </run/ipam.go
+fi
+exec /opt/cni/bin/host-local
+`
+
+// TestKillInIPAM kills ovs-gre while an IPAM plugin works for it, which goes on
+// only after the DEL.
+func TestKillInIPAM(t *testing.T) {
+	suite := count("kill in IPAM")
+	for _, standing := range []bool{false, true} {
+		s := newStage(t, standing, cnitest.Network{})
+		s.h.WriteFile(t, "/etc/cni/slow-ipam", slowIPAM)
+		s.h.Shell(t, "chmod +x /etc/cni/slow-ipam; mkfifo /run/ipam.go")
+		conf := cnitest.PluginConf(t, s.list, "ovs-gre", cnitest.Conf{"ipam": cnitest.Conf{"type": "slow-ipam", "subnet": "192.168.1.0/24"}})
+		cmd := s.h.Command(context.Background(), "/opt/cni/bin/ovs-gre")
+		cmd.Env = append(s.victim.env(), path, cniPath, "CNI_COMMAND=ADD")
+		cmd.Stdin = strings.NewReader(conf)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		err := eventually(func() error {
+			_, err := s.h.Output(context.Background(), "test", "-s", "/run/ipam.pid")
+			return err
+		})
+		if err == nil {
+			err = testnet.Signal(cmd, syscall.SIGKILL)
+		}
+		if err == nil && cmd.Wait() == nil {
+			err = errors.New("it went on")
+		}
+		_, delErr := cnitest.Plugin(s.h, "ovs-gre", "DEL", conf, append(s.victim.env(), cniPath)...)
+		// The word, if somebody still waits for it, and then until it has ended.
+		s.h.Shell(t, `p=$(cat /run/ipam.pid); [ ! -e /proc/$p ] || timeout 5 sh -c 'echo go >/run/ipam.go' || :
+while [ -e /proc/$p ] && ! grep -q '^State:.Z' /proc/$p/status; do :; done`)
+		suite.point(t, fmt.Sprintf("standing network %t", standing), errors.Join(err, delErr, s.before.settled(s.h)))
+	}
 }
