@@ -109,7 +109,7 @@ func (a *application) add(ctx context.Context, ch state.Change) {
 func (a *application) message(ctx context.Context, ch state.Change) (message, error) {
 	switch o := ch.New.(type) {
 	case state.Link:
-		return setLink(a.conn, o)
+		return setLink(ctx, a.conn, o)
 	case state.Addr:
 		return newAddr(a.conn, o)
 	case state.Neigh:

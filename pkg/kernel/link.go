@@ -164,7 +164,7 @@ func putLink(l Link, name string, want, have state.Set) {
 }
 
 // setLink is the message that gives a link its state and master.
-func setLink(c *conn, l state.Link) (message, error) {
+func setLink(ctx context.Context, c *conn, l state.Link) (message, error) {
 	index, err := c.index(l.Name)
 	if err != nil {
 		return nil, err
@@ -175,11 +175,28 @@ func setLink(c *conn, l state.Link) (message, error) {
 	}
 	m := newMessage(unix.RTM_SETLINK, 0, linkHeader(index, flags, unix.IFF_UP))
 	if l.Master != "" {
-		master, err := c.index(l.Master)
+		master, err := c.link(ctx, l.Master)
+		if err == nil {
+			err = c.keepMAC(ctx, master)
+		}
 		if err != nil {
 			return nil, err
 		}
-		m = m.u32(unix.IFLA_MASTER, master)
+		m = m.u32(unix.IFLA_MASTER, master.Index)
 	}
 	return m, nil
+}
+
+// keepMAC gives a link the address that it has. A Linux bridge that nobody has
+// given one takes the least of its ports', and another with each port that comes
+// or goes; the containers on it know their gateway by the one before.
+func (c *conn) keepMAC(ctx context.Context, l Link) error {
+	mac, err := net.ParseMAC(l.MAC)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", l.Name, err)
+	}
+	if _, err := c.one(ctx, newMessage(unix.RTM_SETLINK, 0, linkHeader(l.Index, 0, 0)).attr(unix.IFLA_ADDRESS, mac)); err != nil {
+		return fmt.Errorf("link %s: address %s: %w", l.Name, mac, err)
+	}
+	return nil
 }
