@@ -237,7 +237,7 @@ func (w *weighed) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 func idle() time.Duration {
 	had := daemons()
 	for range 2 * time.Second / settle {
-		time.Sleep(settle)
+		<-time.After(settle)
 		now := daemons()
 		if now-had < settle/20 {
 			return now

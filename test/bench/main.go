@@ -69,7 +69,7 @@ func report(err error) int {
 }
 
 func parse() (o options, err error) {
-	flag.IntVar(&o.containers, "n", 50, "containers a `number` at a time and of peers, rounded up to five rounds at least")
+	flag.IntVar(&o.containers, "n", 50, "`number` of containers for each combination, at least five rounds")
 	flag.IntVar(&o.cold, "cold", 5, "times that the first ADD on a bare host is measured")
 	atOnce := flag.String("c", "1,20", "how many at a time, a `list`")
 	peers := flag.String("peers", "2,10,500", "how many peers, a `list`")
