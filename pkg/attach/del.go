@@ -26,15 +26,17 @@ const (
 // could not take out of there, the next call will. What is already gone is no
 // error. Every step runs, whatever became of the others.
 func Del(ctx context.Context, r Request) error {
+	// Each step has its own bound: one that waits in vain leaves the others theirs.
+	ctx = context.WithoutCancel(ctx)
 	conn, err := delPort(ctx, r)
 	if conn != nil {
 		defer conn.Close()
 	}
-	errs := []error{err, r.delLink(ctx)}
+	rest, cancel := context.WithTimeout(ctx, restBound)
+	defer cancel()
+	errs := []error{err, r.delLink(rest)}
 	if m := newIPAM(r, nil); m != nil {
-		ctx, cancel := context.WithTimeout(ctx, restBound)
-		defer cancel()
-		errs = append(errs, m.del(ctx))
+		errs = append(errs, m.del(rest))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // the lease stays, and with it the claim to try again
