@@ -152,8 +152,32 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	_, err = c.Transact(ctx, removePorts(ids)...)
-	return gone, err
+	ops = removePorts(ids)
+	for _, id := range ids {
+		ops = append([]ovsdb.Operation{selectOp("Bridge", where("ports", ovsdb.ConditionIncludes, ovsSet(uuidOf(id))), "datapath_type")}, ops...)
+	}
+	res, err = c.Transact(ctx, ops...)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range res[:len(ids)] {
+		for _, row := range r.Rows {
+			c.lingering = c.lingering || row.str("datapath_type") == "netdev"
+		}
+	}
+	return gone, nil
+}
+
+// Settle waits, as long as ctx, until ovs-vswitchd has let go of the ports that
+// DelPorts took out of userspace bridges. A link of the same name that comes
+// before would be taken for the old one and left without traffic; the kernel
+// datapath lets go by itself when the link does.
+func (c *Conn) Settle(ctx context.Context) error {
+	if !c.lingering {
+		return nil
+	}
+	c.lingering = false
+	return c.commit(ctx, nil)
 }
 
 // removePorts takes ports out of whatever bridge holds them; the rows go with
