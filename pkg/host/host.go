@@ -33,8 +33,12 @@ func Check(ctx context.Context, want state.Set, backends ...Backend) ([]state.Ch
 	seen := make([]state.Set, len(backends))
 	errs := make([]error, len(backends))
 	var all sync.WaitGroup
-	for i, b := range backends {
-		all.Go(func() { seen[i], errs[i] = b.Observe(ctx, want) })
+	for i, b := range backends[min(1, len(backends)):] {
+		all.Go(func() { seen[i+1], errs[i+1] = b.Observe(ctx, want) })
+	}
+	if len(backends) > 0 {
+		// The first, and the only one of most callers, needs no goroutine.
+		seen[0], errs[0] = backends[0].Observe(ctx, want)
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
