@@ -9,7 +9,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e test-kernel lint packages test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e recipes conformance faults test-kernel lint packages test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,22 +22,34 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@./test/need $(LAB)
 	@go run ./test/demo -hosts $(HOSTS)
 
-test: unit e2e ## unit, integration and end to end, on real OVS
+test: unit e2e recipes conformance faults ## everything but the kernel datapath, on real OVS
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
 	go test -race ./pkg/... ./plugins/... ./test/lint/... ./test/docs/...
 
-e2e: ## the built plugins on simulated hosts
+e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m ./test/e2e ./test/grectl
+	go test -count=1 -timeout 20m ./test/e2e ./test/grectl ./test/bench
+
+recipes: ## the two recipes this replaces, with a real Docker Engine; every conflist
+	@./test/need $(LAB) docker.io
+	go test -count=1 -timeout 20m ./test/recipes
+
+conformance: ## clauses of the CNI specification
+	@./test/need $(LAB)
+	go test -count=1 -timeout 20m -v -run Conformance ./test/conformance/...
+
+faults: ## failures and kill -9 at system calls, concurrency, a hostile OVS; OVSGRE_FAULTS=full for all
+	@./test/need $(LAB)
+	go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
 
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
 	./test/kernel/suite
 
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	@test -z "$$(gofmt -l cmd pkg plugins test)" || { gofmt -l cmd pkg plugins test; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 
