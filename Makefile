@@ -9,7 +9,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e recipes conformance faults test-kernel lint packages test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e recipes conformance faults faults-sample test-kernel lint packages test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,7 +22,7 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@./test/need $(LAB)
 	@go run ./test/demo -hosts $(HOSTS)
 
-test: unit e2e recipes conformance faults ## everything but the kernel datapath, on real OVS
+test: unit e2e recipes conformance faults-sample ## everything but the kernel datapath, on real OVS
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
@@ -40,9 +40,15 @@ conformance: ## clauses of the CNI specification
 	@./test/need $(LAB)
 	go test -count=1 -timeout 20m -v -run Conformance ./test/conformance/...
 
-faults: ## failures and kill -9 at system calls, concurrency, a hostile OVS; OVSGRE_FAULTS=full for all
+FAULTS = go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
+
+faults: ## failures and kill -9 at every system call, concurrency, a hostile OVS, a soak of 2,000
 	@./test/need $(LAB)
-	go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
+	OVSGRE_FAULTS=full OVSGRE_SOAK=2000 $(FAULTS)
+
+faults-sample: ## the same at a sample of the system calls
+	@./test/need $(LAB)
+	$(FAULTS)
 
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
