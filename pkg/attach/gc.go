@@ -73,7 +73,9 @@ func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[st
 	// Leases last: an ADD takes its own before it makes anything.
 	leases, err3 := host.NetworkDir(c.Name).Leases(host.LeasesOVS)
 	for _, l := range leases {
-		stale[l.Name] = l.Attachment
+		if l.ContainerID != "" || stale[l.Name].ContainerID == "" {
+			stale[l.Name] = l.Attachment // an empty one says less than port and link
+		}
 		if l.Busy {
 			busy = append(busy, l.Attachment)
 			delete(stale, l.Name)
@@ -85,9 +87,14 @@ func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[st
 	return stale, busy, errors.Join(err1, err2, err3)
 }
 
-// collect takes one attachment away.
+// collect takes one attachment away, unless an ADD has come back to it meanwhile.
 func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, a spec.Attachment) error {
-	_, err := conn.DelPorts(ctx, c.Name, name)
+	done, ok, err := host.NetworkDir(c.Name).Idle(host.LeasesOVS, name)
+	if err != nil || !ok {
+		return err
+	}
+	defer done()
+	_, err = conn.DelPorts(ctx, c.Name, name)
 	held, err2 := host.NetworkDir(c.Name).Holds(host.LeasesOVS, name)
 	errs := []error{err, err2, delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}

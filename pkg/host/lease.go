@@ -1,10 +1,12 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,35 +37,86 @@ type Lease struct {
 }
 
 // Take makes a lease, or takes the one that is there over, and reports whether
-// the network's directory is new. Until the function it returns is called,
-// others see the lease as busy.
+// no host state has been handed on yet. Until the function it returns is
+// called, others see the lease as busy.
 func (d Dir) Take(ctx context.Context, kind string, l Lease) (fresh bool, done func(), err error) {
+	raw, err := json.Marshal(l.Attachment)
+	if err != nil {
+		return false, nil, fmt.Errorf("lease: %w", err)
+	}
+	for {
+		f, held, err := d.take(ctx, kind, l.Name)
+		if err != nil {
+			return false, nil, err
+		}
+		if !held {
+			// Whoever has it may want the network's lock, which we no longer hold.
+			err := flock(ctx, f, unix.LOCK_EX)
+			f.Close()
+			if err != nil {
+				return false, nil, fmt.Errorf("%w: another call is at work on the same attachment: %w", ErrUnavailable, err)
+			}
+			continue
+		}
+		if err := write(f, raw); err != nil {
+			f.Close()
+			return false, nil, fmt.Errorf("lease: %w", err)
+		}
+		_, err = os.Lstat(filepath.Join(string(d), "nodes.json"))
+		return err != nil, func() { f.Close() }, nil
+	}
+}
+
+// take opens a lease's file and reports whether it is now held: nobody else
+// was at work on it, and nobody has removed it meanwhile.
+func (d Dir) take(ctx context.Context, kind, name string) (f *os.File, held bool, err error) {
 	// Shared, so that nobody counts leases and finds none while this one comes.
 	unlock, err := d.Lock(ctx, true)
 	if err != nil {
-		return false, nil, err
+		return nil, false, err
 	}
 	defer unlock()
 	if _, err := d.make(kind); err != nil {
-		return false, nil, err
+		return nil, false, err
 	}
-	f, err := os.OpenFile(d.lease(kind, l.Name), os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	f, err = os.OpenFile(d.lease(kind, name), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return false, nil, fmt.Errorf("lease: %w", err)
+		return nil, false, fmt.Errorf("lease: %w", err)
 	}
-	raw, err := json.Marshal(l.Attachment)
-	if err == nil {
-		err = flock(ctx, f, unix.LOCK_EX)
+	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && same(f), nil
+}
+
+// write gives a lease its content, unless it has it: a call that is killed in
+// between must not empty the lease of a container that lives.
+func write(f *os.File, raw []byte) error {
+	if have, err := io.ReadAll(f); err != nil || bytes.Equal(have, raw) {
+		return err
 	}
-	if err == nil {
-		_, err = f.Write(raw)
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(raw, 0)
+	return err
+}
+
+// Idle keeps an ADD from taking a lease over until the function it returns is
+// called. ok is false where one is at work; a lease that is not there is idle.
+func (d Dir) Idle(kind, name string) (done func(), ok bool, err error) {
+	if err := d.trusted(kind); err != nil {
+		return nil, false, err
+	}
+	f, err := os.OpenFile(d.lease(kind, name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, true, nil
 	}
 	if err != nil {
+		return nil, false, fmt.Errorf("lease: %w", err)
+	}
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
 		f.Close()
-		return false, nil, fmt.Errorf("lease: %w", err)
+		return nil, false, nil
 	}
-	_, err = os.Lstat(filepath.Join(string(d), "nodes.json"))
-	return err != nil, func() { f.Close() }, nil
+	return func() { f.Close() }, true, nil
 }
 
 // Partial reports whether Take, which failed with err, may have left something:

@@ -1,0 +1,64 @@
+package host_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// TestTakeOver has a second ADD come for a lease that is held: it waits without
+// the network's lock, empties nothing, and never holds a file that is gone.
+func TestTakeOver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("writes to " + host.RunDir)
+	}
+	d := host.NetworkDir(fmt.Sprintf("lease-test-%d", os.Getpid()))
+	t.Cleanup(func() { _ = d.Remove() })
+	l := host.Lease{Name: "p1", Attachment: spec.Attachment{ContainerID: "c1", IfName: "eth0"}}
+	bg := context.Background()
+	_, done, err := d.Take(bg, host.LeasesOVS, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(bg, 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := d.Take(short, host.LeasesOVS, l); !errors.Is(err, host.ErrUnavailable) || host.Partial(err) {
+		t.Fatalf("second Take: %v", err)
+	}
+	if _, ok, err := d.Idle(host.LeasesOVS, "p1"); ok || err != nil {
+		t.Fatalf("idle: %t, %v", ok, err)
+	}
+	second := make(chan error, 1)
+	go func() {
+		_, done, err := d.Take(bg, host.LeasesOVS, l)
+		if err == nil {
+			defer done()
+		}
+		second <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	unlock, err := d.Lock(bg, false) // whoever holds the lease may want it
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if list, err := d.Leases(host.LeasesOVS); err != nil || len(list) != 1 || list[0].Attachment != l.Attachment || !list[0].Busy {
+		t.Fatalf("leases: %+v, %v", list, err)
+	}
+	if err := d.Release(host.LeasesOVS, "p1"); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if err := <-second; err != nil {
+		t.Fatal(err)
+	}
+	if list, err := d.Leases(host.LeasesOVS); err != nil || len(list) != 1 || list[0].Attachment != l.Attachment {
+		t.Fatalf("leases after the take-over: %+v, %v", list, err)
+	}
+}
