@@ -7,7 +7,6 @@ import (
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/doctor"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
 )
 
 // gc does GC for runtimes that never call it. An attachment counts as valid as
@@ -48,13 +47,5 @@ func collect(ctx context.Context, l log, f doctor.File) error {
 	if err != nil || f.Routes == nil {
 		return err
 	}
-	live, err := attach.Live(ctx, f.Name())
-	if err != nil {
-		return err
-	}
-	var valid []spec.Attachment
-	for _, a := range live {
-		valid = append(valid, a)
-	}
-	return routes.GC(ctx, f.Routes, valid)
+	return routes.Sweep(ctx, f.Routes, attach.Live)
 }

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/spec"
 )
+
+// undoBound is how long taking back a failed Attach may take.
+const undoBound = 5 * time.Second
 
 // Attach sees to the routes on behalf of an attachment, which keeps them until
 // it is detached. An error leaves nothing behind.
@@ -24,7 +29,10 @@ func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) er
 		return err
 	}
 	if err != nil {
-		return errors.Join(err, Detach(context.WithoutCancel(ctx), c, bridge, l.Name))
+		// What failed may have used up the time, and was perhaps the network's lock.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+		defer cancel()
+		return errors.Join(err, Detach(ctx, c, bridge, l.Name))
 	}
 	return nil
 }
@@ -55,22 +63,42 @@ func leave(ctx context.Context, c *spec.Routes, bridge string) error {
 // GC gives up the claims of attachments that are not in valid, but for those
 // that an ADD is making now.
 func GC(ctx context.Context, c *spec.Routes, valid []spec.Attachment) error {
-	keep := map[string]bool{}
+	keep := map[string]spec.Attachment{}
 	for _, a := range valid {
-		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = true
+		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = a
 	}
+	return Sweep(ctx, c, func(context.Context, string) (map[string]spec.Attachment, error) { return keep, nil })
+}
+
+// Sweep is GC that asks live for the network's valid attachments, by the names
+// of their ports, after it has listed the claims: what comes in between stays.
+func Sweep(ctx context.Context, c *spec.Routes, live func(ctx context.Context, network string) (map[string]spec.Attachment, error)) error {
 	dir := host.NetworkDir(c.Name)
 	if !dir.Exists() {
 		return nil
 	}
 	leases, err := dir.Leases(host.LeasesRoutes)
 	errs := []error{err}
+	keep, err := live(ctx, c.Name)
+	if err != nil {
+		return err
+	}
 	for _, l := range leases {
-		if !keep[l.Name] && !l.Busy {
-			errs = append(errs, dir.Release(host.LeasesRoutes, l.Name))
+		if _, ok := keep[l.Name]; !ok && !l.Busy {
+			errs = append(errs, giveUp(dir, l.Name))
 		}
 	}
 	return errors.Join(append(errs, leave(ctx, c, ""))...)
+}
+
+// giveUp releases a claim, unless an ADD has come back to it meanwhile.
+func giveUp(dir host.Dir, lease string) error {
+	done, ok, err := dir.Idle(host.LeasesRoutes, lease)
+	if err != nil || !ok {
+		return err
+	}
+	defer done()
+	return dir.Release(host.LeasesRoutes, lease)
 }
 
 // Status tells whether Attach can work. It changes nothing. The error wraps
@@ -85,8 +113,10 @@ func Status(ctx context.Context, c *spec.Routes) error {
 		if len(c.Nodes) == 0 && c.NodesFile == "" {
 			return nil // ovs-gre hands nodes on with the first container
 		}
-		r := &Routes{Config: c, Dir: dir}
-		r.Mesh, err = resolve(c, dir, nil)
+		addrs, err := kernel.Addrs(ctx)
+		if err == nil {
+			_, err = resolve(c, dir, addrs)
+		}
 		return err
 	}
 	if was, err := spec.ParseRoutes(dir.RoutesConfig()); err == nil && c.Bridge == "" {
