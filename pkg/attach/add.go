@@ -142,8 +142,8 @@ func (a *adding) leave(ctx context.Context) error {
 	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
 		return err
 	}
-	if a.first {
-		return a.dir().Abandon(ctx)
+	if a.first && a.dir().Config() == nil {
+		return a.dir().Abandon(ctx) // else another call has made host state meanwhile
 	}
 	return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
 		_, err := network.Remove(ctx, a.Config, conn, false)
@@ -208,6 +208,7 @@ func (a *adding) link(ctx context.Context) error {
 		}
 	}
 	if err != nil {
+		ctx := context.WithoutCancel(ctx)
 		if l, lost := kernel.LinkByName(ctx, v.Name); lost == nil && l.MAC == v.MAC {
 			// It was made, and the kernel's answer got lost.
 			err = errors.Join(err, kernel.DelLink(ctx, v.Name))
