@@ -11,7 +11,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Status tells whether Add can work. It changes nothing and waits for nothing.
+// Status tells whether Add can work. It changes nothing, and waits for OVSDB's
+// answers alone.
 // The error says why not, and wraps host.ErrLimited where containers suffer too.
 func Status(ctx context.Context, c *spec.Network) error {
 	n, err := network.Open(ctx, c)
