@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -155,7 +157,13 @@ func runIPTables(ctx context.Context, g gate, args ...string) (string, error) {
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline(ctx))
 	defer cancel()
+	// It may wait for others' lock, and must not outlive us: a rule that comes
+	// after the DEL which follows our death would stay for ever. The signal
+	// comes with the end of the thread that starts it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, program, append([]string{"-w"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
