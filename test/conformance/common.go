@@ -250,7 +250,7 @@ func (t *try) every(failures bool, flaw func(answer) error) error {
 	var errs []error
 	for _, a := range t.seen {
 		if err := flaw(a); err != nil {
-			if seen[a.plugin+a.verb]++; seen[a.plugin+a.verb] == 1 && len(errs) < 6 {
+			if seen[a.plugin+a.verb]++; seen[a.plugin+a.verb] == 1 && len(errs) < 12 {
 				errs = append(errs, err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,29 +89,40 @@ func clean(t *testing.T, r *conformance.Report) {
 	}
 }
 
-func TestOVSGRE(t *testing.T) { clean(t, run(t, "ovs-gre", ovsGRE())) }
+func TestConformanceOVSGRE(t *testing.T) { clean(t, run(t, "ovs-gre", ovsGRE())) }
 
-func TestOVSGREAndRouteSync(t *testing.T) {
+func TestConformanceOVSGREAndRouteSync(t *testing.T) {
 	clean(t, run(t, "ovs-gre, route-sync", ovsGRE(), cnitest.Conf{"type": "route-sync"}))
 }
 
-// TestBridge runs on a plugin that others wrote: what it fails it does fail.
-func TestBridge(t *testing.T) {
+// TestConformanceBridge runs on a plugin that others wrote: what it fails it does fail.
+func TestConformanceBridge(t *testing.T) {
+	t.Parallel()
 	fails(t, run(t, "bridge", bridge()), bridgeFails)
 }
 
-// TestBridgeAndRouteSync: route-sync adds nothing to what bridge fails.
-func TestBridgeAndRouteSync(t *testing.T) {
+// TestConformanceBridgeAndRouteSync: route-sync adds nothing to what bridge fails.
+func TestConformanceBridgeAndRouteSync(t *testing.T) {
+	t.Parallel()
 	nodes := slices.Clone(nodes)
 	for i, n := range nodes {
 		nodes[i] = cnitest.Conf{"name": n["name"], "address": n["address"], "subnets": n["subnets"].([]string)[:1]}
 	}
-	fails(t, run(t, "bridge, route-sync (direct)", bridge(), cnitest.Conf{"type": "route-sync", "mode": "direct", "nodes": nodes}), bridgeFails)
+	r := run(t, "bridge, route-sync (direct)", bridge(), cnitest.Conf{"type": "route-sync", "mode": "direct", "nodes": nodes})
+	fails(t, r, bridgeFails)
+	for _, l := range r.Lines {
+		for v, o := range l.Outcomes {
+			if o.Err != nil && strings.Contains(o.Err.Error(), "route-sync ") {
+				t.Errorf("%s in version %s: %v", l.ID, v, o.Err)
+			}
+		}
+	}
 }
 
-// TestNothing runs on a plugin that does nothing and says that all is well: few
+// TestConformanceNothing runs on a plugin that does nothing and says that all is well: few
 // clauses can be content with that.
-func TestNothing(t *testing.T) {
+func TestConformanceNothing(t *testing.T) {
+	t.Parallel()
 	bin, tools := t.TempDir(), cnitest.BinDir(t)
 	hostLocal, err := os.ReadFile(filepath.Join(tools, "host-local"))
 	if err != nil {
@@ -142,6 +154,43 @@ func TestNothing(t *testing.T) {
 	}
 }
 
+// TestConformanceProgram runs the program that others use.
+func TestConformanceProgram(t *testing.T) {
+	t.Parallel()
+	bin := cnitest.BinDir(t)
+	conflist, err := json.Marshal(cnitest.Conf{"cniVersion": "1.1.0", "name": "confnet", "plugins": []cnitest.Conf{bridge()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "bridge.conflist")
+	if err := os.WriteFile(file, conflist, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "cni-conformance")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/cni-conformance").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"-conflist", file, "-only", "VER,ADD-2,GC-3"}, 1, "conformance: 3 passed, 1 failed"},
+		{[]string{"-conflist", file, "-only", "ADD-1,ADD-2"}, 0, "conformance: 2 passed, 0 failed"},
+		{[]string{"-conflist", file, "-bin", t.TempDir()}, 2, `plugin "bridge": no such file`},
+		{nil, 2, "-conflist"},
+	} {
+		cmd := exec.Command(program, append([]string{"-tools", bin}, c.args...)...)
+		if len(c.args) == 4 && c.args[2] == "-only" {
+			cmd.Args = append(cmd.Args, "-bin", bin, "-versions", "1.1.0")
+		}
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != c.status || !strings.Contains(string(out), c.says) {
+			t.Errorf("%v: exit status %d, want %d and %q:\n%s", c.args, got, c.status, c.says, out)
+		}
+	}
+}
+
 const nothing = `#!/bin/sh
 case $CNI_COMMAND in
 VERSION) echo '{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}';;
@@ -149,8 +198,7 @@ ADD) echo '{"cniVersion":"1.1.0"}';;
 esac
 `
 
-// fails wants these clauses to fail and no others. Of versions, those before
-// 1.1.0 have no STATUS and GC.
+// fails wants these clauses to fail, those that were tried, and no others.
 func fails(t *testing.T, r *conformance.Report, want map[string]string) {
 	t.Helper()
 	tried := map[string]bool{}

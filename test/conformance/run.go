@@ -270,8 +270,11 @@ func (t *try) cleanup() error {
 	return errors.Join(errs...)
 }
 
-// record keeps an answer for the clauses about all of them.
+// record keeps an answer of the chain's for the clauses about all of them.
 func (h *rig) record(a answer) {
+	if h.net.index(a.plugin) < 0 {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.seen = append(h.seen, a)
