@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"time"
 
 	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
@@ -121,7 +122,7 @@ func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
 		made = append(made, again...)
 	}
 	if err != nil {
-		return made, mtu, err
+		return made, mtu, n.halfway(ctx, err)
 	}
 	pruned, err := host.Prune(ctx, want, n.Backends()...)
 	changes := append(made, pruned...)
@@ -134,7 +135,23 @@ func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
 	if err == nil {
 		err = n.setStamp(ctx, mtu)
 	}
-	return changes, mtu, err
+	return changes, mtu, n.halfway(ctx, err)
+}
+
+// halfway takes the stamp away where err says that the host state was not
+// brought about: what is half of this configuration must not pass for all of
+// the one before, to which an operator may go back.
+func (n *Network) halfway(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	unset := n.OVS.SetStamp(ctx, n.Config.Name, n.Config.Bridge, n.stampPort(), "")
+	if errors.Is(unset, host.ErrUnavailable) {
+		return err // which is most likely why
+	}
+	return errors.Join(err, unset)
 }
 
 // remade reports whether OVS was told to make a bridge or transit port whose

@@ -77,12 +77,21 @@ func (p *plan) add(c state.Change) {
 		p.leave(&p.gone, o)
 	case c.Old == nil:
 		p.insert(o)
-	case bridgeOf(c.Old) != bridgeOf(c.New) || c.New.ID().Kind == state.KindPort:
+	case bridgeOf(c.Old) != bridgeOf(c.New) || c.New.ID().Kind == state.KindPort || otherEnds(c):
 		p.leave(&p.away, o)
 		p.insert(o)
 	default:
 		p.update(o)
 	}
+}
+
+// otherEnds reports whether a tunnel becomes another to OVS. Of one that is
+// changed to what another port has, OVS says nothing and keeps its ofport; of a
+// new one it says why not (tnl_port_reconfigure in ofproto/tunnel.c of OVS).
+func otherEnds(c state.Change) bool {
+	was, ok := c.Old.(state.Tunnel)
+	now, ok2 := c.New.(state.Tunnel)
+	return ok && ok2 && (was.Type != now.Type || was.Remote != now.Remote || was.Local != now.Local || was.Key != now.Key || was.DstPort != now.DstPort)
 }
 
 func (p *plan) leave(list *[]string, o state.Object) {
@@ -171,8 +180,8 @@ func (p *plan) update(o state.Object) {
 		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Interface", Where: byName, Mutations: setKeys("external_ids", ids)})
 }
 
-// moved takes ports out that come back elsewhere: OVS does not attach a device
-// again that leaves and comes in one transaction.
+// moved takes ports out that come back otherwise, and waits until OVS has let
+// go: it does not attach a device again of which it sees only that it changed.
 func (p *plan) moved(ctx context.Context) error {
 	if err := errors.Join(p.errs...); err != nil {
 		return err
@@ -180,8 +189,7 @@ func (p *plan) moved(ctx context.Context) error {
 	if len(p.away) == 0 {
 		return nil
 	}
-	_, err := p.conn.Transact(ctx, removePorts(p.away)...)
-	return err
+	return p.conn.commit(ctx, removePorts(p.away))
 }
 
 // run sends the transaction and waits until ovs-vswitchd has done it.

@@ -62,7 +62,7 @@ func (p *Pending) Bridge(ctx context.Context, network string) (BridgeInfo, error
 }
 
 // SetStamp leaves a stamp for network on the bridge, or on stampPort where the
-// bridge is not the network's.
+// bridge is not the network's. An empty one is none.
 func (c *Conn) SetStamp(ctx context.Context, network, bridge, stampPort, stamp string) error {
 	set := func(table, name string) ovsdb.Operation {
 		return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: table,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,8 +219,19 @@ func TestErrorsTunnelRefused(t *testing.T) {
 	// As the message says:
 	conf := cnitest.PluginConf(t, second.Conflist(l), "ovs-gre", cnitest.Conf{"tunnel": cnitest.Conf{"key": 2}})
 	result(t, c, "ovs-gre", conf)
-	if _, err := call(c, "ovs-gre", "DEL", conf); err != nil {
-		t.Error(err)
+	// A change that OVS refuses is half made; who goes back to what was before
+	// gets that, and not the half.
+	d := h.NewNetns(t, "third")
+	_, err = call(d, "ovs-gre", "ADD", cnitest.PluginConf(t, second.Conflist(l), "ovs-gre", nil))
+	wantError(t, err, refused, "File exists")
+	result(t, d, "ovs-gre", conf)
+	if out := h.Shell(t, "ovs-vsctl --bare --columns=options find interface external_ids:ovs-gre.network=second external_ids:ovs-gre.role=tunnel"); !strings.Contains(out, "key=") {
+		t.Errorf("the tunnel is still the one that was refused: %s", out)
+	}
+	for _, c := range []*testnet.Netns{c, d} {
+		if _, err := call(c, "ovs-gre", "DEL", conf); err != nil {
+			t.Error(err)
+		}
 	}
 	unchanged(t, h, before)
 }
