@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/mesh"
@@ -109,7 +110,7 @@ func containerRoute(r *types.Route) kernel.ContainerRoute {
 	dst, _ := prefix(&r.Dst)
 	via, _ := netip.AddrFromSlice(r.GW)
 	k := kernel.ContainerRoute{Dst: dst, Via: via.Unmap(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority}
-	if r.Table != nil {
+	if r.Table != nil && *r.Table != unix.RT_TABLE_MAIN {
 		k.Table = *r.Table
 	}
 	if r.Scope != nil {
