@@ -92,11 +92,6 @@ type ContainerLink struct {
 	Routes []ContainerRoute
 }
 
-// HasRoute reports whether a route that Configure was asked for is there.
-func (l ContainerLink) HasRoute(r ContainerRoute) bool {
-	return slices.Contains(l.Routes, r.canonical())
-}
-
 // Configure takes a link of the namespace up and gives it addresses and
 // routes, in one send. Routes without next hop go first, because others may
 // need them. What is there already is fine; a route whose place another takes
@@ -250,9 +245,4 @@ func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
 		return err
 	})
 	return has, err
-}
-
-// DelLink deletes a link of the namespace. One that is not there is fine.
-func (n *Netns) DelLink(ctx context.Context, ifName string) error {
-	return n.with(func(c *conn) error { return c.delLink(ctx, ifName) })
 }

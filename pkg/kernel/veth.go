@@ -30,8 +30,6 @@ type Veth struct {
 	MTU int
 	// Alias is the host end's ifalias; "" is none.
 	Alias string
-	// Master is the Linux bridge that the host end becomes a port of; "" is none.
-	Master string
 }
 
 // AddVeth makes a pair of links, the one end in this namespace, up and without
@@ -44,12 +42,6 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 		return err
 	}
 	defer c.close()
-	var master int
-	if v.Master != "" {
-		if master, err = c.index(v.Master); err != nil {
-			return fmt.Errorf("veth %s: master %w", v.Name, err)
-		}
-	}
 	m, err := newVeth(v, n.fd)
 	if err != nil {
 		return err
@@ -60,7 +52,7 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 	// What the kernel ignores when it makes a link is a second message. It
 	// waits for the answer to the first: that may be EEXIST, and then the link
 	// is not ours to change.
-	err = quietUp(ctx, c, v, master)
+	err = quietUp(ctx, c, v)
 	if err != nil {
 		err = fmt.Errorf("veth %s: %w", v.Name, err)
 		return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
@@ -105,13 +97,10 @@ func newVeth(v Veth, netns int) (message, error) {
 
 // quietUp takes the host end up without an IPv6 address: its chatter would be
 // flooded to every port of the bridge.
-func quietUp(ctx context.Context, c *conn, v Veth, master int) error {
+func quietUp(ctx context.Context, c *conn, v Veth) error {
 	m := newMessage(unix.RTM_SETLINK, 0, linkHeader(0, unix.IFF_UP, unix.IFF_UP)).text(unix.IFLA_IFNAME, v.Name)
 	if v.Alias != "" {
 		m = m.attr(unix.IFLA_IFALIAS, []byte(v.Alias))
-	}
-	if master != 0 {
-		m = m.u32(unix.IFLA_MASTER, master)
 	}
 	quiet := m.nest(unix.IFLA_AF_SPEC, func(m message) message {
 		return m.nest(unix.AF_INET6, func(m message) message {

@@ -73,9 +73,6 @@ func (c *Conn) Close() error {
 	return c.conn.Close()
 }
 
-// Path is the socket's.
-func (c *Conn) Path() string { return c.path }
-
 // A Row is one row of a reply; see the functions of value.go for its columns.
 type Row map[string]json.RawMessage
 
