@@ -47,14 +47,3 @@ func (t *try) unchanged(f func() error, boxes ...*box) error {
 	}
 	return errors.Join(f(), t.same(was, boxes...))
 }
-
-// quiet wants nothing on standard output.
-func quiet(a answer) error {
-	if err := a.ok(); err != nil {
-		return err
-	}
-	if a.stdout != "" {
-		return fmt.Errorf("%s %s printed %q", a.plugin, a.verb, short(a.stdout))
-	}
-	return nil
-}
