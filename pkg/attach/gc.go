@@ -44,16 +44,34 @@ func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
 // is left.
 func finish(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
 	dir := host.NetworkDir(c.Name)
-	gone := dir.Buried()
-	if _, err := conn.DelPorts(ctx, c.Name, gone...); err != nil {
+	if err := exhume(ctx, c, conn); err != nil {
 		return err
 	}
-	dir.Forget(gone...)
 	if unused, err := dir.Unused(host.LeasesOVS); err != nil || !unused {
 		return err
 	}
 	_, err := network.Remove(ctx, c, conn, false)
 	return err
+}
+
+// exhume takes out the ports that DEL could not. It holds the network's lock,
+// as does an ADD that comes back to one of them.
+func exhume(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
+	dir := host.NetworkDir(c.Name)
+	if len(dir.Buried()) == 0 {
+		return nil
+	}
+	unlock, err := dir.Lock(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	gone := dir.Buried()
+	if _, err := conn.DelPorts(ctx, c.Name, gone...); err != nil {
+		return err
+	}
+	dir.Forget(gone...)
+	return nil
 }
 
 // leftovers finds attachments that are not to be kept by their leases, their
