@@ -145,7 +145,7 @@ func randomWant(t testing.TB, r *rand.Rand) state.Set {
 		}
 		nodes = append(nodes, fmt.Sprintf(`{"name":"h%d","address":"172.16.32.%d","subnets":[%s]}`, i, 10+i+r.IntN(2)*100, subnets))
 	}
-	stdin := fmt.Sprintf(`{"name":"ovsnet","type":"ovs-gre","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s,"bfd":%s},"nodes":[%s]}`,
+	stdin := fmt.Sprintf(`{"name":"ovsnet","type":"ovs-gre","datapathType":"netdev","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s,"bfd":%s},"nodes":[%s]}`,
 		pick("obr0", "obr1"), pick("host", "mesh", "container"), pick("1300", "1400"), pick("true", "false"), pick("gre", "vxlan"), pick("true", "false"), pick("true", "false"), strings.Join(nodes, ","))
 	c, err := spec.Parse([]byte(stdin))
 	if err != nil {

@@ -189,6 +189,11 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelNone && (t.Key != nil || t.Csum || t.BFD) {
 		p.invalid("tunnel.type", quote(t.Type), "no tunnel: leave out tunnel.key, tunnel.csum and tunnel.bfd")
 	}
+	if t.Type == TunnelGRE && t.Csum && c.DatapathType != "netdev" {
+		// ip_tunnel_rcv in net/ipv4/ip_tunnel.c and ip6_tnl_rcv: a packet with a
+		// checksum on a device that was not made for it, as OVS's is not.
+		p.invalid("tunnel.csum", []byte("true"), "the kernel datapath drops GRE that has a checksum: leave it out, or use vxlan or geneve (datapathType netdev can)")
+	}
 	if t.Type == TunnelNone && c.Segment == SegmentMesh {
 		p.invalid("segment", quote(string(c.Segment)), "one segment over all hosts needs a tunnel, tunnel.type is none")
 	}

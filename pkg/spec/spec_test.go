@@ -158,7 +158,8 @@ func TestGood(t *testing.T) {
 		{"segment", `"container"`, "", func(c *spec.Network) any { return c.Segment }, spec.SegmentContainer},
 		{"tunnel", `{}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "gre"}},
 		{"tunnel", `{"type":"none"}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "none"}},
-		{"tunnel", `{"key":4294967295,"csum":true,"bfd":true}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "gre", Key: key(4294967295), Csum: true, BFD: true}},
+		{"tunnel", `{"key":4294967295,"bfd":true}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "gre", Key: key(4294967295), BFD: true}},
+		{"tunnel", `{"type":"vxlan","csum":true}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "vxlan", Csum: true}},
 		{"tunnel", `{"key":0}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "gre", Key: key(0)}},
 		{"tunnel", `{"type":"vxlan","key":16777215,"port":65535}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "vxlan", Key: key(16777215), Port: 65535}},
 		{"tunnel", `{"type":"geneve","port":1}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "geneve", Port: 1}},
@@ -328,7 +329,7 @@ func TestMessages(t *testing.T) {
 		`"Bridge":"x"`, `"brigde":"x"`, `"segmnet":"mesh"`, `"ipmasq":true`, `"mut":1400`, `"nodes_file":"/x"`, `"node_s":[]`, `"isGateway":true`, `"isDefaultGatwayy":true`, `"mac":"x"`, `"mode":"direct"`, `"hairpinMode":true`, `"x\ny":1`, `"":1`,
 		`"` + strings.Repeat("k", 1000) + `":1`,
 		// Between keys.
-		`"tunnel":{"port":4789}`, `"tunnel":{"type":"none","port":4789}`, `"tunnel":{"type":"vxlan","key":16777216}`, `"tunnel":{"type":"geneve","key":4294967295}`,
+		`"tunnel":{"csum":true}`, `"tunnel":{"csum":true},"datapathType":"system"`, `"tunnel":{"port":4789}`, `"tunnel":{"type":"none","port":4789}`, `"tunnel":{"type":"vxlan","key":16777216}`, `"tunnel":{"type":"geneve","key":4294967295}`,
 		`"tunnel":{"type":"none","key":0}`, `"tunnel":{"type":"none","csum":true}`, `"tunnel":{"type":"none","bfd":true}`, `"tunnel":{"type":"none"},"segment":"mesh"`,
 		`"linuxBridge":"obr0"`, `"linuxBridge":"obr0-t"`, `"linuxBridge":"docker0","bridge":"docker0"`, `"linuxBridge":"docker0","adoptBridge":true`, `"linuxBridge":"docker0","segment":"container"`,
 		// A key that is wrong is not also wrong together with others.

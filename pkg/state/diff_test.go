@@ -153,7 +153,7 @@ func randomState(t testing.TB, r *rand.Rand) state.Set {
 		}
 		nodes = append(nodes, fmt.Sprintf(`{"name":"h%d","address":"172.16.32.%d","subnets":[%s]}`, i, 10+i+r.IntN(2)*100, subnets))
 	}
-	c, m := network(t, "["+strings.Join(nodes, ",")+"]", fmt.Sprintf(`,"bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s}`,
+	c, m := network(t, "["+strings.Join(nodes, ",")+"]", fmt.Sprintf(`,"datapathType":"netdev","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s}`,
 		pick("obr0", "obr1"), pick(segments...), pick("1300", "1400"), pick("true", "false"), pick("gre", "vxlan"), pick("true", "false")))
 	s := state.Desired(c, m, mtu(t, c, m))
 	rs, err := state.DesiredRoutes(routesConfig(t, ""), m, ways(c, m))

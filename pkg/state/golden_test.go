@@ -124,7 +124,7 @@ func TestDesiredOptions(t *testing.T) {
 		`,"adoptBridge":true,"bridge":"br-ex.1","transitVLAN":99`,
 		`,"adoptBridge":true,"segment":"mesh"`,
 		`,"datapathType":"netdev","bridge":"thirteenchars","mtu":1400`,
-		`,"tunnel":{"key":4294967295,"csum":true,"bfd":true}`,
+		`,"tunnel":{"key":4294967295,"csum":true,"bfd":true},"datapathType":"netdev"`,
 		`,"tunnel":{"type":"vxlan","key":0,"port":8472}`,
 		`,"tunnel":{"type":"geneve","csum":true,"port":1,"bfd":true}`,
 		`,"ipMasq":true`,

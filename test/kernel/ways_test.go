@@ -63,5 +63,6 @@ func TestWays(t *testing.T) {
 		try("mode "+mode+" over IPv6", cnitest.Network{V6: true, RouteSync: cnitest.Conf{"mode": mode}})
 	}
 	try("mode auto over IPv4", cnitest.Network{RouteSync: cnitest.Conf{"mode": "auto"}})
-	try("masquerade, key and checksum", cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 7, "csum": true}}})
+	try("GRE, masquerade and key", cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 7}}})
+	try("Geneve, key and checksum", cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": "geneve", "key": 7, "csum": true}}})
 }
