@@ -96,7 +96,29 @@ func (n *Network) Ensure(ctx context.Context) (changes []state.Change, mtu int, 
 	if s, ok, err := n.stamp(ctx); err != nil || ok {
 		return nil, s.mtu, err // another call was quicker
 	}
+	if err := n.moved(); err != nil {
+		return nil, 0, err
+	}
 	return n.ensure(ctx)
+}
+
+// moved refuses another bridge while containers are on the one that host state
+// was made with: pruning that would cut them off.
+func (n *Network) moved() error {
+	was, err := spec.Parse(n.Dir.Config())
+	if err != nil || was.Bridge == n.Config.Bridge {
+		return nil // nothing is made yet, or it is the same
+	}
+	leases, err := n.Dir.Leases(host.LeasesOVS)
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		if !l.Busy {
+			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up", spec.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
+		}
+	}
+	return nil
 }
 
 // Repair is Ensure that trusts no stamp.

@@ -21,12 +21,19 @@ func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) er
 	if err != nil {
 		return err
 	}
+	held, err := r.Dir.Holds(host.LeasesRoutes, l.Name)
+	if err != nil {
+		return err
+	}
 	_, done, err := r.Dir.Take(ctx, host.LeasesRoutes, l)
 	if err == nil {
 		defer done()
 		_, err = r.Sync(ctx)
 	} else if !host.Partial(err) {
 		return err
+	}
+	if err != nil && held {
+		return err // the claim is an earlier ADD's
 	}
 	if err != nil {
 		// What failed may have used up the time, and was perhaps the network's lock.
