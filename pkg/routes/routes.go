@@ -1,5 +1,5 @@
 // Package routes is this host's routes to its peers' container subnets: what
-// route-sync, ovs-grectl and the agent want of the kernel. It knows no OVS.
+// route-sync and ovs-grectl want of the kernel. It knows no OVS.
 package routes
 
 import (

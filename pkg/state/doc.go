@@ -3,7 +3,7 @@
 //
 // It does no I/O. Desired and DesiredRoutes compute what should be, a Backend
 // of package host reads what is, and Diff says what lies between. ADD, CHECK,
-// GC, up, down and the agent differ only in which of those changes they apply
+// GC, up and down differ only in which of those changes they apply
 // or print.
 //
 // The String of every object is the command that a person would type to make
