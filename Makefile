@@ -1,5 +1,8 @@
 # Targets that an operator or a developer calls. Each installs by apt what it lacks.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -ec
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 HOSTS ?= 3
@@ -9,7 +12,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e recipes conformance faults faults-sample test-kernel lint packages test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e recipes conformance conformance-sample fuzz faults faults-sample test-kernel lint packages test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,7 +25,8 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@./test/need $(LAB)
 	@go run ./test/demo -hosts $(HOSTS)
 
-test: unit e2e recipes conformance faults-sample ## everything but the kernel datapath, on real OVS
+test: unit e2e ## everything but the kernel datapath, on real OVS; conformance and faults by samples
+	@$(MAKE) --no-print-directory -O -j2 recipes conformance-sample faults-sample
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
@@ -36,9 +40,21 @@ recipes: ## the two recipes this replaces, with a real Docker Engine; every conf
 	@./test/need $(LAB) docker.io
 	go test -count=1 -timeout 20m ./test/recipes
 
-conformance: ## clauses of the CNI specification
+CONFORMANCE = go test -count=1 -timeout 40m -v -run Conformance ./test/conformance/...
+
+conformance: ## clauses of the CNI specification, in every version of it, on our chains and on bridge
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m -v -run Conformance ./test/conformance/...
+	$(CONFORMANCE)
+
+conformance-sample: ## the same in versions 0.4.0 and 1.1.0
+	@./test/need $(LAB)
+	OVSGRE_CONFORMANCE=0.4.0,1.1.0 $(CONFORMANCE)
+
+fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
+	go test ./pkg/spec -run XXX -fuzz FuzzParse$$ -fuzztime 20s
+	go test ./pkg/spec -run XXX -fuzz FuzzDecodeNodes -fuzztime 20s
+	go test ./pkg/spec -run XXX -fuzz FuzzReadResult -fuzztime 20s
+	go test ./pkg/ovs -run XXX -fuzz FuzzReply -fuzztime 20s -fuzzminimizetime 1s
 
 FAULTS = go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
 
