@@ -25,7 +25,8 @@ func Unreached(from testnet.Runner, addrs ...netip.Addr) ([]string, error) {
 	}
 	var script strings.Builder
 	for _, a := range addrs {
-		fmt.Fprintf(&script, "ping -n -q -c1 -W%s %s >/dev/null || echo %[2]s\n", wait, a)
+		// A second try: ovs-vswitchd may still drop what came before a port was there.
+		fmt.Fprintf(&script, "ping -n -q -c1 -W%s %s >/dev/null || ping -n -q -c1 -W%[1]s %[2]s >/dev/null || echo %[2]s\n", wait, a)
 	}
 	out, err := from.Output(context.Background(), "sh", "-c", script.String()+"true")
 	return strings.Fields(out), err
