@@ -187,12 +187,17 @@ func (a *adding) look(ctx context.Context) error {
 	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
 		return err // the link is there: link will say whose it is
 	}
-	_, err = a.net.OVS.DelPorts(ctx, a.Config.Name, a.port())
-	return err
+	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
+		return err
+	}
+	return a.look(ctx)
 }
 
 // link makes the veth pair, the container's end right in its namespace.
 func (a *adding) link(ctx context.Context) error {
+	if err := a.net.OVS.Settle(ctx, a.bridge); err != nil {
+		return err
+	}
 	if a.mac == "" {
 		a.mac = randomMAC()
 	}
@@ -235,7 +240,13 @@ func (a *adding) orphan(ctx context.Context) error {
 	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
 		return err
 	}
-	return kernel.DelLink(ctx, a.port())
+	if err := kernel.DelLink(ctx, a.port()); err != nil {
+		return err
+	}
+	if err := a.look(ctx); err != nil {
+		return err
+	}
+	return a.net.OVS.Settle(ctx, a.bridge)
 }
 
 // connect makes the OVS port and, while ovs-vswitchd works, the addresses.

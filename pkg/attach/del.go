@@ -35,7 +35,6 @@ func Del(ctx context.Context, r Request) error {
 	rest, cancel := context.WithTimeout(ctx, restBound)
 	defer cancel()
 	errs := []error{err, r.delLink(rest)}
-	settle(ctx, conn)
 	if m := newIPAM(r, nil); m != nil {
 		errs = append(errs, m.del(rest))
 	}
@@ -43,18 +42,6 @@ func Del(ctx context.Context, r Request) error {
 		return err // the lease stays, and with it the claim to try again
 	}
 	return release(ctx, r, conn)
-}
-
-// settle waits until a userspace datapath has let go of the port, so that the
-// container may come back at once. An ovs-vswitchd that is dead will not know
-// the port when it is back.
-func settle(ctx context.Context, conn *ovs.Conn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, ovsBound/2)
-	defer cancel()
-	_ = conn.Settle(ctx)
 }
 
 // delPort takes the port out of OVSDB and returns the connection, or buries

@@ -277,9 +277,7 @@ func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
 // ovs-vsctl: next_cfg counts requests, cur_cfg what is done
 // (ovs-vswitchd.conf.db(5)).
 func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
-	count := ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
-		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
-	ops = append(ops, count, selectOp("Open_vSwitch", nil, "next_cfg"))
+	ops = append(ops, countUp(), selectOp("Open_vSwitch", nil, "next_cfg"))
 	res, err := c.Transact(ctx, ops...)
 	if err != nil {
 		return err
@@ -288,6 +286,12 @@ func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
 		return c.done(ctx, atom[int](rows[0], "next_cfg"))
 	}
 	return fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
+}
+
+// countUp asks ovs-vswitchd to say when it has done what was asked so far.
+func countUp() ovsdb.Operation {
+	return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
+		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
 }
 
 // done waits until ovs-vswitchd's cur_cfg is at least cfg.

@@ -37,8 +37,6 @@ type Conn struct {
 	dec     *json.Decoder
 	lastID  int
 	replies map[int]message
-	// lingering: ports of a userspace bridge have left that Settle should wait for.
-	lingering bool
 }
 
 // message is any JSON-RPC message that the server sends. We send nothing but

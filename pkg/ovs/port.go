@@ -26,6 +26,9 @@ type BridgeInfo struct {
 	PortTaken bool
 	// TakenBy is the network that owns that port; "" means that it is not ours.
 	TakenBy string
+	// Asked and Done are OVS's next_cfg and cur_cfg: what ovs-vswitchd was asked
+	// for, and what it has done of it.
+	Asked, Done int
 }
 
 // StartBridge asks for a bridge, the network's stamp on it or on the port
@@ -34,7 +37,8 @@ func (c *Conn) StartBridge(ctx context.Context, bridge, stampPort, port string) 
 	return c.Start(ctx,
 		selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "_uuid", "datapath_type", "external_ids"),
 		selectOp("Port", where("name", ovsdb.ConditionEqual, stampPort), "external_ids"),
-		selectOp("Port", where("name", ovsdb.ConditionEqual, port), "external_ids"))
+		selectOp("Port", where("name", ovsdb.ConditionEqual, port), "external_ids"),
+		selectOp("Open_vSwitch", nil, "next_cfg", "cur_cfg"))
 }
 
 // Bridge reads the reply to StartBridge on behalf of network.
@@ -54,6 +58,9 @@ func (p *Pending) Bridge(ctx context.Context, network string) (BridgeInfo, error
 				b.Stamp = ids[keyStamp]
 			}
 		}
+	}
+	for _, r := range res[3].Rows {
+		b.Asked, b.Done = atom[int](r, "next_cfg"), atom[int](r, "cur_cfg")
 	}
 	for _, r := range res[2].Rows {
 		b.PortTaken, b.TakenBy = true, r.strings("external_ids")[keyNetwork]
@@ -162,22 +169,24 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	}
 	for _, r := range res[:len(ids)] {
 		for _, row := range r.Rows {
-			c.lingering = c.lingering || row.str("datapath_type") == "netdev"
+			if row.str("datapath_type") == "netdev" {
+				_, err = c.Transact(ctx, countUp())
+				return gone, err
+			}
 		}
 	}
 	return gone, nil
 }
 
-// Settle waits, as long as ctx, until ovs-vswitchd has let go of the ports that
-// DelPorts took out of userspace bridges. A link of the same name that comes
-// before would be taken for the old one and left without traffic; the kernel
-// datapath lets go by itself when the link does.
-func (c *Conn) Settle(ctx context.Context) error {
-	if !c.lingering {
+// Settle waits until ovs-vswitchd has done what it was asked for when b was
+// read: on a userspace bridge, to let go of the ports that DelPorts took out. A
+// link that comes back under its name before would be taken for the old one and
+// left without traffic. The kernel datapath lets go when the link goes.
+func (c *Conn) Settle(ctx context.Context, b BridgeInfo) error {
+	if b.Datapath != "netdev" || b.Done >= b.Asked {
 		return nil
 	}
-	c.lingering = false
-	return c.commit(ctx, nil)
+	return c.done(ctx, b.Asked)
 }
 
 // removePorts takes ports out of whatever bridge holds them; the rows go with
