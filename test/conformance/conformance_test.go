@@ -230,7 +230,7 @@ var bridgeFails = map[string]string{
 	"ADD-15":   "IPAM DEL is not run after a failed IPAM ADD: the deferred one comes after the return",
 	"ADD-19":   "ipMasq's chain in iptables is named after network and container alone: DEL of the first of two interfaces cannot delete it and fails",
 	"STATUS-9": "host-local has no STATUS, and bridge does not look itself",
-	"GC-2":     "bridge has no GC (a FIXME in its main)",
+	"GC-2":     "bridge has no GC",
 	"GC-3":     "bridge has no GC: IPs of stale attachments stay",
 	"GC-6":     "bridge has no GC",
 	"GC-7":     "bridge has no GC",
