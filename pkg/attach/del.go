@@ -114,7 +114,7 @@ func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 		return err
 	}
 	_, err := network.Remove(ctx, r.Config, conn, false)
-	if errors.Is(err, host.ErrUnavailable) {
+	if errors.Is(err, host.ErrUnavailable) || errors.Is(err, host.ErrBusy) {
 		return nil // the container is gone; its host state goes with the next call
 	}
 	return err

@@ -48,6 +48,7 @@ var table = []struct {
 	{host.ErrRefused, Refused},
 	{mesh.ErrNotReady, types.ErrTryAgainLater},
 	{host.ErrUnavailable, types.ErrTryAgainLater},
+	{host.ErrBusy, types.ErrTryAgainLater},
 	{kernel.ErrNoRoute, types.ErrTryAgainLater},
 	{state.ErrNoWay, types.ErrTryAgainLater},
 	{context.DeadlineExceeded, types.ErrTryAgainLater},

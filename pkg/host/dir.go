@@ -92,7 +92,8 @@ func (d Dir) trusted(sub string) error {
 }
 
 // Lock takes the network's lock, to the exclusion of others or, if shared, of
-// exclusive ones, and returns what gives it back. It waits as long as ctx.
+// exclusive ones, and returns what gives it back. It waits as long as ctx, then
+// the error wraps ErrBusy.
 func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	how := unix.LOCK_EX
 	if shared {
@@ -112,8 +113,7 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 			return nil, fmt.Errorf("lock of the network: %w", err)
 		}
 		if err := flock(ctx, f, how); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%w: lock %s: %w", ErrUnavailable, f.Name(), err)
+			return nil, fmt.Errorf("%w: another call holds %s: %w", ErrBusy, f.Name(), err)
 		}
 		if same(f) {
 			return func() { f.Close() }, nil
@@ -122,8 +122,9 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	}
 }
 
-// flock waits for the lock as long as ctx. A wait that is given up on goes on
-// until the process ends, which for a plugin is at once.
+// flock waits for the lock as long as ctx. On an error it has closed the file,
+// or will: a wait that is given up on goes on in the kernel until the lock is
+// free, and is then given back at once.
 func flock(ctx context.Context, f *os.File, how int) error {
 	fd := int(f.Fd())
 	if err := unix.Flock(fd, how|unix.LOCK_NB); err == nil {
@@ -140,8 +141,15 @@ func flock(ctx context.Context, f *os.File, how int) error {
 	}()
 	select {
 	case err := <-done:
+		if err != nil {
+			f.Close()
+		}
 		return err
 	case <-ctx.Done():
+		go func() {
+			<-done
+			f.Close()
+		}()
 		return ctx.Err()
 	}
 }

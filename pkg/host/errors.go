@@ -12,6 +12,9 @@ var (
 	// ErrUnavailable is wrapped by errors that time may mend: OVS does not run,
 	// does not answer, does not do what OVSDB says.
 	ErrUnavailable = errors.New("OVS is not available")
+	// ErrBusy is wrapped by errors about a lock of ours that was not to be had
+	// in time.
+	ErrBusy = errors.New("busy")
 	// ErrRefused is wrapped by errors about what OVS was asked and will not do.
 	ErrRefused = errors.New("OVS refused")
 	// ErrEnvironment is wrapped by errors about the runtime's environment variables.

@@ -51,11 +51,10 @@ func (d Dir) Take(ctx context.Context, kind string, l Lease) (fresh bool, done f
 		}
 		if !held {
 			// Whoever has it may want the network's lock, which we no longer hold.
-			err := flock(ctx, f, unix.LOCK_EX)
-			f.Close()
-			if err != nil {
-				return false, nil, fmt.Errorf("%w: another call is at work on the same attachment: %w", ErrUnavailable, err)
+			if err := flock(ctx, f, unix.LOCK_EX); err != nil {
+				return false, nil, fmt.Errorf("%w: another call is at work on the same attachment: %w", ErrBusy, err)
 			}
+			f.Close()
 			continue
 		}
 		if err := write(f, raw); err != nil {
@@ -122,7 +121,7 @@ func (d Dir) Idle(kind, name string) (done func(), ok bool, err error) {
 // Partial reports whether Take, which failed with err, may have left something:
 // not where it met a stranger's, nor where it waited for the lock in vain.
 func Partial(err error) bool {
-	return err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, ErrUnavailable)
+	return err != nil && !errors.Is(err, ErrForeign) && !errors.Is(err, ErrBusy)
 }
 
 // Holds reports whether there is a lease.

@@ -12,9 +12,8 @@ import (
 	"ovs-gre-cni/pkg/spec"
 )
 
-// TestTakeOver has a second ADD come for a lease that is held: it waits without
-// the network's lock, empties nothing, and never holds a file that is gone.
-func TestTakeOver(t *testing.T) {
+// testDir is the directory of a network that nobody has.
+func testDir(t *testing.T) host.Dir {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("needs root, to write to " + host.RunDir)
@@ -23,6 +22,38 @@ func TestTakeOver(t *testing.T) {
 	}
 	d := host.NetworkDir(fmt.Sprintf("lease-test-%d", os.Getpid()))
 	t.Cleanup(func() { _ = d.Remove() })
+	return d
+}
+
+// TestLockInVain gives up waiting for a lock in a process that lives on: what
+// it waited for must be free for others once its holder gives it back.
+func TestLockInVain(t *testing.T) {
+	d := testDir(t)
+	bg := context.Background()
+	unlock, err := d.Lock(bg, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		short, cancel := context.WithTimeout(bg, 20*time.Millisecond)
+		if _, err := d.Lock(short, false); !errors.Is(err, host.ErrBusy) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("a lock that is held: %v", err)
+		}
+		cancel()
+	}
+	unlock()
+	within, cancel := context.WithTimeout(bg, time.Minute)
+	defer cancel()
+	if unlock, err = d.Lock(within, false); err != nil {
+		t.Fatalf("a lock that is free again: %v", err)
+	}
+	unlock()
+}
+
+// TestTakeOver has a second ADD come for a lease that is held: it waits without
+// the network's lock, empties nothing, and never holds a file that is gone.
+func TestTakeOver(t *testing.T) {
+	d := testDir(t)
 	l := host.Lease{Name: "p1", Attachment: spec.Attachment{ContainerID: "c1", IfName: "eth0"}}
 	bg := context.Background()
 	_, done, err := d.Take(bg, host.LeasesOVS, l)
@@ -31,7 +62,7 @@ func TestTakeOver(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(bg, 50*time.Millisecond)
 	defer cancel()
-	if _, _, err := d.Take(short, host.LeasesOVS, l); !errors.Is(err, host.ErrUnavailable) || host.Partial(err) {
+	if _, _, err := d.Take(short, host.LeasesOVS, l); !errors.Is(err, host.ErrBusy) || host.Partial(err) {
 		t.Fatalf("second Take: %v", err)
 	}
 	if _, ok, err := d.Idle(host.LeasesOVS, "p1"); ok || err != nil {
