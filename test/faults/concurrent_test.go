@@ -41,7 +41,7 @@ func TestAtOnce(t *testing.T) {
 	for i := range many {
 		boxes = append(boxes, s.box(t, fmt.Sprintf("c%d", i)))
 	}
-	before := mustTake(t, s.h)
+	before := cnitest.MustLook(t, s.h)
 	begin := time.Now()
 	err := atOnce(many, func(i int) error { return s.add(t, boxes[i]) })
 	added := time.Since(begin)
@@ -62,7 +62,7 @@ func TestAtOnce(t *testing.T) {
 	err = atOnce(many, func(i int) error { return s.del(t, boxes[i]) })
 	suite.note("%d ADDs in %v, %d DELs in %v", many, added.Round(time.Millisecond), many, time.Since(begin).Round(time.Millisecond))
 	suite.point(t, "DEL", err)
-	suite.point(t, "nothing left", before.settled(s.h))
+	suite.point(t, "nothing left", before.Settled(s.h))
 }
 
 // distinct insists on addresses that no two containers share.
@@ -89,7 +89,7 @@ func distinct(boxes []*box) error {
 
 // has counts OVSDB's rows by pieces of their text, which ".*" joins.
 func (s *stage) has(want map[string]int) error {
-	snap, err := take(s.h)
+	snap, err := cnitest.Look(s.h)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func TestBeside(t *testing.T) {
 	for i := range workers {
 		all = append(all, s.box(t, fmt.Sprintf("w%d", i)))
 	}
-	s.before = mustTake(t, s.h)
+	s.before = cnitest.MustLook(t, s.h)
 	stop := make(chan struct{})
 	var collector sync.WaitGroup
 	var collected atomic.Int32
@@ -151,7 +151,7 @@ func TestBeside(t *testing.T) {
 	collector.Wait()
 	suite.note("%d GCs", collected.Load())
 	suite.point(t, "the container that stays", errors.Join(s.check(t, s.stay[0]), s.ping(s.stay[0], s.peer)))
-	suite.point(t, "nothing left", s.before.settled(s.h))
+	suite.point(t, "nothing left", s.before.Settled(s.h))
 }
 
 // TestInFlight calls GC, for which no container is valid, while an ADD is on
@@ -179,7 +179,7 @@ func TestInFlight(t *testing.T) {
 		if err == nil {
 			err = s.check(t, s.victim)
 		}
-		if !suite.point(t, fmt.Sprintf("round %d", r), errors.Join(err, s.del(t, s.victim), s.before.settled(s.h))) {
+		if !suite.point(t, fmt.Sprintf("round %d", r), errors.Join(err, s.del(t, s.victim), s.before.Settled(s.h))) {
 			return
 		}
 	}
@@ -190,7 +190,7 @@ func TestLastAndFirst(t *testing.T) {
 	suite := count("last and first")
 	s := newStage(t, false, cnitest.Network{})
 	other := s.box(t, "other")
-	before := mustTake(t, s.h)
+	before := cnitest.MustLook(t, s.h)
 	rounds := 12
 	if full {
 		rounds = 100
@@ -217,7 +217,7 @@ func TestLastAndFirst(t *testing.T) {
 		}
 		last, first = first, last
 	}
-	suite.point(t, "nothing left", errors.Join(s.del(t, last), before.settled(s.h)))
+	suite.point(t, "nothing left", errors.Join(s.del(t, last), before.Settled(s.h)))
 }
 
 // TestTwoNetworks attaches one container to two networks at once.
@@ -229,7 +229,7 @@ func TestTwoNetworks(t *testing.T) {
 		OVSGRE: cnitest.Conf{"bridge": "obr1", "tunnel": cnitest.Conf{"type": "gre", "key": 7}, "isDefaultGateway": false}})
 	one := a.box(t, "both")
 	two := &box{id: one.id, ifname: "eth1", netns: one.netns}
-	before := mustTake(t, a.h)
+	before := cnitest.MustLook(t, a.h)
 	rounds := 6
 	if full {
 		rounds = 40
@@ -247,7 +247,7 @@ func TestTwoNetworks(t *testing.T) {
 		if err == nil {
 			err = each(func(r *rig, b *box) error { return r.check(t, b) })
 		}
-		err = errors.Join(err, each(func(r *rig, b *box) error { return r.del(t, b) }), before.settled(a.h))
+		err = errors.Join(err, each(func(r *rig, b *box) error { return r.del(t, b) }), before.Settled(a.h))
 		if !suite.point(t, fmt.Sprintf("round %d", r), err) {
 			return
 		}

@@ -175,7 +175,7 @@ func TestDel(t *testing.T) {
 				s = newStage(t, standing, cnitest.Network{})
 				s.box(t, "other")
 				s.h.Shell(t, "cp /opt/cni/bin/host-local /etc/cni/faults-ipam")
-				s.before = mustTake(t, s.h)
+				s.before = cnitest.MustLook(t, s.h)
 			}
 			took, err := s.delete(t, d, i)
 			if took > longest {
@@ -286,9 +286,9 @@ func (s *stage) delete(t *testing.T, d deletion, i int) (took time.Duration, err
 		}
 	}
 	if d.anew && len(s.stay) > 0 {
-		s.before = mustTake(t, s.h) // the network's last container shows that nothing is left
+		s.before = cnitest.MustLook(t, s.h) // the network's last container shows that nothing is left
 	}
-	if err := s.before.settled(s.h); err != nil {
+	if err := s.before.Settled(s.h); err != nil {
 		return took, err
 	}
 	for _, b := range s.stay {

@@ -28,7 +28,7 @@ func TestHostileNames(t *testing.T) {
 	s := newStage(t, false, cnitest.Network{})
 	s.h.Shell(t, fmt.Sprintf(bait, s.port()))
 	s.h.Shell(t, "mkdir -p /run/cni; mkfifo /run/cni/pipe; printf '#!/bin/sh\\ntouch /run/cni/ran\\n' >/run/cni/evil; chmod +x /run/cni/evil")
-	before := mustTake(t, s.h)
+	before := cnitest.MustLook(t, s.h)
 	sweet := s.h.Shell(t, tasted)
 	type call struct {
 		name string
@@ -113,7 +113,7 @@ func TestHostileNames(t *testing.T) {
 			_, delErr := s.call(t, "ovs-gre", "DEL", &c.box, c.more)
 			err = errors.Join(err, delErr)
 		}
-		err = errors.Join(err, before.settled(s.h))
+		err = errors.Join(err, before.Settled(s.h))
 		if now := s.h.Shell(t, tasted); now != sweet {
 			err = errors.Join(err, fmt.Errorf("the bait was touched:\n%s", now))
 			s.h.Shell(t, fmt.Sprintf(bait, s.port()))
@@ -142,7 +142,7 @@ func TestPlanted(t *testing.T) {
 		s := stagePlanted(t)
 		script := fmt.Sprintf(bait, s.port()) + "chmod -R go-w /run/bait; rm -rf /run/ovs-gre; umask 022; " + c.script
 		s.h.Shell(t, script)
-		s.before = mustTake(t, s.h)
+		s.before = cnitest.MustLook(t, s.h)
 		sweet := s.h.Shell(t, tasted)
 		_, err := s.call(t, "ovs-gre", "ADD", s.victim, nil)
 		err = wantRefusal(err)
@@ -156,7 +156,7 @@ func TestPlanted(t *testing.T) {
 		if now := s.h.Shell(t, tasted); now != sweet {
 			err = errors.Join(err, fmt.Errorf("the bait was touched:\nbefore:\n%safter:\n%s", sweet, now))
 		}
-		suite.point(t, c.name, errors.Join(err, s.before.settled(s.h)))
+		suite.point(t, c.name, errors.Join(err, s.before.Settled(s.h)))
 	}
 }
 
@@ -195,20 +195,20 @@ func TestForeign(t *testing.T) {
 		{"an OVS port with a link", "ovs-vsctl --timeout=20 add-port br-phy %s -- set interface %[1]s type=internal", "ovs-vsctl --timeout=20 del-port %s"},
 	} {
 		s.h.Shell(t, fmt.Sprintf(c.make, s.port()))
-		before := mustTake(t, s.h)
+		before := cnitest.MustLook(t, s.h)
 		_, err := s.call(t, "ovs-gre", "ADD", s.victim, nil)
 		err = wantError(err, 102, s.port())
-		err = errors.Join(err, before.settled(s.h))
+		err = errors.Join(err, before.Settled(s.h))
 		for _, verb := range []string{"DEL", "GC"} {
 			_, callErr := s.call(t, "ovs-gre", verb, s.victim, cnitest.Conf{"cni.dev/valid-attachments": []cnitest.Conf{{"containerID": s.stay[0].id, "ifname": s.stay[0].ifname}}})
 			err = errors.Join(err, sane(callErr))
-			if left := before.left(s.h); left != nil {
+			if left := before.Left(s.h); left != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w", verb, left))
 			}
 		}
 		suite.point(t, c.name, err)
 		_, _ = s.h.Output(context.Background(), "sh", "-c", fmt.Sprintf(c.remove, s.port()))
-		if err := eventually(func() error { return errors.Join(s.before.left(s.h)) }); err != nil {
+		if err := eventually(func() error { return errors.Join(s.before.Left(s.h)) }); err != nil {
 			s = newStage(t, true, cnitest.Network{})
 		}
 	}
@@ -238,7 +238,7 @@ func TestHuge(t *testing.T) {
 	tens[9999] = cnitest.Conf{"name": "node1", "address": tens[5]["address"], "subnets": []string{"10.0.5.128/25"}}
 	_, err = s.call(t, "ovs-gre", "ADD", s.victim, cnitest.Conf{"nodes": tens})
 	suite.note("refused after %v", time.Since(begin).Round(time.Millisecond))
-	suite.point(t, "ADD of nodes that overlap", errors.Join(wantError(err, types.ErrInvalidNetworkConfig, "node1"), s.before.settled(s.h)))
+	suite.point(t, "ADD of nodes that overlap", errors.Join(wantError(err, types.ErrInvalidNetworkConfig, "node1"), s.before.Settled(s.h)))
 
 	n := 1000
 	if full {
@@ -260,9 +260,9 @@ func TestHuge(t *testing.T) {
 	begin = time.Now()
 	_, delErr := s.call(t, "ovs-gre", "DEL", s.victim, more)
 	suite.note("DEL %v", time.Since(begin).Round(time.Millisecond))
-	left := s.before.settled(s.h)
+	left := s.before.Settled(s.h)
 	if left != nil && full {
-		left = s.before.settled(s.h) // ovs-vswitchd takes its time over so many
+		left = s.before.Settled(s.h) // ovs-vswitchd takes its time over so many
 	}
 	suite.point(t, fmt.Sprintf("ADD and DEL with %d nodes", n), errors.Join(err, delErr, left))
 }

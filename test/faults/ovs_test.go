@@ -213,7 +213,7 @@ func (s *stage) socket(t *testing.T, w wire, works bool, timeout int) (took time
 		if _, err := s.call(t, "route-sync", "ADD", s.victim, s.victim.conf()); err != nil {
 			return took, err
 		}
-		return took, errors.Join(s.check(t, s.victim), s.del(t, s.victim), s.before.settled(s.h))
+		return took, errors.Join(s.check(t, s.victim), s.del(t, s.victim), s.before.Settled(s.h))
 	}
 	// With half a reply cut off late ADD may have had all that it needed.
 	if err != nil {
@@ -251,7 +251,7 @@ func (s *stage) socket(t *testing.T, w wire, works bool, timeout int) (took time
 		return took, err
 	}
 	s.victim.prev = ""
-	return took, s.before.settled(s.h)
+	return took, s.before.Settled(s.h)
 }
 
 func oneLine(err error) string {
@@ -301,7 +301,7 @@ func TestRestarts(t *testing.T) {
 				err = wantError(added, types.ErrTryAgainLater, "OVSDB")
 			}
 			// A runtime calls DEL in either case.
-			err = errors.Join(err, s.del(t, s.victim), s.before.settled(s.h))
+			err = errors.Join(err, s.del(t, s.victim), s.before.Settled(s.h))
 			for _, b := range s.stay {
 				err = errors.Join(err, eventually(func() error { return s.check(t, b) }))
 				if err == nil {

@@ -31,7 +31,7 @@ type stage struct {
 	*rig
 	victim, peer *box
 	stay         []*box
-	before       snapshot
+	before       cnitest.Snapshot
 }
 
 func newStage(t *testing.T, standing bool, n cnitest.Network) *stage {
@@ -51,7 +51,7 @@ func newStage(t *testing.T, standing bool, n cnitest.Network) *stage {
 		}
 		s.stay = append(s.stay, b)
 	}
-	s.before = mustTake(t, s.h)
+	s.before = cnitest.MustLook(t, s.h)
 	return s
 }
 
@@ -80,7 +80,7 @@ func (s *stage) clean(t *testing.T, p plan, plugin, verb string) story {
 		err = s.del(t, s.victim)
 	}
 	if err == nil {
-		err = s.before.settled(s.h)
+		err = s.before.Settled(s.h)
 	}
 	if err != nil {
 		t.Fatalf("%s %s, undisturbed: %v", plugin, verb, err)
@@ -100,7 +100,7 @@ func (s *stage) works(t testing.TB, ping bool) error {
 	if err == nil && ping {
 		err = s.ping(s.victim, s.peer)
 	}
-	return errors.Join(err, s.del(t, s.victim), s.before.settled(s.h))
+	return errors.Join(err, s.del(t, s.victim), s.before.Settled(s.h))
 }
 
 // changing are the calls that a killed program may have made or not.
@@ -161,7 +161,7 @@ func (s *stage) kill(t testing.TB, n int, plugin, verb string, gc, ping bool) (c
 		err = s.del(t, s.victim)
 	}
 	if err == nil {
-		err = s.before.settled(s.h)
+		err = s.before.Settled(s.h)
 	}
 	if err == nil && told.Hit {
 		err = s.works(t, ping)
@@ -229,7 +229,7 @@ func (s *stage) fail(t testing.TB, n int, plugin string) (call string, hit, fail
 	}
 	before := s.before
 	if plugin == "route-sync" {
-		if before, err = take(s.h); err != nil {
+		if before, err = cnitest.Look(s.h); err != nil {
 			return "", false, false, err
 		}
 	}
@@ -240,14 +240,14 @@ func (s *stage) fail(t testing.TB, n int, plugin string) (call string, hit, fail
 		call = told.Calls[n-1]
 		if strings.HasPrefix(call, "write pipe:") {
 			// Its result was for nobody: the runtime's DEL has to follow.
-			return call, true, true, errors.Join(s.del(t, s.victim), s.before.settled(s.h))
+			return call, true, true, errors.Join(s.del(t, s.victim), s.before.Settled(s.h))
 		}
 	}
 	if failed = err != nil; failed {
 		if err := sane(err); err != nil {
 			return call, told.Hit, failed, err
 		}
-		if err := before.settled(s.h); err != nil {
+		if err := before.Settled(s.h); err != nil {
 			return call, told.Hit, failed, fmt.Errorf("it failed (%s), and %w", out, err)
 		}
 	} else {
@@ -261,7 +261,7 @@ func (s *stage) fail(t testing.TB, n int, plugin string) (call string, hit, fail
 			return call, told.Hit, failed, fmt.Errorf("it succeeded, but %w", err)
 		}
 	}
-	return call, told.Hit, failed, errors.Join(s.del(t, s.victim), s.before.settled(s.h))
+	return call, told.Hit, failed, errors.Join(s.del(t, s.victim), s.before.Settled(s.h))
 }
 
 // slowIPAM is host-local that says that it has begun and then waits for a word.
@@ -302,6 +302,6 @@ func TestKillInIPAM(t *testing.T) {
 		// The word, if somebody still waits for it, and then until it has ended.
 		s.h.Shell(t, `p=$(cat /run/ipam.pid); [ ! -e /proc/$p ] || timeout 5 sh -c 'echo go >/run/ipam.go' || :
 while [ -e /proc/$p ] && ! grep -q '^State:.Z' /proc/$p/status; do :; done`)
-		suite.point(t, fmt.Sprintf("standing network %t", standing), errors.Join(err, delErr, s.before.settled(s.h)))
+		suite.point(t, fmt.Sprintf("standing network %t", standing), errors.Join(err, delErr, s.before.Settled(s.h)))
 	}
 }

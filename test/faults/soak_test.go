@@ -31,7 +31,7 @@ func TestSoak(t *testing.T) {
 	for i := range boxes {
 		boxes[i] = s.box(t, fmt.Sprintf("s%d", i))
 	}
-	s.before = mustTake(t, s.h)
+	s.before = cnitest.MustLook(t, s.h)
 	const seed = 20
 	t.Logf("seed %d", seed)
 	begin := time.Now()
@@ -49,7 +49,7 @@ func TestSoak(t *testing.T) {
 		t.Error("nothing was killed")
 	}
 	suite.point(t, "the container that stays", errors.Join(s.check(t, s.stay[0]), s.ping(s.stay[0], s.peer)))
-	suite.point(t, "nothing left", s.before.settled(s.h))
+	suite.point(t, "nothing left", s.before.Settled(s.h))
 }
 
 // soak attaches one container and takes it off.

@@ -1,4 +1,4 @@
-package faults
+package cnitest
 
 import (
 	"context"
@@ -8,15 +8,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"ovs-gre-cni/pkg/testnet"
 )
 
-// A snapshot is everything of a host that could leak, a line each, sorted
+// A Snapshot is everything of a host that could leak, a line each, sorted
 // within its section.
-type snapshot map[string][]string
+type Snapshot map[string][]string
 
 // look prints the sections of a snapshot. Where OVSDB does not run, its section
 // is missing.
@@ -50,13 +51,13 @@ var (
 	counters = regexp.MustCompile(`packets \d+ bytes \d+`)
 )
 
-// take looks at a host.
-func take(h *testnet.Host) (snapshot, error) {
+// Look takes a snapshot of a host.
+func Look(h *testnet.Host) (Snapshot, error) {
 	out, err := h.Output(context.Background(), "sh", "-ec", look)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	s := snapshot{}
+	s := Snapshot{}
 	for part := range strings.SplitSeq(out, "== ") {
 		name, body, _ := strings.Cut(part, "\n")
 		if name == "" {
@@ -157,9 +158,9 @@ func rows(body string) (lines []string, err error) {
 	return lines, nil
 }
 
-// left is what differs from the snapshot before, or nil.
-func (before snapshot) left(h *testnet.Host) error {
-	after, err := take(h)
+// Left is what differs now from the snapshot before, or nil.
+func (before Snapshot) Left(h *testnet.Host) error {
+	after, err := Look(h)
 	if err != nil {
 		return err
 	}
@@ -192,19 +193,28 @@ func without(a, b []string) []string {
 	return lines
 }
 
-func mustTake(t testing.TB, h *testnet.Host) snapshot {
+// MustLook is Look for a test that an error ends.
+func MustLook(t testing.TB, h *testnet.Host) Snapshot {
 	t.Helper()
-	s, err := take(h)
+	s, err := Look(h)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// settled waits until the host is as before: what the kernel or ovs-vswitchd
-// take away by themselves they take away in their own time.
-func (before snapshot) settled(h *testnet.Host) error {
-	return eventually(func() error { return before.left(h) })
+// Settled waits until the host is as before, and returns what is Left: what the
+// kernel or ovs-vswitchd take away by themselves they take away in their own
+// time.
+func (before Snapshot) Settled(h *testnet.Host) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); ; <-tick.C {
+		err := before.Left(h)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // short cuts what does not help to find it.
