@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,7 +46,7 @@ var disk = []string{
 }
 
 // bootScript runs in the new namespaces of a host. $1 is its Dir, $2 a
-// directory for /opt/cni/bin or "", the others are disk.
+// directory for /opt/cni/bin or "", the others are disk and OwnDirs.
 const bootScript = `
 dir=$1 plugins=$2
 shift 2
@@ -65,7 +66,8 @@ for f in all default; do echo 0 >/proc/sys/net/ipv6/conf/$f/accept_dad; done
 // boot makes the host's namespaces, plugs it into the underlay and starts
 // Open vSwitch if so wished.
 func (h *Host) boot(ctx context.Context, ovs bool) error {
-	for _, d := range disk {
+	own := slices.Concat(disk, h.lab.opts.OwnDirs)
+	for _, d := range own {
 		if err := os.MkdirAll(h.Dir+d, 0o755); err != nil {
 			return err
 		}
@@ -87,7 +89,7 @@ func (h *Host) boot(ctx context.Context, ovs bool) error {
 			return err
 		}
 	}
-	holder, err := hold(ctx, bootScript, stay, append([]string{h.Dir, plugins}, disk...)...)
+	holder, err := hold(ctx, bootScript, stay, append([]string{h.Dir, plugins}, own...)...)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ type Options struct {
 	// PluginDir is a directory of the machine that every host sees, read-only,
 	// as /opt/cni/bin. "" means that the directory is empty.
 	PluginDir string
+	// OwnDirs are more directories that each host has for itself, such as
+	// /var/lib/containerd: empty at first, kept through a Reboot.
+	OwnDirs []string
 }
 
 // outside is the number of the underlay's own address, the hosts' default

@@ -82,11 +82,13 @@ func TestTunnel(t *testing.T) {
 }
 
 func TestReboot(t *testing.T) {
-	l := New(t, Options{Hosts: 2})
+	own := t.TempDir()
+	l := New(t, Options{Hosts: 2, OwnDirs: []string{own}})
 	a, b := l.Hosts[0], l.Hosts[1]
 	tunnel(t, a, b, [2]string{"192.168.1.1/24", "192.168.1.2/24"})
 	a.NewNetns(t, "c")
 	a.WriteFile(t, "/etc/cni/kept", "yes")
+	a.WriteFile(t, own+"/kept", "yes")
 	a.WriteFile(t, "/run/lost", "yes")
 	const bootID = "/proc/sys/kernel/random/boot_id"
 	before, pid := a.Run(t, "cat", bootID), a.PID()
@@ -105,6 +107,12 @@ func TestReboot(t *testing.T) {
 	}
 	if got := a.Run(t, "cat", "/etc/cni/kept"); got != "yes" {
 		t.Error("a file on disk is lost")
+	}
+	if got := a.Run(t, "cat", own+"/kept"); got != "yes" {
+		t.Error("a file in a directory of the host's own is lost")
+	}
+	if got := b.Run(t, "ls", own); got != "" {
+		t.Errorf("the other host sees %s", got)
 	}
 	if got := a.Shell(t, "ls /run/lost /run/netns 2>/dev/null || :"); strings.TrimSpace(got) != "/run/netns:" {
 		t.Errorf("left in /run: %q", got)
