@@ -1,8 +1,6 @@
 package recipes
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +13,7 @@ import (
 	"time"
 
 	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
 )
 
 // bringUp bounds what starting or ending a Docker Engine may take.
@@ -92,10 +91,10 @@ func startDocker(t *testing.T, h *testnet.Host, options ...string) *docker {
 	})
 	if out, _ := d.output("image", "ls", "-q", image); out == "" {
 		tarball := disk + "/image.tar"
-		if err := os.WriteFile(tarball, busyboxImage(t), 0o600); err != nil {
+		if err := os.WriteFile(tarball, cnitest.Image(t, image), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d.run(t, "import", "--change", "ENV PATH=/bin", tarball, image)
+		d.run(t, "load", "-i", tarball)
 	}
 	return d
 }
@@ -117,46 +116,6 @@ func needDocker(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-}
-
-// busyboxImage is the root of a container with busybox and nothing else.
-func busyboxImage(t *testing.T) []byte {
-	t.Helper()
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	applets, err := exec.Command(path, "--list").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	put := func(h tar.Header, data []byte) {
-		h.Size = int64(len(data))
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(tar.Header{Name: "bin/busybox", Mode: 0o755}, program)
-	put(tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n"))
-	put(tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil)
-	for a := range strings.FieldsSeq(string(applets)) {
-		if a != "busybox" {
-			put(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
 }
 
 func (d *docker) output(args ...string) (string, error) {
