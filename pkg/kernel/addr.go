@@ -98,19 +98,8 @@ func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Se
 			devs = append(devs, a.Dev)
 		}
 	}
-	slices.Sort(devs)
-	for _, dev := range slices.Compact(devs) {
-		index, err := c.index(dev)
-		if errors.As(err, new(noLink)) {
-			continue // no link, no addresses
-		}
-		if err != nil {
-			return err
-		}
+	return c.eachLink(devs, func(dev string, index int) error {
 		list, err := c.addrs(ctx, index)
-		if err != nil {
-			return err
-		}
 		for _, a := range list {
 			o := state.Addr{Dev: dev, Prefix: a.Prefix}
 			ours := a.Proto == state.RouteProtocol && slices.Contains(b.scope.AddrLinks, dev)
@@ -118,8 +107,8 @@ func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Se
 				have.Put(o)
 			}
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 func newAddr(c *conn, a state.Addr) (message, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -320,6 +321,25 @@ func (c *conn) index(name string) (int, error) {
 		c.indexes[name] = i
 	}
 	return i, err
+}
+
+// eachLink calls f for each of the links, once, in order; one that is not there
+// has nothing.
+func (c *conn) eachLink(names []string, f func(name string, index int) error) error {
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		index, err := c.index(name)
+		if errors.As(err, new(noLink)) {
+			continue
+		}
+		if err == nil {
+			err = f(name, index)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // name is the name of a link; "" where there is none.

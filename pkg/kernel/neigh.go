@@ -57,26 +57,15 @@ func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.S
 			devs = append(devs, n.Dev)
 		}
 	}
-	slices.Sort(devs)
-	for _, dev := range slices.Compact(devs) {
-		index, err := c.index(dev)
-		if errors.As(err, new(noLink)) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
+	return c.eachLink(devs, func(dev string, index int) error {
 		list, err := c.neighs(ctx, dev, index)
-		if err != nil {
-			return err
-		}
 		for _, n := range list {
 			if _, wanted := want[n.ID()]; wanted || slices.Contains(b.scope.NeighLinks, dev) {
 				have.Put(n)
 			}
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 func newNeigh(c *conn, n state.Neigh) (message, error) {
