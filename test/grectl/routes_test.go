@@ -76,6 +76,27 @@ func TestRoutesAlone(t *testing.T) {
 	same(t, "all of it", bare, snapshotWithoutOVS(t, h))
 }
 
+// meanwhile runs up and gc until all containers' calls have ended.
+func meanwhile(t *testing.T, h *testnet.Host, cs []*cnitest.Container, verb string) {
+	t.Helper()
+	done := make(chan error, len(cs))
+	for _, c := range cs {
+		go func() { done <- c.Call(verb) }()
+	}
+	for left := len(cs); left > 0; {
+		select {
+		case err := <-done:
+			left--
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			want(t, 0, h, "up")
+			want(t, 0, h, "gc")
+		}
+	}
+}
+
 // TestBesideADD runs up and gc again and again while containers come and go.
 func TestBesideADD(t *testing.T) {
 	l := lab(t, 2, cnitest.Network{})
@@ -85,23 +106,7 @@ func TestBesideADD(t *testing.T) {
 	for i := range cs {
 		cs[i] = &cnitest.Container{Netns: h.NewNetns(t, "c"+string(rune('a'+i))), Network: "ovsnet", IfName: "eth0"}
 	}
-	done := make(chan error, n)
-	for _, c := range cs {
-		go func() { done <- c.Call("add") }()
-	}
-	for left := n; left > 0; {
-		select {
-		case err := <-done:
-			left--
-			if err != nil {
-				t.Error(err)
-			}
-		default:
-			for _, verb := range []string{"up", "gc"} {
-				want(t, 0, h, verb)
-			}
-		}
-	}
+	meanwhile(t, h, cs, "add")
 	want(t, 0, h, "status")
 	peer := cnitest.Add(t, l.Hosts[1], "ovsnet", "peer")
 	for _, c := range cs {
@@ -110,22 +115,7 @@ func TestBesideADD(t *testing.T) {
 		}
 		ping(t, c, peer, false)
 	}
-	for _, c := range cs {
-		go func() { done <- c.Call("del") }()
-	}
-	for left := n; left > 0; {
-		select {
-		case err := <-done:
-			left--
-			if err != nil {
-				t.Error(err)
-			}
-		default:
-			for _, verb := range []string{"up", "gc"} {
-				want(t, 0, h, verb)
-			}
-		}
-	}
+	meanwhile(t, h, cs, "del")
 	want(t, 0, h, "status")
 	want(t, 0, h, "down")
 }
