@@ -42,6 +42,11 @@ type chainRules struct {
 // touches, and jumps to before it looks at a packet itself.
 const dockerUser = "DOCKER-USER"
 
+// isolation is the chain with which containernetworking's firewall keeps
+// bridges apart (ingressPolicy same-bridge and isolated): it drops, and returns
+// what it does not drop.
+const isolation = "CNI-ISOLATION-STAGE-1"
+
 // An accept is a rule as far as it can be one of ours: an accept of what comes
 // in by one link, or of what goes out by one.
 type accept struct {
@@ -182,13 +187,16 @@ func (g gate) remove(ctx context.Context, f state.Forward, match func(accept) bo
 	return errors.Join(errs...)
 }
 
-// insert puts a rule where it is met first.
+// insert puts a rule where it is met first, but behind the isolation of
+// bridges: what that keeps apart is not for us to let through.
 func (g gate) insert(ctx context.Context, a accept) error {
-	where := g.chains()[0].name
+	c := g.chains()[0]
+	where := c.name
 	if g.iptables == "" {
 		return g.insertNative(ctx, where, a)
 	}
-	err := insertIPTables(ctx, g, where, a)
+	isolated := slices.IndexFunc(c.rules, func(a accept) bool { return a.verdict == isolation }) // -1 is nowhere
+	err := insertIPTables(ctx, g, where, isolated+2, a)
 	if g.iptables == "nft" && (errors.Is(err, errNoProgram) || errors.Is(err, errIncompatible)) {
 		// Nobody's iptables reads this chain, whatever its name.
 		return g.insertNative(ctx, where, a)

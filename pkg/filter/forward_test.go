@@ -68,6 +68,17 @@ var hosts = []struct{ name, setup, list, diff string }{
  -A DOCKER -i docker0 -m comment --comment ovs-gre -j ACCEPT
  -A DOCKER-USER -j RETURN
 `},
+	{"isolated bridges", `iptables -P FORWARD DROP
+iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-ISOLATION-STAGE-1; iptables -A FORWARD -i eth7 -j ACCEPT`, "iptables -S", `
+ -P INPUT ACCEPT
+ -P FORWARD DROP
+ -P OUTPUT ACCEPT
+ -N CNI-ISOLATION-STAGE-1
+ -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-ISOLATION-STAGE-1
++-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
+ -A FORWARD -i eth7 -j ACCEPT
+`},
 	{"IPv6 alone", "ip6tables -P FORWARD DROP; iptables -P FORWARD ACCEPT", "iptables -S; ip6tables -S", `
  -P INPUT ACCEPT
  -P FORWARD ACCEPT
@@ -219,13 +230,13 @@ func TestForwardLost(t *testing.T) {
 		{"DOCKER-USER flushed", docker, "iptables -F DOCKER-USER"},
 		{"Docker's FORWARD flushed", docker, "iptables -F FORWARD"},
 		{"Docker started later", "true", docker},
-		{"nft chain flushed", hosts[4].setup, "nft flush ruleset; " + hosts[4].setup},
-		{"nft, another condition", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') meta mark 7 oifname obr0 accept comment '\"ovs-gre:blue\"'"},
-		{"nft, a limit", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') limit rate 1/second oifname obr0 accept comment '\"ovs-gre:blue\"'"},
-		{"nft, another set of conditions", hosts[4].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') 'oifname { obr0, obr1 }' accept comment '\"ovs-gre:blue\"'"},
-		{"legacy, all names that begin so", hosts[6].setup, "iptables-legacy -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
-		{"legacy flushed", hosts[6].setup, "iptables-legacy -F FORWARD"},
-		{"legacy, another condition", hosts[6].setup, "iptables-legacy -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"nft chain flushed", hosts[5].setup, "nft flush ruleset; " + hosts[5].setup},
+		{"nft, another condition", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') meta mark 7 oifname obr0 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, a limit", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') limit rate 1/second oifname obr0 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, another set of conditions", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') 'oifname { obr0, obr1 }' accept comment '\"ovs-gre:blue\"'"},
+		{"legacy, all names that begin so", hosts[7].setup, "iptables-legacy -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"legacy flushed", hosts[7].setup, "iptables-legacy -F FORWARD"},
+		{"legacy, another condition", hosts[7].setup, "iptables-legacy -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			newHost(t, tt.setup)

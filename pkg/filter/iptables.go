@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -134,12 +135,13 @@ func words(line string) []string {
 	return list
 }
 
-func insertIPTables(ctx context.Context, g gate, chain string, a accept) error {
+// insertIPTables makes a rule the chain's number at; the first is 1.
+func insertIPTables(ctx context.Context, g gate, chain string, at int, a accept) error {
 	flag, dev := "-i", a.in
 	if a.out != "" {
 		flag, dev = "-o", a.out
 	}
-	_, err := runIPTables(ctx, g, "-I", chain, flag, dev, "-m", "comment", "--comment", a.comment, "-j", a.verdict)
+	_, err := runIPTables(ctx, g, "-I", chain, strconv.Itoa(at), flag, dev, "-m", "comment", "--comment", a.comment, "-j", a.verdict)
 	return err
 }
 
