@@ -12,7 +12,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e recipes conformance conformance-sample fuzz faults faults-sample test-kernel lint packages test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e recipes conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -69,6 +69,13 @@ faults-sample: ## the same at a sample of the system calls
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
 	./test/kernel/suite
+
+# What test-runtimes runs of the distribution.
+RUNTIME_PACKAGES := containerd runc docker.io
+
+test-runtimes: ## with real container runtimes; RUNTIMES=all builds more of them
+	@./test/need $(LAB) $(RUNTIME_PACKAGES)
+	RUNTIMES=$(RUNTIMES) go test -count=1 -timeout 40m -v ./test/runtimes | grep -vE '^=== '
 
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	@test -z "$$(gofmt -l cmd pkg plugins test)" || { gofmt -l cmd pkg plugins test; exit 1; }

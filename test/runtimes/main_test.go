@@ -1,0 +1,116 @@
+package runtimes
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// all reports whether the long list of runtimes is asked for.
+func all() bool { return os.Getenv("RUNTIMES") == "all" }
+
+// Each runtime of the suite has a line in the table, whatever becomes of it.
+// Those of more are only there with RUNTIMES=all.
+var (
+	usual = []string{"ctr, containerd 1.6", "nerdctl, containerd 1.6", "nerdctl quick start", "Docker Engine"}
+	more  = []string{"ctr, containerd 2", "nerdctl, containerd 2"}
+)
+
+// expected are the runtimes that this run must have.
+func expected() []string {
+	if all() {
+		return slices.Concat(usual, more)
+	}
+	return usual
+}
+
+// A line is a runtime in the table: what it was, what it called, what was
+// looked at.
+type line struct {
+	runtime, version string
+	calls            []call
+	checked          []string
+	state            string // "", FAILED, skipped or ok
+	took             time.Duration
+}
+
+// table has the lines of all runtimes that were begun, by their names.
+var table = struct {
+	sync.Mutex
+	lines map[string]*line
+}{lines: map[string]*line{}}
+
+// begin starts a runtime's line. It is FAILED if the test fails.
+func begin(t *testing.T, runtime string) *line {
+	t.Helper()
+	l := &line{runtime: runtime}
+	table.Lock()
+	defer table.Unlock()
+	if !slices.Contains(expected(), runtime) || table.lines[runtime] != nil {
+		t.Fatalf("the table has no line for %s, or has it already", runtime)
+	}
+	table.lines[runtime] = l
+	started := time.Now()
+	t.Cleanup(func() {
+		l.took = time.Since(started)
+		switch {
+		case t.Failed():
+			l.state = "FAILED"
+		case t.Skipped():
+			l.state = "skipped"
+		default:
+			l.state = "ok"
+		}
+	})
+	return l
+}
+
+// check is a part of a runtime's test, which the table names when it has run.
+func (l *line) check(t *testing.T, what string, f func(t *testing.T)) {
+	t.Helper()
+	if !t.Run(strings.ReplaceAll(what, " ", "-"), f) {
+		what += " (FAILED)"
+	}
+	l.checked = append(l.checked, what)
+}
+
+// printTable writes the table, and reports whether all that was expected is in it
+// and ok.
+func printTable(names []string) bool {
+	table.Lock()
+	defer table.Unlock()
+	fine := true
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\nRUNTIME\tVERSION\tRESULT\tVERBS SEEN\tCHECKED")
+	for _, name := range names {
+		l := table.lines[name]
+		if l == nil {
+			l = &line{runtime: name, state: "NOT RUN"}
+		}
+		fine = fine && l.state == "ok"
+		fmt.Fprintf(w, "%s\t%s\t%s %.0fs\t%s\t%s\n", l.runtime, l.version, l.state, l.took.Seconds(), verbs(l.calls), strings.Join(l.checked, ", "))
+	}
+	_ = w.Flush()
+	return fine
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	removePlugins()
+	names := expected()
+	if chosen := flag.Lookup("test.run").Value.String() + flag.Lookup("test.skip").Value.String(); chosen != "" {
+		names = slices.DeleteFunc(names, func(n string) bool { return table.lines[n] == nil })
+	}
+	if flag.Lookup("test.list").Value.String() == "" && !printTable(names) && code == 0 && os.Getenv("CI") == "true" {
+		fmt.Println("a runtime was skipped or has not run")
+		code = 1
+	}
+	os.Exit(code)
+}
