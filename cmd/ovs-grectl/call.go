@@ -7,22 +7,22 @@ import (
 	"strings"
 	"unicode"
 
-	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/host"
 )
 
 // networks are the files that the call is about. What is wrong with a file has
 // been told, and makes code exitUnable; the others are still there.
-func (c *call) networks() (list []doctor.File, code int) {
-	var files []doctor.File
+func (c *call) networks() (list []chain.File, code int) {
+	var files []chain.File
 	if len(c.files) == 0 {
 		var err error
-		if files, err = doctor.LoadDir(doctor.ConfDir); err != nil {
+		if files, err = chain.LoadDir(chain.ConfDir); err != nil {
 			return nil, c.fail(err)
 		}
 	}
 	for _, path := range c.files {
-		files = append(files, doctor.Load(path))
+		files = append(files, chain.Load(path))
 	}
 	for _, f := range files {
 		if f.Err != nil {
@@ -32,7 +32,7 @@ func (c *call) networks() (list []doctor.File, code int) {
 		list = append(list, f)
 	}
 	if len(files) == 0 {
-		fmt.Fprintf(c.err, "ovs-grectl: no conflist in %s names ovs-gre or route-sync\n", doctor.ConfDir)
+		fmt.Fprintf(c.err, "ovs-grectl: no conflist in %s names ovs-gre or route-sync\n", chain.ConfDir)
 	}
 	return list, code
 }
@@ -83,8 +83,11 @@ type log struct {
 	deeds   *[]deed
 }
 
-func (l log) did(format string, args ...any) {
-	d := deed{l.network, oneLine(fmt.Sprintf(format, args...))}
+func (l log) did(format string, args ...any) { l.done(fmt.Sprintf(format, args...)) }
+
+// done is a chain.Did.
+func (l log) done(change string) {
+	d := deed{l.network, oneLine(change)}
 	*l.deeds = append(*l.deeds, d)
 	if !l.json {
 		fmt.Fprintln(l.out, d.Change)

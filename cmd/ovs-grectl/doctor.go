@@ -4,21 +4,22 @@ import (
 	"context"
 	"fmt"
 
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/doctor"
 )
 
 // examine looks at what surrounds the networks. Files that do not parse are
 // findings, too.
 func examine(ctx context.Context, c *call) int {
-	var files []doctor.File
+	var files []chain.File
 	if len(c.files) == 0 {
 		var err error
-		if files, err = doctor.LoadDir(doctor.ConfDir); err != nil {
+		if files, err = chain.LoadDir(chain.ConfDir); err != nil {
 			return c.fail(err)
 		}
 	}
 	for _, path := range c.files {
-		files = append(files, doctor.Load(path))
+		files = append(files, chain.Load(path))
 	}
 	findings := doctor.Examine(ctx, files)
 	code := exitFine

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/routes"
 )
 
@@ -30,7 +30,7 @@ func gc(ctx context.Context, c *call) int {
 	return code
 }
 
-func collect(ctx context.Context, l log, f doctor.File) error {
+func collect(ctx context.Context, l log, f chain.File) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// A live container without its lease would not be counted.

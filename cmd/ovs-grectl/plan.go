@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
@@ -49,7 +49,7 @@ func plan(ctx context.Context, c *call) int {
 	return code
 }
 
-func planFile(ctx context.Context, f doctor.File) (planned, error) {
+func planFile(ctx context.Context, f chain.File) (planned, error) {
 	p := planned{Network: f.Name(), File: f.Path, Commands: []string{}}
 	var err error
 	want := state.Set{}
@@ -131,7 +131,7 @@ func planHost(ctx context.Context, c *spec.Network, want state.Set) (mesh.Mesh, 
 	return m, nil
 }
 
-func planRoutes(ctx context.Context, f doctor.File, p *planned, want state.Set) error {
+func planRoutes(ctx context.Context, f chain.File, p *planned, want state.Set) error {
 	var set state.Set
 	var err error
 	if f.OVS != nil {

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"time"
 
-	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
@@ -112,7 +112,7 @@ func (r *report) fail(err error) {
 	}
 }
 
-func inspect(ctx context.Context, f doctor.File) report {
+func inspect(ctx context.Context, f chain.File) report {
 	ctx, cancel := context.WithTimeout(ctx, look)
 	defer cancel()
 	r := report{Network: f.Name(), File: f.Path, Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{},
@@ -184,8 +184,8 @@ func (r *report) drift(changes []state.Change) {
 	}
 }
 
-func (r *report) inspectRoutes(ctx context.Context, f doctor.File) {
-	rt, err := routes.Open(ctx, f.Routes, bridge(f))
+func (r *report) inspectRoutes(ctx context.Context, f chain.File) {
+	rt, err := routes.Open(ctx, f.Routes, f.Bridge())
 	if err != nil {
 		r.fail(err)
 		return
@@ -207,7 +207,7 @@ func (r *report) inspectRoutes(ctx context.Context, f doctor.File) {
 
 // idle reports whether the network's gateway is another plugin's, and no
 // container has brought it yet.
-func idle(f doctor.File) bool {
+func idle(f chain.File) bool {
 	leases, err := host.NetworkDir(f.Name()).Leases(host.LeasesRoutes)
 	return f.OVS == nil && err == nil && len(leases) == 0
 }

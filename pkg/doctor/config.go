@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/spec"
 )
 
@@ -41,7 +42,7 @@ func conflists(_ context.Context, p *patient) []Finding {
 			list = append(list, fail(f.Name(), "${EDITOR:-vi} "+quote(f.Path), "%s", strings.TrimSpace(line)))
 		}
 	}
-	paths, err := configs(ConfDir)
+	paths, err := chain.Configs(chain.ConfDir)
 	if err != nil {
 		return append(list, blind("", err))
 	}
@@ -55,7 +56,7 @@ func conflists(_ context.Context, p *patient) []Finding {
 		}
 	}
 	if len(p.files) == 0 {
-		list = append(list, warn("", "", "no conflist in %s names ovs-gre or route-sync", ConfDir))
+		list = append(list, warn("", "", "no conflist in %s names ovs-gre or route-sync", chain.ConfDir))
 	}
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/kernel"
 )
 
@@ -73,14 +74,14 @@ var checks = []check{
 
 // A patient is the host with its networks.
 type patient struct {
-	files []File
+	files []chain.File
 	nets  []*net
 	addrs []kernel.Addr
 }
 
 // Examine runs all checks at once and returns their findings in order. It
 // changes nothing, and takes at most ten seconds.
-func Examine(ctx context.Context, files []File) []Finding {
+func Examine(ctx context.Context, files []chain.File) []Finding {
 	p := admit(ctx, files)
 	all := make([][]Finding, len(checks))
 	var wg sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
@@ -15,7 +16,7 @@ import (
 
 // A net is a network as this host has it.
 type net struct {
-	File
+	chain.File
 	// mesh is empty where meshErr says why.
 	mesh    mesh.Mesh
 	meshErr error
@@ -29,7 +30,7 @@ type net struct {
 }
 
 // admit gathers what many checks need.
-func admit(ctx context.Context, files []File) *patient {
+func admit(ctx context.Context, files []chain.File) *patient {
 	ctx, cancel := context.WithTimeout(ctx, bound/4)
 	defer cancel()
 	p := &patient{files: files}
@@ -42,7 +43,7 @@ func admit(ctx context.Context, files []File) *patient {
 	return p
 }
 
-func (p *patient) net(ctx context.Context, f File) *net {
+func (p *patient) net(ctx context.Context, f chain.File) *net {
 	n := &net{File: f}
 	n.mesh, n.meshErr = network.Resolve(ctx, f.Base())
 	n.underlay = p.linkOf(n.mesh.Self.Address)

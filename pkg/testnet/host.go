@@ -59,6 +59,8 @@ if [ "$plugins" ]; then
 	mount -o remount,bind,ro /opt/cni/bin
 fi
 mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
+sed "s/^btime .*/btime $(($(date +%s) + 1))/" /proc/stat >"$dir/stat"
+mount --bind "$dir/stat" /proc/stat
 ip link set lo up
 for f in all default; do echo 0 >/proc/sys/net/ipv6/conf/$f/accept_dad; done
 `
@@ -124,8 +126,8 @@ func (h *Host) halt() {
 }
 
 // Reboot ends everything that runs in the host, without warning, and starts
-// it again: same name, addresses and directories on disk, another boot id, an
-// empty /run, no containers, links or rules. Open vSwitch, if it was running,
+// it again: same name, addresses and directories on disk, another boot id and
+// time of boot, an empty /run, no containers, links or rules. Open vSwitch, if it was running,
 // starts over the kept database, and its bridges come back as Open vSwitch
 // makes them: down and without addresses.
 func (h *Host) Reboot(ctx context.Context) error {

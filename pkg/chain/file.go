@@ -1,4 +1,6 @@
-package doctor
+// Package chain is a conflist of this host that names our plugins, and what is
+// done with the chain as a whole, without a container: up and down.
+package chain
 
 import (
 	"bytes"
@@ -47,14 +49,29 @@ func (f File) Base() *spec.Base {
 	return nil
 }
 
+// Bridge is the OVS bridge of the chain's network; "" where the chain has no
+// ovs-gre. It is what route-sync takes for its own without a previous result.
+func (f File) Bridge() string {
+	if f.OVS != nil {
+		return f.OVS.Bridge
+	}
+	return ""
+}
+
 // Load reads a conflist. What is wrong with it is in File.Err.
 func Load(path string) File {
-	f := File{Path: path}
 	raw, err := os.ReadFile(path)
-	if err == nil {
-		f.List, err = spec.ParseList(raw)
-	}
 	if err != nil {
+		return File{Path: path, Err: fmt.Errorf("%s: %w", path, err)}
+	}
+	return Parse(path, raw)
+}
+
+// Parse is Load of a file whose content is raw.
+func Parse(path string, raw []byte) File {
+	f := File{Path: path}
+	var err error
+	if f.List, err = spec.ParseList(raw); err != nil {
 		f.Err = fmt.Errorf("%s: %w", path, err)
 		return f
 	}
@@ -91,7 +108,7 @@ func (f File) share() {
 // order of their names, as runtimes do. A file that cannot be read as JSON is
 // among them if the names are in it.
 func LoadDir(dir string) ([]File, error) {
-	paths, err := configs(dir)
+	paths, err := Configs(dir)
 	var files []File
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
@@ -106,8 +123,8 @@ func LoadDir(dir string) ([]File, error) {
 	return files, err
 }
 
-// configs lists the files of a directory that libcni takes for configurations.
-func configs(dir string) ([]string, error) {
+// Configs lists the files of a directory that libcni takes for configurations.
+func Configs(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
