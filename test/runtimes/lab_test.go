@@ -58,6 +58,25 @@ func imageFile(l *testnet.Lab) string { return filepath.Join(l.Dir, "image.tar")
 // portmap publishes ports, as in the conflists that we ship.
 var portmap = cnitest.Conf{"type": "portmap", "capabilities": cnitest.Conf{"portMappings": true}}
 
+// primePortmap has portmap publish a port of nobody once, on every host: its
+// three chains in iptables stay from then on. Nothing of ours is in this.
+func primePortmap(t *testing.T, l *testnet.Lab) {
+	t.Helper()
+	for _, h := range l.Hosts {
+		n := h.NewNetns(t, "nobody")
+		conf := `{"cniVersion": "1.0.0", "name": "nobody", "type": "portmap",
+			"runtimeConfig": {"portMappings": [{"hostPort": 9, "containerPort": 9, "protocol": "tcp"}]},
+			"prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "` + n.Path + `"}],
+				"ips": [{"interface": 0, "address": "192.0.2.2/24"}, {"interface": 0, "address": "2001:db8::2/64"}]}}`
+		for _, verb := range []string{"ADD", "DEL"} {
+			if _, err := cnitest.Plugin(h, "portmap", verb, conf, "CNI_CONTAINERID=nobody", "CNI_IFNAME=eth0", "CNI_NETNS="+n.Path); err != nil {
+				t.Fatalf("%s: portmap %s: %v", h.Name, verb, err)
+			}
+		}
+		n.Delete(t)
+	}
+}
+
 // look takes a snapshot of each host of a lab.
 func look(t *testing.T, l *testnet.Lab) []cnitest.Snapshot {
 	t.Helper()

@@ -80,8 +80,8 @@ func (l *line) check(t *testing.T, what string, f func(t *testing.T)) {
 	l.checked = append(l.checked, what)
 }
 
-// printTable writes the table, and reports whether all that was expected is in it
-// and ok.
+// printTable writes the table, and reports whether all that was expected is in
+// it and ok, or skipped where that may be.
 func printTable(names []string) bool {
 	table.Lock()
 	defer table.Unlock()
@@ -93,7 +93,7 @@ func printTable(names []string) bool {
 		if l == nil {
 			l = &line{runtime: name, state: "NOT RUN"}
 		}
-		fine = fine && l.state == "ok"
+		fine = fine && (l.state == "ok" || l.state == "skipped" && os.Getenv("CI") != "true")
 		fmt.Fprintf(w, "%s\t%s\t%s %.0fs\t%s\t%s\n", l.runtime, l.version, l.state, l.took.Seconds(), verbs(l.calls), strings.Join(l.checked, ", "))
 	}
 	_ = w.Flush()
@@ -108,8 +108,8 @@ func TestMain(m *testing.M) {
 	if chosen := flag.Lookup("test.run").Value.String() + flag.Lookup("test.skip").Value.String(); chosen != "" {
 		names = slices.DeleteFunc(names, func(n string) bool { return table.lines[n] == nil })
 	}
-	if flag.Lookup("test.list").Value.String() == "" && !printTable(names) && code == 0 && os.Getenv("CI") == "true" {
-		fmt.Println("a runtime was skipped or has not run")
+	if flag.Lookup("test.list").Value.String() == "" && !printTable(names) && code == 0 {
+		fmt.Println("FAIL: a runtime was skipped or has not run")
 		code = 1
 	}
 	os.Exit(code)
