@@ -114,16 +114,21 @@ func install(dir, name string) string {
 	return "apt-get install containernetworking-plugins && ln -s " + quote("/usr/lib/cni/"+name) + " " + quote(filepath.Join(dir, name))
 }
 
+// runtimes are programs whose libcni came to know cniVersion 1.1.0 with a
+// release, and who of their users is concerned. nerdctl has a libcni of its own,
+// which does; Docker has none.
+var runtimes = []struct{ program, least, who string }{
+	{"containerd", "2.0", "by ctr and CRI, not nerdctl"},
+	{"podman", "5.0", "with CNI, not netavark"},
+}
+
 // versions looks for runtimes that cannot read a result of version 1.1.0.
 func versions(ctx context.Context, p *patient) []Finding {
 	var list []Finding
 	var old []string
-	for _, r := range []struct {
-		program string
-		least   string
-	}{{"containerd", "2.0"}, {"podman", "5.0"}} {
+	for _, r := range runtimes {
 		if v := programVersion(ctx, r.program); v != "" && spec.VersionLess(v, r.least) {
-			old = append(old, r.program+" "+v)
+			old = append(old, fmt.Sprintf("%s %s (%s)", r.program, v, r.who))
 		}
 	}
 	for _, n := range p.nets {
@@ -135,7 +140,7 @@ func versions(ctx context.Context, p *patient) []Finding {
 			list = append(list, ok(n.Name(), "cniVersion %s, and no runtime here that cannot take it", v))
 		default:
 			list = append(list, warn(n.Name(), fmt.Sprintf(`sed -i 's/"cniVersion": *"%s"/"cniVersion": "1.0.0"/' %s`, v, quote(n.Path)),
-				"cniVersion %s, and %s cannot read results of it (every ADD fails)", v, strings.Join(old, ", ")))
+				"cniVersion %s, and %s cannot read results of it: each ADD fails when it is done", v, strings.Join(old, ", ")))
 		}
 	}
 	return list
