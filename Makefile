@@ -12,7 +12,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e recipes chains conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e recipes chains conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,7 +30,7 @@ test: unit e2e ## everything but the kernel datapath, on real OVS; conformance a
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
-	go test -race ./pkg/... ./plugins/... ./test/lint/... ./test/docs/...
+	go test -race ./pkg/... ./plugins/... ./deploy/... ./test/lint/... ./test/docs/...
 
 e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
@@ -75,14 +75,14 @@ test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has
 	./test/kernel/suite
 
 # What test-runtimes runs of the distribution.
-RUNTIME_PACKAGES := containerd runc docker.io
+RUNTIME_PACKAGES := containerd runc docker.io containernetworking-plugins
 
 test-runtimes: ## with real container runtimes; RUNTIMES=all builds more of them
 	@./test/need $(LAB) $(RUNTIME_PACKAGES)
 	RUNTIMES=$(RUNTIMES) go test -count=1 -timeout 40m -v ./test/runtimes | grep -vE '^=== '
 
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
-	@test -z "$$(gofmt -l cmd pkg plugins test)" || { gofmt -l cmd pkg plugins test; exit 1; }
+	@test -z "$$(gofmt -l cmd deploy pkg plugins test)" || { gofmt -l cmd deploy pkg plugins test; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 
@@ -91,6 +91,29 @@ packages: build ## .deb and .rpm into bin/packages
 	@for format in deb rpm; do \
 		ARCH=$$(go env GOARCH) PKG_VERSION=$(PKG_VERSION) go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.3 package -f deploy/packages/nfpm.yaml -p $$format -t bin/packages/ || exit 1; \
 	done
+
+# The name that the chart has for the image.
+IMAGE ?= localhost/ovs-gre:$(shell sed -n 's/^appVersion: //p' deploy/helm/ovs-gre/Chart.yaml)
+
+image: ## bin/ovs-gre-image.tar: agent and plugins, for any runtime to load
+	@rm -rf bin/image && mkdir -p bin/image/plugins bin/image/var && ln -s /run bin/image/var/run
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/image/ ./cmd/ovs-gre-agent
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/image/plugins/ ./plugins/main/ovs-gre ./plugins/meta/route-sync \
+		github.com/containernetworking/plugins/plugins/meta/portmap github.com/containernetworking/plugins/plugins/meta/bandwidth
+	go run ./deploy/image -ref $(IMAGE)
+
+RENDER = cd deploy/helm/render && CGO_ENABLED=0 go run -trimpath .
+
+manifests: ## deploy/kubernetes from the Helm chart
+	$(RENDER) ../ovs-gre ../../kubernetes
+
+test-manifests: ## deploy/kubernetes is what the Helm chart renders to
+	$(RENDER) -check ../ovs-gre ../../kubernetes
+
+test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
+	@./test/need $(LAB) containerd runc
+	OVSGRE_UPSTREAM=$$(./test/upstream containerd crictl etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl) \
+		go test -count=1 -timeout 60m -v ./test/k8s | grep -E '^(k8s:|--- |FAIL|ok|PASS|panic)|^ *(--- FAIL|[a-z0-9_]*_test\.go:)'
 
 test-packages: packages ## install and remove the .deb
 	go test -count=1 ./test/packages

@@ -1,0 +1,97 @@
+// Command render writes the plain manifests of deploy/kubernetes from the Helm
+// chart, by Helm's own engine. It is a module of its own, so that nothing else
+// has to do with Helm.
+//
+//	render [-check] CHART DIR
+//
+// With -check it writes nothing, and fails where a file is not what the chart
+// renders to.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+)
+
+// files are what is rendered, and with which values.
+var files = []struct {
+	name   string
+	values chartutil.Values
+}{
+	{"ovs-gre.yaml", chartutil.Values{}},
+	{"uninstall.yaml", chartutil.Values{"uninstall": true}},
+}
+
+func main() {
+	check := flag.Bool("check", false, "write nothing; fail where a file is not up to date")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	if err := run(flag.Arg(0), flag.Arg(1), *check); err != nil {
+		fmt.Fprintln(os.Stderr, "render:", err)
+		os.Exit(1)
+	}
+}
+
+func run(chartDir, out string, check bool) error {
+	c, err := loader.Load(chartDir)
+	if err != nil {
+		return err
+	}
+	var stale []error
+	for _, f := range files {
+		text, err := render(c, f.values)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		file := filepath.Join(out, f.name)
+		if !check {
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				return err
+			}
+		} else if have, err := os.ReadFile(file); err != nil || string(have) != text {
+			stale = append(stale, fmt.Errorf("%s is not what the chart renders to: make manifests", file))
+		}
+	}
+	return errors.Join(stale...)
+}
+
+// render is one file with all manifests, in the order of the templates' names.
+func render(c *chart.Chart, values chartutil.Values) (string, error) {
+	release := chartutil.ReleaseOptions{Name: "ovs-gre", Namespace: "kube-system", IsInstall: true}
+	// It checks the values against the chart's schema.
+	all, err := chartutil.ToRenderValues(c, values, release, nil)
+	if err != nil {
+		return "", err
+	}
+	rendered, err := engine.Render(c, all)
+	if err != nil {
+		return "", err
+	}
+	names := make([]string, 0, len(rendered))
+	for name, text := range rendered {
+		if path.Ext(name) == ".yaml" && strings.TrimSpace(text) != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	b.WriteString("# Rendered from deploy/helm/ovs-gre by make manifests.\n")
+	for _, name := range names {
+		b.WriteString("---\n" + strings.TrimSpace(rendered[name]) + "\n")
+	}
+	return b.String(), nil
+}
