@@ -27,8 +27,11 @@ const AliasPrefix = "ovs-gre "
 
 // Add attaches a container to its network, making what the host lacks for it.
 // An error leaves nothing behind. It wraps spec.ErrInvalid, mesh.ErrNotReady or
-// one of host's errors.
+// one of host's errors, or kernel.ErrConfined.
 func Add(ctx context.Context, r Request) (res *current.Result, err error) {
+	if err := kernel.Confined(); err != nil {
+		return nil, err
+	}
 	ns, err := openNetns(r)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,9 @@ const (
 // could not take out of there, the next call will. What is already gone is no
 // error. Every step runs, whatever became of the others.
 func Del(ctx context.Context, r Request) error {
+	if over, err := r.delConfined(); over {
+		return err
+	}
 	// Each step has its own bound: one that waits in vain leaves the others theirs.
 	ctx = context.WithoutCancel(ctx)
 	conn, err := delPort(ctx, r)
@@ -42,6 +45,21 @@ func Del(ctx context.Context, r Request) error {
 		return err // the lease stays, and with it the claim to try again
 	}
 	return release(ctx, r, conn)
+}
+
+// delConfined ends a DEL by a process that cannot have attached anything: all
+// is well, unless there is a lease that says who did.
+func (r Request) delConfined() (over bool, err error) {
+	confined := kernel.Confined()
+	held, err := r.dir().Holds(host.LeasesOVS, r.port())
+	switch {
+	case confined != nil && held:
+		return true, confined
+	case confined != nil:
+		return true, nil
+	default: // a directory of root's, seen from a user namespace
+		return err != nil && kernel.InUserNamespace(), nil
+	}
 }
 
 // delPort takes the port out of OVSDB and returns the connection, or buries

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/spec"
@@ -15,6 +16,9 @@ import (
 // answers alone.
 // The error says why not, and wraps host.ErrLimited where containers suffer too.
 func Status(ctx context.Context, c *spec.Network) error {
+	if err := kernel.Confined(); err != nil {
+		return err
+	}
 	n, err := network.Open(ctx, c)
 	if err != nil {
 		return err

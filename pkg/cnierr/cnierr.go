@@ -28,6 +28,8 @@ const (
 	Refused uint = 101
 	// Foreign: something that is not ours is in the way.
 	Foreign uint = 102
+	// Confined: the host's network is out of the process's reach.
+	Confined uint = 103
 )
 
 // netnsCode is skel's for a network namespace that is none; the
@@ -41,6 +43,7 @@ var table = []struct {
 	code uint
 }{
 	{spec.ErrDecode, types.ErrDecodingFailure},
+	{kernel.ErrConfined, Confined},
 	{host.ErrEnvironment, types.ErrInvalidEnvironmentVariables},
 	{spec.ErrInvalid, types.ErrInvalidNetworkConfig},
 	{host.ErrNetns, netnsCode},

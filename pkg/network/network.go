@@ -33,7 +33,8 @@ type Network struct {
 }
 
 // Resolve loads the configuration's nodes and finds this host among them. The
-// error wraps mesh.ErrNotReady or spec.ErrInvalid.
+// error wraps mesh.ErrNotReady or spec.ErrInvalid, and in a user namespace
+// kernel.ErrConfined.
 func Resolve(ctx context.Context, b *spec.Base) (mesh.Mesh, error) {
 	nodes, err := mesh.Nodes(b)
 	if err != nil {
@@ -43,7 +44,8 @@ func Resolve(ctx context.Context, b *spec.Base) (mesh.Mesh, error) {
 	if err != nil {
 		return mesh.Mesh{}, err
 	}
-	return mesh.Resolve(nodes, b.Node, local)
+	m, err := mesh.Resolve(nodes, b.Node, local)
+	return m, kernel.Rootless(err)
 }
 
 // Open finds this host in the network and connects to OVSDB. The caller closes
@@ -55,7 +57,7 @@ func Open(ctx context.Context, c *spec.Network) (*Network, error) {
 	}
 	conn, err := ovs.Dial(ctx, c.OVSDB)
 	if err != nil {
-		return nil, err
+		return nil, kernel.Rootless(err)
 	}
 	return &Network{Config: c, Mesh: m, Dir: host.NetworkDir(c.Name), OVS: conn}, nil
 }

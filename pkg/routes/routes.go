@@ -76,7 +76,8 @@ func resolve(c *spec.Routes, dir host.Dir, addrs []kernel.Addr) (mesh.Mesh, erro
 	for i, a := range addrs {
 		local[i] = a.Prefix.Addr()
 	}
-	return mesh.Resolve(nodes, node, local)
+	m, err := mesh.Resolve(nodes, node, local)
+	return m, kernel.Rootless(err)
 }
 
 // find looks for the transit port of bridge; a bridge without one holds the
