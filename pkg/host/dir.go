@@ -91,6 +91,10 @@ func (d Dir) trusted(sub string) error {
 	return nil
 }
 
+// manyTries is more than others can undo in a row what Lock makes; a mount of a
+// RunDir that is gone they undo for ever.
+const manyTries = 1000
+
 // Lock takes the network's lock, to the exclusion of others or, if shared, of
 // exclusive ones, and returns what gives it back. It waits as long as ctx, then
 // the error wraps ErrBusy.
@@ -99,8 +103,8 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	if shared {
 		how = unix.LOCK_SH
 	}
-	for {
-		if _, err := d.make(""); errors.Is(err, fs.ErrNotExist) {
+	for tries := 0; ; tries++ {
+		if _, err := d.make(""); errors.Is(err, fs.ErrNotExist) && tries < manyTries {
 			continue // the last network to leave has just removed what is above
 		} else if err != nil {
 			return nil, err

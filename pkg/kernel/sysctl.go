@@ -10,9 +10,13 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
+// ProcSys is where the host's sysctls are. A program whose own /proc/sys
+// cannot be written to, or is not the host's, says so before all else.
+var ProcSys = "/proc/sys"
+
 // sysctlPath is where procfs has a key with slashes. What is below net is that
 // of the calling thread's network namespace.
-func sysctlPath(key string) string { return "/proc/sys/" + key }
+func sysctlPath(key string) string { return ProcSys + "/" + key }
 
 func observeSysctls(want, have state.Set) error {
 	var errs []error

@@ -1,0 +1,83 @@
+package ovs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+)
+
+// Watch connects to the unix socket path and calls changed, once when the
+// connection stands, then whenever something of the network's bridge, transit
+// port or tunnels was made, changed or removed in OVSDB, by whomever. Of
+// containers' ports and of what OVS counts it hears nothing. It returns when
+// ctx ends or the connection does.
+func Watch(ctx context.Context, path, network string, changed func()) error {
+	c, err := Dial(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer c.Close()
+	// Unlike a transaction's, these replies have no end.
+	c.dec = json.NewDecoder(c.conn)
+	msg, err := json.Marshal(map[string]any{"id": 0, "method": "monitor_cond", "params": []any{database, nil, monitored(network)}})
+	if err != nil {
+		return err
+	}
+	if _, err = c.conn.Write(msg); err == nil {
+		err = c.notifications(changed)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return c.readError(ctx, err)
+}
+
+// monitored are the rows and columns to hear of, as monitor_cond of
+// ovsdb-server(7) wants them: rows that one of the conditions matches.
+func monitored(network string) map[string]any {
+	request := func(columns []string, conditions ...[]ovsdb.Condition) []any {
+		var rows []ovsdb.Condition
+		for _, c := range conditions {
+			rows = append(rows, c...)
+		}
+		return []any{map[string]any{"columns": columns, "where": rows, "select": map[string]bool{"initial": false}}}
+	}
+	transit, tunnel := owned(network, roleTransit), owned(network, roleTunnel)
+	return map[string]any{
+		"Bridge":    request([]string{"name", "datapath_type", "other_config"}, where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
+		"Port":      request([]string{"name", "tag", "vlan_mode", "protected"}, transit, tunnel),
+		"Interface": request([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, transit, tunnel),
+	}
+}
+
+// notifications reads what the server sends, and answers its echo requests.
+func (c *Conn) notifications(changed func()) error {
+	for {
+		var m struct {
+			ID     json.RawMessage `json:"id"`
+			Method string          `json:"method"`
+			Params json.RawMessage `json:"params"`
+			Error  json.RawMessage `json:"error"`
+		}
+		if err := c.dec.Decode(&m); err != nil {
+			return err
+		}
+		switch {
+		case m.Method == "echo":
+			echo, err := json.Marshal(map[string]any{"id": m.ID, "result": m.Params, "error": nil})
+			if err != nil {
+				return err
+			}
+			if _, err := c.conn.Write(echo); err != nil {
+				return err
+			}
+		case len(m.Error) > 0 && string(m.Error) != "null":
+			return fmt.Errorf("monitor_cond: %s", cut(m.Error))
+		default:
+			changed()
+		}
+	}
+}
