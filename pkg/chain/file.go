@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/spec"
 )
 
@@ -136,4 +137,24 @@ func Configs(dir string) ([]string, error) {
 		}
 	}
 	return paths, err
+}
+
+// Handed is the chain that a network's host state was last made of, for a
+// conflist that is gone. ok is false where there is none.
+func Handed(network string) (f File, ok bool) {
+	dir := host.NetworkDir(network)
+	f.Path = string(dir)
+	f.List = &spec.List{Name: network}
+	var err error
+	if raw := dir.Config(); raw != nil {
+		if f.OVS, err = spec.Parse(raw); err != nil {
+			return f, false
+		}
+	}
+	if raw := dir.RoutesConfig(); raw != nil {
+		if f.Routes, err = spec.ParseRoutes(raw); err != nil {
+			return f, false
+		}
+	}
+	return f, f.OVS != nil || f.Routes != nil
 }

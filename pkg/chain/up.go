@@ -33,7 +33,7 @@ var ErrNoRoutesYet = errors.New("no routes yet")
 // and go, until Down. Containers that have lost their ports get them back, what
 // a former boot has left goes. Where nothing is amiss Up changes nothing.
 func Up(ctx context.Context, f File, did Did) error {
-	if err := persist(ctx, host.NetworkDir(f.Name())); err != nil {
+	if err := Keep(ctx, f); err != nil {
 		return err
 	}
 	if f.OVS != nil {
@@ -47,9 +47,10 @@ func Up(ctx context.Context, f File, did Did) error {
 	return nil
 }
 
-// persist marks the network before anything is made, so that no container
-// that leaves takes it along.
-func persist(ctx context.Context, dir host.Dir) error {
+// Keep marks the network before anything is made, so that no container that
+// leaves takes it along.
+func Keep(ctx context.Context, f File) error {
+	dir := host.NetworkDir(f.Name())
 	unlock, err := dir.Lock(ctx, true)
 	if err != nil {
 		return err

@@ -22,12 +22,24 @@ type Node struct {
 }
 
 // MarshalJSON writes the form that DecodeNodes reads.
-func (n Node) MarshalJSON() ([]byte, error) {
+func (n Node) MarshalJSON() ([]byte, error) { return json.Marshal(n.wire()) }
+
+func (n Node) wire() nodeJSON {
 	w := nodeJSON{Name: n.Name, Address: n.Address.String()}
 	for _, s := range n.Subnets {
 		w.Subnets = append(w.Subnets, s.String())
 	}
-	return json.Marshal(w)
+	return w
+}
+
+// Check tells what is wrong with a node, whatever others there are. The error
+// wraps ErrInvalid.
+func (n Node) Check() error {
+	var p problems
+	if p.node("node", n.wire()); len(p) == 0 {
+		p.together("node", []Node{n})
+	}
+	return p.err()
 }
 
 // String is the node's name and address, for messages.

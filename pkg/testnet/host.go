@@ -40,6 +40,7 @@ var disk = []string{
 	"/etc/cni",
 	"/opt/cni",
 	"/var/lib/cni",
+	"/var/lib/ovs-gre",
 	"/etc/openvswitch",
 	"/var/lib/openvswitch",
 	"/var/log/openvswitch",

@@ -23,7 +23,7 @@ var floors = map[string]int{
 	"pkg/mesh": 1, "pkg/state": 1,
 	"pkg/host": 2, "pkg/ovs": 2, "pkg/kernel": 2, "pkg/filter": 2, "pkg/cnierr": 2,
 	"pkg/network": 3, "pkg/routes": 3,
-	"pkg/attach": 4, "pkg/chain": 4, "pkg/doctor": 4, "pkg/agent": 4,
+	"pkg/attach": 4, "pkg/chain": 4, "pkg/doctor": 4, "pkg/agent": 4, "pkg/agent/kube": 4,
 }
 
 // barred are imports that a package must not have, nor anything that it

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"ovs-gre-cni/pkg/agent"
+	"ovs-gre-cni/pkg/agent/kube"
+	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/kernel"
+)
+
+// place are the flags that say where things are.
+type place struct{ confDir, confName, store, procsys string }
+
+func (p *place) flags(f *flag.FlagSet) {
+	f.StringVar(&p.confDir, "conf-dir", chain.ConfDir, "the runtime's `directory` of conflists")
+	f.StringVar(&p.confName, "conf-name", "10-ovs-gre.conflist", "the conflist's `name` in it")
+	f.StringVar(&p.store, "store", "/var/lib/ovs-gre/nodes.json", "the nodes `file` to keep, at the same path for agent and plugins")
+	f.StringVar(&p.procsys, "procsys", kernel.ProcSys, "the `directory` where the host's sysctls are")
+}
+
+// use puts in force what is the whole process's.
+func (p *place) use() (conflist string) {
+	kernel.ProcSys = p.procsys
+	return agent.Conflist(p.confDir, p.confName)
+}
+
+// options are the flags of run.
+type options struct {
+	place
+	node, template, nodesFile, kubeconfig, listen string
+	resync                                        time.Duration
+}
+
+func run(ctx context.Context, log *slog.Logger, args []string) error {
+	var o options
+	f := flag.NewFlagSet("run", flag.ContinueOnError)
+	o.flags(f)
+	f.StringVar(&o.node, "node", "", "`name` of this host's node (default $NODE_NAME, else the host's name)")
+	f.StringVar(&o.template, "template", "", "the conflist to write: a `file` without nodes, which are the agent's to set")
+	f.StringVar(&o.nodesFile, "nodes-file", "", "take the nodes from a `file` instead of Kubernetes")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says how to reach Kubernetes (default: as a pod does)")
+	f.StringVar(&o.listen, "listen", ":9178", "`address` of /healthz, /readyz and /metrics; \"\" is off")
+	f.DurationVar(&o.resync, "resync", 30*time.Second, "`time` after which all is looked at although nothing happened")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	raw, err := os.ReadFile(o.template)
+	if err != nil {
+		return fmt.Errorf("--template: %w", err)
+	}
+	ao := agent.Options{Template: raw, Conflist: o.use(), Store: o.store, Resync: max(o.resync, time.Second), Log: log}
+	if err := o.identify(&ao); err != nil {
+		return err
+	}
+	if ao.Source, err = o.source(ao.Node, log); err != nil {
+		return err
+	}
+	a, err := agent.New(ao)
+	if err != nil {
+		return err
+	}
+	if err := serve(ctx, o.listen, a.Handler(), log); err != nil {
+		return err
+	}
+	log.Info("running", "version", release, "node", ao.Node, "conflist", ao.Conflist)
+	return a.Run(ctx)
+}
+
+// identify tells which node this host is. A Node of Kubernetes has the name
+// that it was given, a file's is found by its address unless one is asked for.
+func (o *options) identify(ao *agent.Options) error {
+	ao.Node = o.node
+	if ao.Node == "" {
+		ao.Node = os.Getenv("NODE_NAME")
+	}
+	ao.Sure = ao.Node != "" || o.nodesFile == ""
+	var err error
+	if ao.Node == "" {
+		ao.Node, err = os.Hostname()
+	}
+	return err
+}
+
+func (o *options) source(node string, log *slog.Logger) (agent.Source, error) {
+	if o.nodesFile != "" {
+		return agent.NodesFile(o.nodesFile), nil
+	}
+	klog.SetSlogLogger(log)
+	config, err := o.cluster()
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	config.UserAgent = "ovs-gre-agent/" + release
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("kubernetes: %w", err)
+	}
+	return kube.New(client, node, log)
+}
+
+func (o *options) cluster() (*rest.Config, error) {
+	if o.kubeconfig != "" {
+		return clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	}
+	return rest.InClusterConfig()
+}
+
+// serve answers HTTP until ctx ends.
+func serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) error {
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = s.Close() })
+	go func() {
+		if err := s.Serve(l); ctx.Err() == nil {
+			log.Error("HTTP ended", "error", err)
+		}
+	}()
+	return nil
+}

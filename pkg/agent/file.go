@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// A NodesFile is the source of networks without Kubernetes: a file with the
+// list of nodes as spec.DecodeNodes reads it, used as it is.
+type NodesFile string
+
+// List implements Source.
+func (f NodesFile) List() (List, error) {
+	nodes, err := mesh.Load(string(f))
+	slices.SortFunc(nodes, func(a, b spec.Node) int { return strings.Compare(a.Name, b.Name) })
+	return List{Nodes: nodes}, err
+}
+
+// Run implements Source. It watches the directory, because files are replaced
+// by renaming, some by way of a link beside them.
+func (f NodesFile) Run(ctx context.Context, changed func()) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("inotify: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "inotify")
+	defer file.Close()
+	defer context.AfterFunc(ctx, func() { file.Close() })()
+	dir := filepath.Dir(string(f))
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	changed() // what was written before the watch stood
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := file.Read(buf)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+		changed()
+		if unwatched(buf[:n]) {
+			return fmt.Errorf("watch %s: %w", dir, errGone)
+		}
+	}
+}
+
+var errGone = errors.New("the directory went away")
+
+// unwatched reports whether one of inotify's events (inotify(7)) ends the watch.
+func unwatched(events []byte) bool {
+	for len(events) >= unix.SizeofInotifyEvent {
+		mask, name := ne.Uint32(events[4:]), int(ne.Uint32(events[12:]))
+		if mask&(unix.IN_IGNORED|unix.IN_MOVE_SELF) != 0 {
+			return true
+		}
+		events = events[min(unix.SizeofInotifyEvent+name, len(events)):]
+	}
+	return false
+}

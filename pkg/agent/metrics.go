@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/state"
+)
+
+// metrics are what Prometheus gets to know. What passes do is counted as it
+// happens; what is on the host is looked at when Prometheus asks.
+type metrics struct {
+	agent    *Agent
+	registry *prometheus.Registry
+
+	passes   *prometheus.CounterVec
+	duration prometheus.Histogram
+	changes  prometheus.Counter
+	drift    prometheus.Counter
+
+	peers, leftOut, tunnels, routes, portErrors, leases, addresses *prometheus.Desc
+}
+
+const namespace = "ovs_gre_agent"
+
+func newMetrics(a *Agent) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+	}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
+	}
+	m := &metrics{
+		agent: a, registry: prometheus.NewRegistry(),
+		passes:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "passes_total", Help: "Passes by result: ok, waiting (this host is no node yet), error."}, []string{"result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "reconcile_duration_seconds", Help: "How long passes took.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
+		changes:  counter("changes_total", "Changes made to the host."),
+		drift:    counter("drift_repaired_total", "Changes made although the pass before wanted the same: somebody else had changed the host."),
+
+		peers:      desc("peers", "Peers of this host."),
+		leftOut:    desc("nodes_left_out", "Nodes that are not part of the network; the log says why."),
+		tunnels:    desc("tunnels", "Tunnels by state: up, down, error.", "state"),
+		routes:     desc("routes", "Routes to peers by state: ok, missing, wrong.", "state"),
+		portErrors: desc("port_errors", "Ports of the network that OVS complains about."),
+		leases:     desc("leaked_leases", "Leases of containers that have no link."),
+		addresses:  desc("leaked_addresses", "Addresses that host-local holds for containers that have no link."),
+	}
+	for _, result := range []string{resultOK, resultWaiting, resultError} {
+		m.passes.WithLabelValues(result)
+	}
+	m.registry.MustRegister(m, m.passes, m.duration, m.changes, m.drift, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// How passes end.
+const (
+	resultOK      = "ok"
+	resultWaiting = "waiting"
+	resultError   = "error"
+)
+
+func (m *metrics) passed(took time.Duration, err error) {
+	result := resultOK
+	switch {
+	case errors.Is(err, mesh.ErrNotReady):
+		result = resultWaiting
+	case err != nil:
+		result = resultError
+	}
+	m.passes.WithLabelValues(result).Inc()
+	m.duration.Observe(took.Seconds())
+}
+
+func (m *metrics) changed(drift bool) {
+	m.changes.Inc()
+	if drift {
+		m.drift.Inc()
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.peers, m.leftOut, m.tunnels, m.routes, m.portErrors, m.leases, m.addresses} {
+		to <- d
+	}
+}
+
+// scrapeBound is how long a look at the host may take.
+const scrapeBound = 5 * time.Second
+
+// Collect implements prometheus.Collector. What cannot be looked at is left
+// out, an invalid metric says why.
+func (m *metrics) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeBound)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, n int, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
+	}
+	m.agent.mu.Lock()
+	last, leftOut := m.agent.last, len(m.agent.leftOut)
+	m.agent.mu.Unlock()
+	gauge(m.leftOut, leftOut)
+	gauge(m.peers, len(last.mesh.Peers))
+	if last.file.OVS == nil {
+		return // there has been nothing to look at
+	}
+	for d, look := range map[*prometheus.Desc]func(context.Context, outcome, func(*prometheus.Desc, int, ...string)) error{
+		m.tunnels: m.collectOVS, m.routes: m.collectRoutes, m.leases: m.collectLeaks,
+	} {
+		if err := look(ctx, last, gauge); err != nil {
+			m.agent.Log.Warn("metrics", "error", err, "metric", d.String())
+		}
+	}
+}
+
+func (m *metrics) collectOVS(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
+	conn, err := ovs.Dial(ctx, last.file.OVS.OVSDB)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tunnels, err := conn.Tunnels(ctx, last.file.Name())
+	if err != nil {
+		return err
+	}
+	count := map[string]int{"up": 0, "down": 0, "error": 0}
+	for _, t := range tunnels {
+		count[t.State]++
+	}
+	for s, n := range count {
+		gauge(m.tunnels, n, s)
+	}
+	bad, err := conn.BadPorts(ctx)
+	n := 0
+	for _, p := range bad {
+		if p.Network == last.file.Name() {
+			n++
+		}
+	}
+	gauge(m.portErrors, n)
+	return err
+}
+
+func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
+	if last.file.Routes == nil {
+		return nil
+	}
+	r, err := routes.Open(ctx, last.file.Routes, last.file.Bridge())
+	if err != nil {
+		return err
+	}
+	want, err := r.Want()
+	if err != nil {
+		return err
+	}
+	changes, err := host.Check(ctx, want, r.Backend())
+	if err != nil {
+		return err
+	}
+	count := map[string]int{"ok": 0, "missing": 0, "wrong": 0}
+	for id := range want {
+		if id.Kind == state.KindRoute {
+			count["ok"]++
+		}
+	}
+	for _, c := range changes {
+		switch {
+		case c.New == nil || c.Kind() != state.KindRoute:
+			continue
+		case c.Old == nil:
+			count["missing"]++
+		default:
+			count["wrong"]++
+		}
+		count["ok"]--
+	}
+	for s, n := range count {
+		gauge(m.routes, n, s)
+	}
+	return nil
+}
+
+func (m *metrics) collectLeaks(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
+	leases, err := host.NetworkDir(last.file.Name()).Leases(host.LeasesOVS)
+	if err != nil {
+		return err
+	}
+	live, err := attach.Live(ctx, last.file.Name())
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, l := range leases {
+		if _, ok := live[l.Name]; !ok && !l.Busy {
+			n++
+		}
+	}
+	gauge(m.leases, n)
+	leaked, err := attach.Leaked(ctx, last.file.OVS)
+	gauge(m.addresses, len(leaked))
+	return err
+}

@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+
+	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// pass does all there is to do: stores the nodes, brings the host state about,
+// writes the conflist. As long as the source knows nothing, the nodes are those
+// it knew last, and the conflist stays as it is.
+func (a *Agent) pass(ctx context.Context) error {
+	list, unknown := a.Source.List()
+	var self mesh.Mesh
+	var key string
+	var err error
+	if unknown == nil {
+		a.tellLeftOut(list)
+		if self, key, err = a.self(ctx, list); err == nil {
+			err = a.store(list.Nodes)
+		}
+	} else {
+		if list.Nodes, err = mesh.Load(a.Store); err != nil {
+			return unknown // nor did it ever know anything
+		}
+		self, key, err = a.self(ctx, list)
+	}
+	if err != nil {
+		return err
+	}
+	raw, err := a.conflist(list, key, unknown == nil)
+	if err != nil {
+		return err
+	}
+	if err := a.raise(ctx, outcome{mesh: self, sum: fmt.Sprintf("%v\n%s", self.Nodes(), raw)}, raw); err != nil {
+		return err
+	}
+	if unknown != nil {
+		if errors.Is(unknown, mesh.ErrNotReady) {
+			return nil
+		}
+		return unknown
+	}
+	wrote, err := place(a.Conflist, raw)
+	if wrote {
+		a.Log.Info("conflist written", "file", a.Conflist)
+	}
+	return err
+}
+
+// self finds this host among the nodes. key is the name by which plugins find
+// it, where its addresses do not tell them.
+func (a *Agent) self(ctx context.Context, list List) (m mesh.Mesh, key string, err error) {
+	local, err := kernel.LocalAddrs(ctx)
+	if err != nil {
+		return m, "", err
+	}
+	m, err = mesh.Resolve(list.Nodes, "", local)
+	if err == nil && (!a.Sure || m.Self.Name == a.Node) {
+		return m, "", nil
+	}
+	byName, missing := mesh.Resolve(list.Nodes, a.Node, local)
+	switch {
+	case missing == nil:
+		return byName, a.Node, nil
+	case !a.Sure:
+		return m, "", err
+	case list.LeftOut[a.Node] != "":
+		return m, "", fmt.Errorf("%w: this host's node %s: %s", mesh.ErrNotReady, a.Node, list.LeftOut[a.Node])
+	}
+	return m, "", fmt.Errorf("%w: there is no node %s, which this host is", mesh.ErrNotReady, a.Node)
+}
+
+// store keeps the nodes for the plugins, and for a start without the source.
+func (a *Agent) store(nodes []spec.Node) error {
+	have, err := mesh.Load(a.Store)
+	if err == nil && reflect.DeepEqual(have, nodes) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(a.Store), 0o755); err != nil {
+		return err
+	}
+	if err := mesh.Store(a.Store, nodes); err != nil {
+		return err
+	}
+	a.Log.Info("nodes stored", "file", a.Store, "nodes", len(nodes))
+	return nil
+}
+
+// conflist is the file as it should be. While the source does not know this
+// host's runtime, the version stays what it was.
+func (a *Agent) conflist(list List, key string, known bool) ([]byte, error) {
+	v := specVersion(list.Runtime)
+	if have, ok := placed(a.Conflist); ok && !known {
+		v = version(have)
+	}
+	return a.template.conflist(a.Store, key, v)
+}
+
+// raise brings the host state about. What is changed although the pass before
+// wanted the same has come about without us.
+func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
+	o.file = chain.Parse(a.Conflist, raw)
+	if o.file.Err != nil {
+		return o.file.Err
+	}
+	a.mu.Lock()
+	drift := a.last.sum == o.sum
+	a.mu.Unlock()
+	err := chain.Up(ctx, o.file, func(change string) {
+		a.Log.Info("change", "network", o.file.Name(), "change", change, "drift", drift)
+		a.metrics.changed(drift)
+	})
+	if err == nil {
+		a.mu.Lock()
+		a.last = o
+		a.mu.Unlock()
+	}
+	return err
+}
+
+// tellLeftOut logs who is left out, when that is another than before, and who
+// is not any more.
+func (a *Agent) tellLeftOut(list List) {
+	a.mu.Lock()
+	was := a.leftOut
+	a.leftOut = list.LeftOut
+	a.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(list.LeftOut)) {
+		if why := list.LeftOut[name]; was[name] != why {
+			a.Log.Warn("node left out", "node", name, "why", why)
+		}
+	}
+	for _, n := range list.Nodes {
+		if was[n.Name] != "" {
+			a.Log.Info("node is left out no more", "node", n.Name)
+		}
+	}
+}

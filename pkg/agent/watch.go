@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+)
+
+// A watch that has ended begins again after rewatch.
+const rewatch = 200 * time.Millisecond
+
+// watch starts whatever asks for passes.
+func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
+	c := a.file.OVS
+	transit := spec.TransitName(c.Bridge)
+	scope := kernel.Scope{AddrLinks: []string{state.GatewayLink(c), c.Bridge, transit}, NeighLinks: []string{transit}}
+	all.Go(func() { a.keep(ctx, "nodes", a.Source.Run) })
+	all.Go(func() {
+		a.keep(ctx, "kernel", func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })
+	})
+	all.Go(func() {
+		a.keep(ctx, "OVSDB", func(ctx context.Context, changed func()) error {
+			return ovs.Watch(ctx, c.OVSDB, c.Name, changed)
+		})
+	})
+}
+
+// keep watches until ctx ends, again and again. It tells of an error once.
+func (a *Agent) keep(ctx context.Context, what string, watch func(context.Context, func()) error) {
+	told := ""
+	for {
+		err := watch(ctx, func() {
+			told = ""
+			a.changed()
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			a.Log.Warn("watch ended", "watch", what, "error", err)
+		}
+		if !pause(ctx, rewatch, nil) {
+			return
+		}
+	}
+}
