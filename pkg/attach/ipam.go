@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
@@ -39,18 +41,19 @@ func newIPAM(r Request, subnets []netip.Prefix) ipam {
 
 // hostLocalConfig is the configuration that host-local's own code reads: ours
 // with only what it looks at, this host's subnets where no range is given, and
-// of the addresses asked for only those of the first source that has any
-// (runtimeConfig, args.cni, CNI_ARGS).
+// of the addresses asked for, in each family, only those of the first source
+// that has any (runtimeConfig, args.cni, CNI_ARGS). nerdctl asks for an IPv4
+// address by CNI_ARGS and for an IPv6 one by runtimeConfig.
 func hostLocalConfig(r Request, subnets []netip.Prefix) (conf []byte, args string, err error) {
 	var in struct {
 		IPAM          map[string]json.RawMessage `json:"ipam"`
 		RuntimeConfig struct {
-			IPs      json.RawMessage `json:"ips,omitempty"`
+			IPs      []string        `json:"ips,omitempty"`
 			IPRanges json.RawMessage `json:"ipRanges,omitempty"`
 		} `json:"runtimeConfig"`
 		Args struct {
 			CNI struct {
-				IPs json.RawMessage `json:"ips,omitempty"`
+				IPs []string `json:"ips,omitempty"`
 			} `json:"cni"`
 		} `json:"args"`
 	}
@@ -61,18 +64,46 @@ func hostLocalConfig(r Request, subnets []netip.Prefix) (conf []byte, args strin
 	if !r.Config.IPAM.Ranged && !ipRanges {
 		in.IPAM["ranges"] = ranges(subnets)
 	}
-	args = r.Args
-	if listed(in.RuntimeConfig.IPs) || listed(in.Args.CNI.IPs) {
-		args = ""
+	env, err := r.args()
+	if err != nil {
+		return nil, "", err
 	}
-	if listed(in.RuntimeConfig.IPs) {
-		in.Args.CNI.IPs = nil
+	asked := families(in.RuntimeConfig.IPs)
+	in.Args.CNI.IPs = slices.DeleteFunc(in.Args.CNI.IPs, func(ip string) bool { return asked[family(ip)] })
+	if asked[family(string(env.IP))] || families(in.Args.CNI.IPs)[family(string(env.IP))] {
+		env.IP = ""
+	}
+	if env.IP != "" {
+		args = "IP=" + string(env.IP)
 	}
 	conf, err = json.Marshal(map[string]any{
 		"cniVersion": r.Config.CNIVersion, "name": r.Config.Name,
 		"ipam": in.IPAM, "runtimeConfig": in.RuntimeConfig, "args": in.Args,
 	})
 	return conf, args, err
+}
+
+// families are those of a list of addresses.
+func families(ips []string) map[int]bool {
+	set := map[int]bool{}
+	for _, ip := range ips {
+		set[family(ip)] = true
+	}
+	return set
+}
+
+// family is 4 or 6, with or without a prefix length behind the address; 0 is
+// for what is no address, which host-local shall see and refuse.
+func family(ip string) int {
+	addr, _, _ := strings.Cut(ip, "/")
+	a, err := netip.ParseAddr(addr)
+	switch {
+	case err != nil:
+		return 0
+	case a.Unmap().Is4():
+		return 4
+	}
+	return 6
 }
 
 // listed reports whether raw is a list that is not empty.

@@ -38,16 +38,25 @@ type cniArgs struct {
 	IP  types.UnmarshallableString
 }
 
+// args reads CNI_ARGS.
+func (r Request) args() (cniArgs, error) {
+	var args cniArgs
+	args.IgnoreUnknown = true // other plugins' keys are theirs
+	if err := types.LoadArgs(r.Args, &args); err != nil {
+		return cniArgs{}, fmt.Errorf("%w: CNI_ARGS: %w", host.ErrEnvironment, err)
+	}
+	return args, nil
+}
+
 // mac is the MAC address that the container shall have: runtimeConfig, then
 // args.cni (both in Config.MAC), then CNI_ARGS; "" leaves it to us.
 func (r Request) mac() (string, error) {
 	if r.Config.MAC != "" {
 		return r.Config.MAC, nil
 	}
-	var args cniArgs
-	args.IgnoreUnknown = true // other plugins' keys are theirs
-	if err := types.LoadArgs(r.Args, &args); err != nil {
-		return "", fmt.Errorf("%w: CNI_ARGS: %w", host.ErrEnvironment, err)
+	args, err := r.args()
+	if err != nil {
+		return "", err
 	}
 	if args.MAC == "" {
 		return "", nil

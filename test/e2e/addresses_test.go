@@ -41,6 +41,8 @@ func TestAddresses(t *testing.T) {
 		{name: "CNI_ARGS", env: []string{argsIPs}, ips: []string{byArgs4}, mac: "02:00:00:00:00:30"},
 		{name: "runtimeConfig before all", conf: cnitest.Conf{"runtimeConfig": runtime, "args": cni}, env: []string{argsIPs}, ips: []string{byRuntime4, byRuntime6}, mac: "02:00:00:00:00:10"},
 		{name: "args.cni before CNI_ARGS", conf: cnitest.Conf{"args": cni}, env: []string{argsIPs}, ips: []string{byCNI4}, mac: "02:00:00:00:00:20"},
+		{name: "IPv6 of runtimeConfig, IPv4 of CNI_ARGS", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ips": []string{"fd92:1::11"}}}, env: []string{argsIPs}, ips: []string{byArgs4, "fd92:1::11/64"}, mac: "02:00:00:00:00:30"},
+		{name: "IPv6 of runtimeConfig, IPv4 of args.cni", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ips": []string{byRuntime6}}, "args": cni}, env: []string{argsIPs}, ips: []string{byCNI4, byRuntime6}, mac: "02:00:00:00:00:20"},
 		{name: "MAC of one, address of the other", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"mac": "02:00:00:00:00:11"}}, env: []string{argsIPs}, ips: []string{byArgs4}, mac: "02:00:00:00:00:11"},
 		{name: "ipRanges", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ipRanges": [][]cnitest.Conf{{{"subnet": "192.168.1.0/24", "rangeStart": "192.168.1.200", "rangeEnd": "192.168.1.201"}}}}},
 			ips: []string{"192.168.1.200/24"}},
