@@ -75,7 +75,7 @@ test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has
 	./test/kernel/suite
 
 # What test-runtimes runs of the distribution.
-RUNTIME_PACKAGES := containerd runc docker.io containernetworking-plugins
+RUNTIME_PACKAGES := containerd runc docker.io containernetworking-plugins podman conmon
 
 test-runtimes: ## with real container runtimes; RUNTIMES=all builds more of them
 	@./test/need $(LAB) $(RUNTIME_PACKAGES)

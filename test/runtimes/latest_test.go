@@ -1,0 +1,41 @@
+package runtimes
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// twoNetworks are ovsnet, with published ports, and red, which containers may
+// have beside it.
+func twoNetworks(version string) (ovsnet, red cnitest.Network) {
+	ovsnet = cnitest.Network{Version: version, Chain: []cnitest.Conf{portmap}, OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 1}}}
+	red = cnitest.Network{Name: "red", Version: version,
+		Subnets: func(i int) []string { return []string{fmt.Sprintf("10.9.%d.0/24", i+1)} },
+		OVSGRE:  cnitest.Conf{"bridge": "obr1", "isDefaultGateway": false, "tunnel": cnitest.Conf{"key": 2}}}
+	return ovsnet, red
+}
+
+// refused gives a host's ovsnet cniVersion 1.1.0 while f runs a container with a
+// runtime that cannot take it. The runtime says so after ADD, and calls DEL.
+// doctor says so beforehand.
+func refused(t *testing.T, h *testnet.Host, f func() error) {
+	t.Helper()
+	const conflist = "/etc/cni/net.d/10-ovsnet.conflist"
+	h.Shell(t, `sed -i 's/"cniVersion": "1.0.0"/"cniVersion": "1.1.0"/' `+conflist)
+	defer h.Shell(t, `sed -i 's/"cniVersion": "1.1.0"/"cniVersion": "1.0.0"/' `+conflist)
+	if out, _ := h.Output(t.Context(), "/opt/cni/bin/ovs-grectl", "doctor"); !strings.Contains(out, "cannot read results of it") {
+		t.Errorf("doctor does not say that a runtime here cannot take 1.1.0:\n%s", out)
+	}
+	was := len(calls(t, h))
+	if err := f(); err == nil || !strings.Contains(err.Error(), `unsupported CNI result version "1.1.0"`) {
+		t.Errorf("want the runtime to refuse 1.1.0: %v: tell docs/runtimes.md and doctor", err)
+	}
+	since := verbs(calls(t, h)[was:])
+	if !strings.Contains(since, "ADD") || !strings.Contains(since, "DEL") {
+		t.Errorf("want ADD and DEL, there were %s", since)
+	}
+}
