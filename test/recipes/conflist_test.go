@@ -33,6 +33,7 @@ var examples = map[string]struct {
 	"container":     {tunnel: "ip proto 47"},
 	"static-routes": {noOVS: true},
 	"docker0":       {docker: true, tunnel: "ip proto 47"},
+	"nerdctl":       {tunnel: "ip proto 47"},
 }
 
 // TestConflists runs every conflist of the project as it is on the hosts that

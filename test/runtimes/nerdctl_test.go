@@ -52,6 +52,7 @@ type nerdctlLab struct {
 }
 
 func TestNerdctl(t *testing.T) {
+	t.Parallel()
 	for _, r := range releases(t) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,7 +75,8 @@ func testNerdctl(t *testing.T, r release) {
 	}{
 		{"ping and HTTP to the peer", nerdctlPeer},
 		{"-p from the peer host", nerdctlPort},
-		{"--ip", nerdctlAddress},
+		{"a network of nerdctl's own", nerdctlOwnNetwork},
+		{"--ip and --ip6", nerdctlAddress},
 		{"a MAC address", nerdctlMAC},
 		{"two --net", nerdctlNetworks},
 		{"stop and start", nerdctlStop},
@@ -122,6 +124,16 @@ func nerdctlPeer(t *testing.T, l *nerdctlLab) {
 	c.do(t, "rm", "-f")
 }
 
+// nerdctlOwnNetwork shows what a conflist without nerdctl's label brings along:
+// nerdctl writes another, and needs its plugins.
+func nerdctlOwnNetwork(t *testing.T, l *nerdctlLab) {
+	l.one.run(t, "test", "-f", "/etc/cni/net.d/nerdctl-bridge.conflist")
+	l.one.run(t, "sh", "-ec", "mkdir -p /run/empty /run/conf; cp /etc/cni/net.d/10-ovsnet.conflist /run/conf")
+	if out, err := l.one.output("nerdctl", "--cni-path", "/run/empty", "--cni-netconfpath", "/run/conf", "run", "--rm", "--net", "ovsnet", image); err == nil || !strings.Contains(err.Error(), `needs CNI plugin`) {
+		t.Errorf("nerdctl needs none of its plugins: %s %v: tell docs/runtimes.md", out, err)
+	}
+}
+
 func nerdctlPort(t *testing.T, l *nerdctlLab) {
 	port := netip.AddrPortFrom(l.two.host.Addr4, 8080)
 	onHost(l.one.host).fetches(t, port)
@@ -131,12 +143,12 @@ func nerdctlPort(t *testing.T, l *nerdctlLab) {
 }
 
 func nerdctlAddress(t *testing.T, l *nerdctlLab) {
-	addr := netip.MustParseAddr("192.168.1.77")
-	c := l.one.container(t, "c1", "--net", "ovsnet", "--ip", addr.String())
-	if got := c.addrs(t, "eth0"); !slices.Contains(got, addr) {
-		t.Errorf("want %s, eth0 has %s", addr, got)
+	addr, addr6 := netip.MustParseAddr("192.168.1.77"), netip.MustParseAddr("fd92:1::77")
+	c := l.one.container(t, "c1", "--net", "ovsnet", "--ip", addr.String(), "--ip6", addr6.String())
+	if got, want := c.addrs(t, "eth0"), []netip.Addr{addr, addr6}; !slices.Equal(got, want) {
+		t.Errorf("want %s, eth0 has %s", want, got)
 	}
-	shell(l.web.exec).reaches(t, addr)
+	shell(l.web.exec).reaches(t, addr, addr6)
 	if out, err := l.one.output("nerdctl", "run", "-d", "--name", "taken", "--net", "ovsnet", "--ip", addr.String(), image); err == nil || !strings.Contains(err.Error(), addr.String()) {
 		t.Errorf("%s a second time: %s %v", addr, out, err)
 	}
