@@ -15,7 +15,8 @@ import (
 
 // Image is a container image with busybox and nothing else, made on the spot:
 // a tar that is both an OCI layout, as containerd and podman import it, and
-// what `docker load` takes. Its file /www/index.html is "ok".
+// what `docker load` takes. Its file /www/index.html is "ok". Without a command
+// it stays, as a pod's sandbox must.
 func Image(t testing.TB, name string) []byte {
 	t.Helper()
 	image, err := archive(name)
@@ -36,7 +37,7 @@ func archive(name string) ([]byte, error) {
 	diff := a.blob(layer)
 	config := a.blob(raw(Conf{
 		"architecture": runtime.GOARCH, "os": "linux", "created": "1970-01-01T00:00:00Z",
-		"config": Conf{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sh"}},
+		"config": Conf{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sleep", "infinity"}},
 		"rootfs": Conf{"type": "layers", "diff_ids": []string{diff.digest}},
 	}))
 	manifest := a.blob(raw(Conf{
