@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
@@ -101,7 +102,11 @@ func upstream(t *testing.T, programs ...string) string {
 	}
 	cmd := exec.Command(filepath.Join(root, "test/upstream"), programs...)
 	cmd.Stderr = os.Stderr
+	started := time.Now()
 	cache, err := cmd.Output()
+	table.Lock()
+	building += time.Since(started)
+	table.Unlock()
 	if err != nil {
 		t.Fatalf("test/upstream %v: %v", programs, err)
 	}

@@ -55,7 +55,6 @@ type reader struct {
 // in the conflist, where this kernel has no openvswitch: it goes in where the
 // README says to put in the nodes, which are those of the lab.
 func TestQuickStart(t *testing.T) {
-	t.Parallel()
 	row := begin(t, "nerdctl quick start")
 	need(t, "apt-get")
 	root, err := cnitest.Root()
@@ -65,8 +64,11 @@ func TestQuickStart(t *testing.T) {
 	r := &reader{root: root}
 	steps := steps(t, root)
 	once, both, host1, host2 := steps[0].script, steps[1].script, steps[2].script, steps[3].script
+	upstream(t, "nerdctl") // so that its time is told
 	row.check(t, "build", func(t *testing.T) { r.here(t, once) })
 	row.check(t, "apt-get", func(t *testing.T) { r.here(t, lines(t, both, "apt-get")) })
+	// Only now come the other tests: apt-get may have changed what they run.
+	t.Parallel()
 	r.Lab = labWith(t, testnet.Options{OwnDirs: append([]string{"/usr/local/bin"}, ownDirs...)})
 	r.copyFiles(t)
 	row.check(t, "install", func(t *testing.T) {
