@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/kernel"
@@ -118,7 +119,7 @@ func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
 	drift := a.last.sum == o.sum
 	a.mu.Unlock()
 	err := chain.Up(ctx, o.file, func(change string) {
-		a.Log.Info("change", "network", o.file.Name(), "change", change, "drift", drift)
+		a.Log.Info("change", "network", o.file.Name(), "change", cut(change), "drift", drift)
 		a.metrics.changed(drift)
 	})
 	if err == nil {
@@ -127,6 +128,16 @@ func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
 		a.mu.Unlock()
 	}
 	return err
+}
+
+// cut shortens a command for the log: a filter with a thousand subnets has
+// tens of thousands of characters.
+func cut(command string) string {
+	const most = 1000
+	if len(command) <= most {
+		return command
+	}
+	return strings.ToValidUTF8(command[:most], "") + "…"
 }
 
 // tellLeftOut logs who is left out, when that is another than before, and who

@@ -38,7 +38,7 @@ func Uninstall(ctx context.Context, conflist, store string, log *slog.Logger) er
 		return err
 	}
 	for _, f := range files {
-		if err := chain.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", change) }); err != nil {
+		if err := chain.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", cut(change)) }); err != nil {
 			return fmt.Errorf("network %s: %w", f.Name(), err)
 		}
 	}

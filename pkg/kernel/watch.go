@@ -26,6 +26,10 @@ func Watch(ctx context.Context, s Scope, changed func()) error {
 	}
 	f := os.NewFile(uintptr(fd), "netlink")
 	defer f.Close()
+	// Without a port of its own it would be taken for the kernel, who hears nothing.
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("netlink: watch: %w", err)
+	}
 	for _, group := range watched {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
 			return fmt.Errorf("netlink: watch: %w", err)
