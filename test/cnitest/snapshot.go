@@ -58,7 +58,7 @@ func Look(h *testnet.Host) (Snapshot, error) {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	s := Snapshot{}
-	for part := range strings.SplitSeq(out, "== ") {
+	for part := range strings.SplitSeq("\n"+out, "\n== ") { // nft has == within lines
 		name, body, _ := strings.Cut(part, "\n")
 		if name == "" {
 			continue
