@@ -82,14 +82,3 @@ func byEth1(t *testing.T, c, far dual, v6 bool) {
 		return err
 	})
 }
-
-// TestSBRWithoutNetns holds what docs/runtimes.md says of sbr: its DEL wants
-// the namespace, which nerdctl's and the last one of CRI do not have.
-func TestSBRWithoutNetns(t *testing.T) {
-	t.Parallel()
-	l := testnet.New(t, testnet.Options{Hosts: 1, NoOVS: true, PluginDir: cnitest.BinDir(t)})
-	_, err := cnitest.Plugin(l.Hosts[0], "sbr", "DEL", `{"cniVersion":"1.0.0","name":"red","type":"sbr"}`, "CNI_CONTAINERID=c", "CNI_IFNAME=eth1", "CNI_NETNS=")
-	if err == nil {
-		t.Error("works now: docs/runtimes.md should no longer say that it does not")
-	}
-}
