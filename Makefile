@@ -34,7 +34,7 @@ unit: ## packages, with the race detector
 
 e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m ./test/e2e ./test/grectl ./test/bench
+	go test -count=1 -timeout 20m ./test/e2e ./test/grectl ./test/agent ./test/bench
 
 recipes: ## the two recipes this replaces, with a real Docker Engine; every conflist
 	@./test/need $(LAB) docker.io
@@ -99,7 +99,7 @@ image: ## bin/ovs-gre-image.tar: agent and plugins, for any runtime to load
 	@rm -rf bin/image && mkdir -p bin/image/plugins bin/image/var && ln -s /run bin/image/var/run
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/image/ ./cmd/ovs-gre-agent
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/image/plugins/ ./plugins/main/ovs-gre ./plugins/meta/route-sync \
-		github.com/containernetworking/plugins/plugins/meta/portmap github.com/containernetworking/plugins/plugins/meta/bandwidth
+		$(addprefix github.com/containernetworking/plugins/plugins/,main/loopback meta/portmap meta/bandwidth)
 	go run ./deploy/image -ref $(IMAGE)
 
 RENDER = cd deploy/helm/render && CGO_ENABLED=0 go run -trimpath .
