@@ -25,11 +25,14 @@ const (
 
 // A cluster is a control plane and its nodes.
 type cluster struct {
+	t     testing.TB // the whole test, at whose end daemons stop
 	lab   *testnet.Lab
 	dir   string // of this machine: logs, keys, data
 	pki   pki
 	bin   func(program string) string
-	nodes []*node
+	nodes []*node // those that the API server knows
+	// images are tar files for every node.
+	images []string
 
 	api, controllers *daemon
 }
@@ -76,7 +79,7 @@ func programs(t testing.TB) func(string) string {
 // newCluster starts a control plane that has no nodes yet.
 func newCluster(t testing.TB, lab *testnet.Lab) *cluster {
 	t.Helper()
-	c := &cluster{lab: lab, dir: filepath.Join(lab.Dir, "cluster"), bin: programs(t)}
+	c := &cluster{t: t, lab: lab, dir: filepath.Join(lab.Dir, "cluster"), bin: programs(t)}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +95,7 @@ func newCluster(t testing.TB, lab *testnet.Lab) *cluster {
 		t.Fatal(err)
 	}
 	c.startControlPlane(t)
+	t.Cleanup(func() { c.dump(t) })
 	return c
 }
 
@@ -131,6 +135,18 @@ func (c *cluster) startControlPlane(t testing.TB) {
 		"--bind-address=127.0.0.1", "--allocate-node-cidrs", "--cluster-cidr="+podRanges, "--service-cluster-ip-range="+serviceRanges,
 		"--service-account-private-key-file="+f("sa.key"), "--root-ca-file="+f("ca.crt"), "--kube-api-qps=500", "--kube-api-burst=500")
 	start(t, at, c.dir, "", c.bin("kube-scheduler"), "--kubeconfig="+c.config("admin"), "--leader-elect=false", "--bind-address=127.0.0.1")
+}
+
+// dump logs how a failed test's cluster is.
+func (c *cluster) dump(t testing.TB) {
+	if !t.Failed() {
+		return
+	}
+	for _, what := range []string{"nodes,daemonsets,pods", "events"} {
+		out, err := c.output("get", what, "--all-namespaces", "-o", "wide")
+		lines := strings.Split(out, "\n")
+		t.Logf("%s: %v\n%s", what, err, strings.Join(lines[max(0, len(lines)-30):], "\n"))
+	}
 }
 
 // apiReady asks the API server whether it is.

@@ -23,13 +23,11 @@ type node struct {
 	containerd, kubelet, proxy *daemon
 }
 
-// prepare gives a host directories of its own that other hosts have too, and
-// shows kubelet the sysctls that it wants, which are the whole machine's, so
-// that it does not change them.
+// prepare shows kubelet the sysctls that it wants, which are the whole
+// machine's, so that it does not change them.
 const prepare = `
 dir=$1
-mkdir -p /var/lib/ovs-gre "$dir"/store "$dir"/sysctl "$dir"/manifests "$dir"/logs
-mount --bind "$dir"/store /var/lib/ovs-gre
+mkdir -p "$dir"/sysctl "$dir"/manifests "$dir"/logs
 while read -r name value; do
 	echo "$value" >"$dir/sysctl/$(basename "$name")"
 	mount --bind "$dir/sysctl/$(basename "$name")" "/proc/sys/$name"
@@ -45,13 +43,13 @@ kernel/keys/root_maxbytes 25000000
 
 // join makes a host a node of the cluster: it registers itself, and is not
 // ready before it has a network.
-func (c *cluster) join(t testing.TB, h *testnet.Host, images ...string) *node {
+func (c *cluster) join(t testing.TB, h *testnet.Host) *node {
 	t.Helper()
 	n := &node{Host: h, c: c, dir: filepath.Join(h.Dir, "node"), cgroup: fmt.Sprintf("k8s-test-%d-%s", os.Getpid(), h.Name)}
 	h.Run(t, "sh", "-ec", prepare, "prepare", n.dir)
 	t.Cleanup(n.sweep)
 	n.startContainerd(t)
-	for _, tar := range images {
+	for _, tar := range c.images {
 		h.Run(t, c.bin("ctr"), "-n", "k8s.io", "images", "import", tar)
 	}
 	t.Cleanup(func() { n.removePods(t) })

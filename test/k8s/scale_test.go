@@ -1,0 +1,138 @@
+package k8s
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"ovs-gre-cni/pkg/testnet"
+)
+
+// many is how many Nodes there are beside the real ones.
+const many = 1000
+
+// testScale makes a thousand Nodes without a kubelet, and looks at what they
+// cost a real node's agent.
+func (c *cluster) testScale(t *testing.T) string {
+	items := make([]manifest, 0, many)
+	for i := range many {
+		items = append(items, manifest{"apiVersion": "v1", "kind": "Node", "metadata": manifest{
+			"name":        fmt.Sprintf("fake%d", i),
+			"annotations": manifest{"ovs-gre/address": fmt.Sprintf("172.20.%d.%d", i/250, i%250+1)},
+		}})
+	}
+	raw, err := json.Marshal(manifest{"apiVersion": "v1", "kind": "List", "items": items})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := c.nodes[0]
+	before := n.usage(t)
+	begin := time.Now()
+	if _, err := c.input(string(raw), "create", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	created := time.Since(begin)
+	for _, at := range c.nodes {
+		at.peers(t, many+2)
+	}
+	stands := time.Since(begin)
+	after := n.usage(t)
+	fmt.Printf("k8s: %d nodes: created in %.1f s, all host state stands %.1f s after the first; agent: %.0f MB (%.0f before), %.1f s of CPU for it\n",
+		many, created.Seconds(), stands.Seconds(), after.memory, before.memory, after.cpu-before.cpu)
+
+	took := c.change(t)
+	bound(t, "one Node's change", took, time.Second)
+	n.killAgent(t)
+	running, ready := n.agentBack(t)
+	again := n.usage(t)
+	fmt.Printf("k8s: %d nodes: a new agent is ready %.1f s after its start; %.0f MB, %.1f s of CPU\n", many, ready.Sub(running).Seconds(), again.memory, again.cpu)
+	for _, from := range c.pods(t, "app=web", 3) {
+		for _, to := range c.pods(t, "app=web", 3) {
+			from.fetch(t, to.name, url(to.addrs[0], "80"), url(to.addrs[1], "80"))
+		}
+	}
+	c.removeFakes(t)
+	return fmt.Sprintf("one Node's change is applied everywhere in %.2f s", took.Seconds())
+}
+
+// change gives one Node another address, and waits until every node has it in
+// its tunnel.
+func (c *cluster) change(t *testing.T) time.Duration {
+	t.Helper()
+	c.kubectl(t, "annotate", "node", "fake500", "--overwrite", "ovs-gre/address=172.20.200.1")
+	begin := time.Now()
+	for _, n := range c.nodes {
+		testnet.Eventually(t, patience, func() error {
+			out, err := n.Output(context.Background(), "ovs-vsctl", "--timeout=20", "--no-headings", "--columns=name", "find", "interface", "options:remote_ip=172.20.200.1")
+			if err == nil && strings.TrimSpace(out) == "" {
+				err = fmt.Errorf("%s: no tunnel to 172.20.200.1", n.Name)
+			}
+			return err
+		})
+		testnet.Eventually(t, patience, func() error {
+			out, err := n.Output(context.Background(), "ip", "route", "show", "proto", "121", "via", "172.20.200.1")
+			if err == nil && strings.TrimSpace(out) == "" {
+				err = fmt.Errorf("%s: no route via 172.20.200.1", n.Name)
+			}
+			return err
+		})
+	}
+	return time.Since(begin)
+}
+
+// removeFakes deletes the Nodes that have no host, and waits until no node has
+// anything of them.
+func (c *cluster) removeFakes(t *testing.T) {
+	t.Helper()
+	names := []string{"delete", "node"}
+	for i := range many {
+		names = append(names, "fake"+strconv.Itoa(i))
+	}
+	c.kubectl(t, names...)
+	for _, n := range c.nodes {
+		n.peers(t, 2)
+	}
+}
+
+// peers waits until a node has so many tunnels, and routes to as many subnets
+// of both families.
+func (n *node) peers(t testing.TB, want int) {
+	t.Helper()
+	const count = `
+echo $(ovs-vsctl --timeout=60 --no-headings --columns=name find interface type=gre | grep -c .) \
+	$(ip route show proto 121 | wc -l) $(ip -6 route show proto 121 | wc -l)`
+	testnet.Eventually(t, patience, func() error {
+		out, err := n.Output(context.Background(), "sh", "-c", count)
+		if wanted := fmt.Sprintf("%d %d %d\n", want, want, want); err == nil && out != wanted {
+			err = fmt.Errorf("%s has tunnels, routes, IPv6 routes: %s", n.Name, out)
+		}
+		return err
+	})
+}
+
+// usage is what a process has used: megabytes now, seconds of CPU since its start.
+type usage struct{ memory, cpu float64 }
+
+// usage is that of the node's agent, by its own account.
+func (n *node) usage(t testing.TB) usage {
+	t.Helper()
+	var u usage
+	for line := range strings.Lines(n.Run(t, "busybox", "wget", "-qO-", "http://127.0.0.1:9178/metrics")) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		number, _ := strconv.ParseFloat(value, 64)
+		switch name {
+		case "process_resident_memory_bytes":
+			u.memory = number / 1e6
+		case "process_cpu_seconds_total":
+			u.cpu = number
+		}
+	}
+	if u.memory == 0 || u.cpu == 0 {
+		t.Error("the agent does not tell what it uses")
+	}
+	return u
+}
