@@ -104,6 +104,12 @@ func testCtr(t *testing.T, r release) {
 	row.only(t, "ADD", "DEL (no netns)", "DEL (no netns, prevResult)")
 	row.check(t, "ovs-grectl gc after ctr -d", func(t *testing.T) { ctrForgets(t, l, ds[0]) })
 	nothingLeft(t, l, before)
+	if r.cni != "1.1.0" {
+		network.Version = "1.1.0"
+		network.Install(t, l)
+		row.check(t, "cniVersion 1.1.0", func(t *testing.T) { ctrTooNew(t, l, ds[0]) })
+		nothingLeft(t, l, before)
+	}
 }
 
 // ctrForgets shows what `ctr run -d --cni` does: it never calls DEL. What it
@@ -121,7 +127,7 @@ func ctrForgets(t *testing.T, l *testnet.Lab, d *daemon) {
 	d.run(t, "ctr", "tasks", "delete", "--force", name)
 	d.run(t, "ctr", "containers", "delete", name)
 	if since := verbs(calls(t, d.host)[was:]); since != "1 ADD" {
-		t.Errorf("want an ADD and no DEL of ctr -d, there are %s: the documentation says so", since)
+		t.Errorf("want an ADD and no DEL of ctr -d, there are %s: tell docs/runtimes.md", since)
 	}
 	if !leased(t, d.host, addr) {
 		t.Errorf("%s: %s is not leased any more: who has removed it?", d.host.Name, addr)
@@ -132,6 +138,23 @@ func ctrForgets(t *testing.T, l *testnet.Lab, d *daemon) {
 	if leased(t, d.host, addr) {
 		t.Errorf("%s: ovs-grectl gc leaves %s leased", d.host.Name, addr)
 	}
+}
+
+// ctrTooNew shows what a ctr does that does not know cniVersion 1.1.0: it fails
+// when the plugins have done their work. With --rm it calls DEL, but the
+// container stays.
+func ctrTooNew(t *testing.T, l *testnet.Lab, d *daemon) {
+	was := len(calls(t, d.host))
+	name := ctrName(l, d.host, "new")
+	out, err := d.output("ctr", "run", "--rm", "--cni", image, name, "true")
+	if err == nil || !strings.Contains(err.Error(), `unsupported CNI result version "1.1.0"`) {
+		t.Errorf("ctr takes cniVersion 1.1.0: %s %v: tell docs/runtimes.md", out, err)
+	}
+	if since := verbs(calls(t, d.host)[was:]); since != "1 ADD, 1 DEL (no netns)" {
+		t.Errorf("want an ADD and a DEL, there are %s: tell docs/runtimes.md", since)
+	}
+	d.run(t, "ctr", "tasks", "delete", "--force", name)
+	d.run(t, "ctr", "containers", "delete", name)
 }
 
 // leased reports whether host-local holds an address.
