@@ -25,7 +25,7 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@./test/need $(LAB)
 	@go run ./test/demo -hosts $(HOSTS)
 
-test: unit e2e ## everything but the kernel datapath, on real OVS; conformance and faults by samples
+test: unit e2e ## everything but runtimes and the kernel datapath, on real OVS; conformance and faults by samples
 	@$(MAKE) --no-print-directory -O -j2 recipes chains conformance-sample faults-sample
 
 unit: ## packages, with the race detector
