@@ -37,9 +37,11 @@ func TestFirewall(t *testing.T) {
 			}
 			var before cnitest.Snapshot
 			for range 2 {
-				cs := []*container{add(t, h, "blue", "b1"), add(t, h, "blue", "b2"), add(t, h, "red", "r1"), add(t, peer, "blue", "b3")}
+				cs := []*container{add(t, h, "blue", "b1"), add(t, h, "blue", "b2"), add(t, h, "red", "r1"), add(t, peer, "blue", "b3"), add(t, peer, "red", "r3")}
 				for _, v6 := range []bool{false, true} {
 					within(t, cs[0], cs[1], cs[3], v6)
+					// Not by the same bridge, and not kept apart: docs/runtimes.md says so.
+					reach(t, "another network's container on the peer", cs[0], cs[4].Addr(t, v6))
 					if policy == "open" {
 						reach(t, "another network's container", cs[0], cs[2].Addr(t, v6))
 					} else {
