@@ -122,9 +122,9 @@ bench: ## ADD, CHECK, DEL beside containernetworking's bridge
 	@./test/need $(LAB)
 	go run ./test/bench
 
-bench-datapath: ## throughput of underlay, direct, GRE, VXLAN, Geneve and the kernel's vxlan device
+bench-datapath: ## throughput of underlay, direct, GRE, VXLAN, Geneve and the kernel's vxlan device; KERNEL=1: on the kernel datapath
 	@./test/need $(LAB)
-	go run ./test/bench-datapath
+	$(if $(KERNEL),./test/kernel/bench,go run ./test/bench-datapath)
 
 clean: ## what building left
 	rm -rf bin .cache
