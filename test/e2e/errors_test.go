@@ -241,7 +241,10 @@ func TestErrorsDaemons(t *testing.T) {
 	t.Parallel()
 	l := lab(t, 2)
 	h, ctx := l.Hosts[0], context.Background()
-	const timeout = 2
+	timeout := 2
+	if cnitest.Emulated() {
+		timeout = 10 // an ADD that works takes one or two
+	}
 	conf := cnitest.PluginConf(t, cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}}.Conflist(l), "ovs-gre", cnitest.Conf{"timeoutSeconds": timeout})
 	c, resident := h.NewNetns(t, "c1"), h.NewNetns(t, "resident")
 	for _, state := range []struct {

@@ -44,6 +44,9 @@ func TestMTU(t *testing.T) {
 			t.Parallel()
 			l := testnet.New(t, testnet.Options{Hosts: 2, UnderlayMTU: u.mtu, PluginDir: cnitest.BinDir(t)})
 			for _, c := range u.configs {
+				if c.tunnel["csum"] != nil && l.Datapath == testnet.DatapathSystem {
+					continue // which ADD refuses: test/kernel sees to that
+				}
 				t.Run(c.name, func(t *testing.T) {
 					conf := cnitest.Conf{"mtu": c.mtu, "tunnel": c.tunnel}
 					if c.tunnel == nil {
