@@ -23,7 +23,7 @@ func report(t *testing.T, l *testnet.Lab, what string) {
 	if t.Failed() {
 		verdict = "FAILED"
 	}
-	fmt.Printf("kernel: %-7s %-45s %s\n", l.Datapath, what, verdict)
+	fmt.Printf("kernel: %-7s %-52s %s\n", l.Datapath, what, verdict)
 }
 
 // sabotage breaks the kind of tunnel that OVSGRE_BREAK names, so that the suite
@@ -54,15 +54,16 @@ func TestWays(t *testing.T) {
 	for _, segment := range []string{"host", "mesh", "container"} {
 		for _, tunnel := range []string{"gre", "vxlan", "geneve"} {
 			for _, v6 := range []bool{false, true} {
-				try(fmt.Sprintf("segment %s, %s over IPv%s", segment, tunnel, map[bool]string{false: "4", true: "6"}[v6]),
-					cnitest.Network{V6: v6, OVSGRE: cnitest.Conf{"segment": segment, "tunnel": cnitest.Conf{"type": tunnel}}})
+				for _, mode := range []string{"tunnel", "direct", "auto"} {
+					n := cnitest.Network{V6: v6, OVSGRE: cnitest.Conf{"segment": segment, "tunnel": cnitest.Conf{"type": tunnel}}, RouteSync: cnitest.Conf{"mode": mode}}
+					if mode == "direct" && !v6 { // IPv6 needs an IPv6 next hop
+						n.Subnets = func(i int) []string { return cnitest.Subnets(i)[:1] }
+					}
+					try(fmt.Sprintf("segment %s, %s over IPv%s, mode %s", segment, tunnel, map[bool]string{false: "4", true: "6"}[v6], mode), n)
+				}
 			}
 		}
 	}
-	for _, mode := range []string{"direct", "auto"} {
-		try("mode "+mode+" over IPv6", cnitest.Network{V6: true, RouteSync: cnitest.Conf{"mode": mode}})
-	}
-	try("mode auto over IPv4", cnitest.Network{RouteSync: cnitest.Conf{"mode": "auto"}})
 	try("GRE, masquerade and key", cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 7}}})
 	try("Geneve, key and checksum", cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": "geneve", "key": 7, "csum": true}}})
 }
