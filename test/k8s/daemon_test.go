@@ -68,6 +68,9 @@ func (d *daemon) start(t testing.TB) {
 // stop ends the program, if it runs, and waits for its end.
 func (d *daemon) stop(t testing.TB) { d.end(t, syscall.SIGTERM) }
 
+// kill ends it without a warning.
+func (d *daemon) kill(t testing.TB) { d.end(t, syscall.SIGKILL) }
+
 func (d *daemon) end(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	if d.over() {

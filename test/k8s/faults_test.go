@@ -109,7 +109,7 @@ func (n *node) leases(t testing.TB) string {
 func (c *cluster) testWithoutAPI(t *testing.T) string {
 	n, before := c.nodes[1], c.states(t)
 	had := n.leases(t)
-	c.api.stop(t)
+	c.api.kill(t) // told to end, it would take a minute
 	file := filepath.Join(n.dir, "manifests", "static.json")
 	raw, err := json.Marshal(on(n, "static", server(manifest{"app": "static"}, nil, nil)))
 	if err != nil {
@@ -182,7 +182,7 @@ func (c *cluster) testRestartOVS(t *testing.T) string {
 	begin := time.Now()
 	var urls []string
 	for _, p := range pods {
-		urls = append(urls, url(p.addrs[0], "80"), url(p.addrs[1], "80"))
+		urls = append(urls, p.urls()...)
 	}
 	for _, from := range c.nodes {
 		testnet.Eventually(t, patience, func() error {
@@ -194,11 +194,7 @@ func (c *cluster) testRestartOVS(t *testing.T) string {
 		})
 	}
 	took := time.Since(begin)
-	for _, from := range pods {
-		for i, to := range pods {
-			from.fetch(t, to.name, urls[2*i:2*i+2]...)
-		}
-	}
+	c.pairs(t)
 	n.ready(t, patience)
 	return fmt.Sprintf("all pods answer all nodes %.1f s after its start", took.Seconds())
 }
@@ -236,11 +232,7 @@ func (c *cluster) testDrift(t *testing.T) string {
 		bound(t, remove, took, 2*time.Second)
 		worst = max(worst, took)
 	}
-	for _, from := range c.pods(t, "app=web", 3) {
-		for _, to := range c.pods(t, "app=web", 3) {
-			from.fetch(t, to.name, url(to.addrs[0], "80"), url(to.addrs[1], "80"))
-		}
-	}
+	c.pairs(t)
 	return fmt.Sprintf("routes, tunnel, neighbour, addresses, link: each back within %.1f s", worst.Seconds())
 }
 

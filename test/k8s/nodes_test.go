@@ -43,8 +43,8 @@ func (c *cluster) reached(t *testing.T, n *node) time.Duration {
 	c.create(t, on(n, name, server(manifest{"app": name}, nil, nil)))
 	here := c.pods(t, "app="+name, 1)[0]
 	for _, other := range c.pods(t, "app=web", 3) {
-		other.fetch(t, name, url(here.addrs[0], "80"), url(here.addrs[1], "80"))
-		here.fetch(t, other.name, url(other.addrs[0], "80"), url(other.addrs[1], "80"))
+		other.fetch(t, name, here.urls()...)
+		here.fetch(t, other.name, other.urls()...)
 	}
 	return took
 }

@@ -133,6 +133,9 @@ func url(a netip.Addr, port string) string {
 	return "http://" + net.JoinHostPort(a.String(), port) + "/"
 }
 
+// urls are where a pod serves, IPv4 first.
+func (p pod) urls() []string { return []string{url(p.addrs[0], "80"), url(p.addrs[1], "80")} }
+
 // get is a shell command that prints what an HTTP server answers, within
 // seconds. Busybox's wget has a time limit too, and dies of it.
 func get(seconds int, urls ...string) string {
@@ -142,7 +145,7 @@ func get(seconds int, urls ...string) string {
 // fetch gets URLs from the pod and fails the test where the answers are others.
 func (p pod) fetch(t testing.TB, want string, urls ...string) {
 	t.Helper()
-	out, err := p.exec(get(10, urls...))
+	out, err := p.exec(get(20, urls...))
 	if wanted := strings.TrimSpace(strings.Repeat(want+"\n", len(urls))); err != nil || out != wanted {
 		t.Errorf("pod %s on %s: %s: got %q, want %q: %v", p.name, p.node, strings.Join(urls, " "), out, wanted, err)
 	}

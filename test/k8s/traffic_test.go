@@ -14,18 +14,26 @@ import (
 // and the nodes from the pods.
 func (c *cluster) testPods(t *testing.T) string {
 	labels := manifest{"app": "web"}
-	c.create(t, deployment("web", len(c.nodes), server(labels, nil, apart(labels))))
-	pods := c.pods(t, "app=web", len(c.nodes))
-	for _, to := range pods {
-		urls := []string{url(to.addrs[0], "80"), url(to.addrs[1], "80")}
-		for _, from := range pods {
-			from.fetch(t, to.name, urls...)
-		}
+	c.create(t, deployment("web", 3, server(labels, nil, apart(labels))))
+	pods := c.pods(t, "app=web", 3)
+	c.pairs(t)
+	for _, p := range pods {
 		for _, n := range c.nodes {
-			c.fetch(t, n.Host, to.name, urls...)
+			c.fetch(t, n.Host, p.name, p.urls()...)
 		}
 	}
 	return fmt.Sprintf("%d pods on as many nodes, every pair and from every node, IPv4 and IPv6", len(pods))
+}
+
+// pairs lets the pods of the Deployment fetch from each other.
+func (c *cluster) pairs(t testing.TB) {
+	t.Helper()
+	pods := c.pods(t, "app=web", 3)
+	for _, from := range pods {
+		for _, to := range pods {
+			from.fetch(t, to.name, to.urls()...)
+		}
+	}
 }
 
 // fetch gets URLs from a host.
