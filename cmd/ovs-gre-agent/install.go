@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
+	"sync"
+	"time"
 
 	"ovs-gre-cni/pkg/agent"
 )
@@ -29,12 +32,59 @@ func uninstall(ctx context.Context, log *slog.Logger, args []string) error {
 	var p place
 	f := flag.NewFlagSet("uninstall", flag.ContinueOnError)
 	p.flags(f)
+	plugins := f.String("plugins", "", "the runtime's `directory` of plugins, to remove ours from; \"\" leaves them, so that containers can still be detached")
+	wait := f.Bool("wait", false, "try until all is gone, then wait for SIGTERM: for a DaemonSet")
+	listen := f.String("listen", "", "`address` of /healthz and /readyz while waiting; \"\" is off")
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	if err := agent.Uninstall(ctx, p.use(), p.store, log); err != nil {
+	conflist := p.use()
+	remove := func() error {
+		if err := agent.Uninstall(ctx, conflist, p.store, log); err != nil {
+			return err
+		}
+		if *plugins == "" {
+			log.Info("the plugins stay, so that containers can still be detached")
+			return nil
+		}
+		return agent.RemovePlugins(*plugins, log)
+	}
+	if !*wait {
+		return remove()
+	}
+	state := &removal{err: errors.New("not everything is gone yet")}
+	if err := serve(ctx, *listen, agent.Probes(func() error { return nil }, state.get), log); err != nil {
 		return err
 	}
-	log.Info("the plugins stay, so that containers that are there can still be detached")
-	return nil
+	for state.set(remove()) != nil && ctx.Err() == nil {
+		log.Error("uninstall failed, trying again", "error", state.get())
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryRemoval):
+		}
+	}
+	<-ctx.Done()
+	return state.get()
+}
+
+// retryRemoval is the time between attempts to uninstall.
+const retryRemoval = 2 * time.Second
+
+// A removal is how far uninstall is.
+type removal struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (r *removal) get() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+func (r *removal) set(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+	return err
 }

@@ -21,8 +21,7 @@ const usage = `usage: ovs-gre-agent COMMAND [FLAG...]
 
   run        keep the nodes, the host state and the conflist until SIGTERM
   install    copy the plugins into the host's CNI directory
-  uninstall  remove the conflist, the host state and the nodes file; the plugins
-             stay, so that containers can still be detached
+  uninstall  remove the conflist, the host state and the nodes file
   version    print the version
 
 ovs-gre-agent COMMAND -h tells the flags.

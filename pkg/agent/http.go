@@ -9,18 +9,23 @@ import (
 
 // Handler serves /healthz, /readyz and /metrics.
 func (a *Agent) Handler() http.Handler {
+	mux := Probes(a.Healthy, a.Ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// Probes serves /healthz and /readyz: 200 where there is no error, else 503
+// with its text.
+func Probes(healthy, ready func() error) *http.ServeMux {
 	mux := http.NewServeMux()
-	answer := func(ask func() error) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
+	for path, ask := range map[string]func() error{"GET /healthz": healthy, "GET /readyz": ready} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			if err := ask(); err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 				return
 			}
 			fmt.Fprintln(w, "ok")
-		}
+		})
 	}
-	mux.HandleFunc("GET /healthz", answer(a.Healthy))
-	mux.HandleFunc("GET /readyz", answer(a.Ready))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -69,3 +69,18 @@ func networks(conflist string, raw []byte, store string) ([]chain.File, error) {
 	}
 	return files, err
 }
+
+// RemovePlugins removes our plugins from a directory, and no others: whoever
+// else has brought them may need them.
+func RemovePlugins(dir string, log *slog.Logger) error {
+	var errs []error
+	for _, name := range []string{"ovs-gre", "route-sync"} {
+		err := os.Remove(filepath.Join(dir, name))
+		if err == nil {
+			log.Info("removed", "plugin", name, "directory", dir)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

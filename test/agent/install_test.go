@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -182,15 +183,32 @@ func TestUninstall(t *testing.T) {
 		return nil
 	})
 	h.Run(t, program, "uninstall") // again
-	// The conflist is gone, the host state is not.
+	// The conflist is gone, the host state is not; the plugins go, too.
 	a = start(t, h)
 	a.ready(t)
 	a.stop(t)
-	h.Shell(t, "rm "+conflist)
-	h.Run(t, program, "uninstall")
+	h.Shell(t, "rm "+conflist+"; mkdir "+target+"; cp /opt/cni/bin/* "+target)
+	if err := h.StopOVS(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	u := command(t, h, "uninstall", "--wait", "--plugins", target, "--listen", "127.0.0.1:9178")
+	testnet.Eventually(t, longest, func() error {
+		if body, code := u.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "OVS") {
+			return fmt.Errorf("readyz without OVS: %d %s", code, body)
+		}
+		return nil
+	})
+	if err := h.StartOVS(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	u.ready(t)
 	if after := snapshot(t, h); after != before {
 		t.Errorf("before\n%s\nafter\n%s", before, after)
 	}
+	if out := h.Shell(t, "ls "+target); strings.Contains(out, "ovs-gre\n") || strings.Contains(out, "route-sync") || !strings.Contains(out, "portmap") {
+		t.Errorf("of the plugins there is\n%s", out)
+	}
+	u.stop(t)
 }
 
 // containerID is the id of the only container of a host, from libcni's cache.

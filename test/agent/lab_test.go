@@ -109,9 +109,14 @@ func (a *agent) said() string {
 // has been seen.
 func start(t *testing.T, h *testnet.Host, args ...string) *agent {
 	t.Helper()
+	return command(t, h, append([]string{"run", "--template", template, "--nodes-file", nodesFile, "--listen", "127.0.0.1:9178", "--resync", "1h"}, args...)...)
+}
+
+// command starts a command of the agent's that stays.
+func command(t *testing.T, h *testnet.Host, args ...string) *agent {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agent{host: h, done: make(chan error, 1), kill: cancel}
-	args = append([]string{"run", "--template", template, "--nodes-file", nodesFile, "--listen", "127.0.0.1:9178", "--resync", "1h"}, args...)
 	a.cmd = h.Command(ctx, program, args...)
 	a.cmd.Stdout, a.cmd.Stderr = a, a
 	if err := a.cmd.Start(); err != nil {
