@@ -75,6 +75,12 @@ func links(c *spec.Network, m mesh.Mesh) []Object {
 	for i, s := range m.Self.Subnets {
 		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(m.Self.Gateways()[i], s.Bits())})
 	}
+	if has6(m.Self) && gw == c.Bridge && !c.AdoptBridge {
+		// The kernel asks by it for the MAC address of a container that a
+		// forwarded packet is for. It made it when the link came up, and does
+		// not do so again; a link that is not ours has its own.
+		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(spec.LinkLocal(spec.MAC(primary(m.Self))), 64)})
+	}
 	objs = append(objs, forwarding(m, gw)...)
 	if c.Segment != spec.SegmentHost {
 		// What a container sends by the gateway leaves by the link it came
