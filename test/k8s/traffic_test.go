@@ -25,10 +25,11 @@ func (c *cluster) testPods(t *testing.T) string {
 	return fmt.Sprintf("%d pods on as many nodes, every pair and from every node, IPv4 and IPv6", len(pods))
 }
 
-// pairs lets the pods of the Deployment fetch from each other.
+// pairs lets the pods that app=web names, all of them, fetch from each other.
 func (c *cluster) pairs(t testing.TB) {
 	t.Helper()
-	pods := c.pods(t, "app=web", 3)
+	count := len(strings.Fields(c.kubectl(t, "get", "pods", "-l", "app=web", "-o", "name")))
+	pods := c.pods(t, "app=web", count)
 	for _, from := range pods {
 		for _, to := range pods {
 			from.fetch(t, to.name, to.urls()...)

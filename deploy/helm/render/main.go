@@ -30,6 +30,7 @@ var files = []struct {
 	values chartutil.Values
 }{
 	{"ovs-gre.yaml", chartutil.Values{}},
+	{"ovs-gre-openvswitch.yaml", chartutil.Values{"openvswitch": map[string]any{"enabled": true}}},
 	{"uninstall.yaml", chartutil.Values{"uninstall": true}},
 }
 

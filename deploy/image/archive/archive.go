@@ -27,7 +27,7 @@ type File struct {
 	From string // the file on this machine that has the content
 	Data string // the content, where From is ""
 	Link string // where Path is a symbolic link to; it has no content then
-	Mode int64  // permission bits; 0 is 0755, or 01777 for tmp
+	Mode int64  // permission bits; 0 is 0755
 	Dir  bool   // an empty directory
 }
 
@@ -148,9 +148,6 @@ func put(w *tar.Writer, f File) error {
 	switch {
 	case f.Dir:
 		h.Typeflag, h.Name = tar.TypeDir, f.Path+"/"
-		if f.Path == "tmp" {
-			h.Mode = cmp.Or(f.Mode, 0o1777)
-		}
 	case f.Link != "":
 		h.Typeflag, h.Linkname = tar.TypeSymlink, f.Link
 	case f.From != "":
