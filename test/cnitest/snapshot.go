@@ -48,7 +48,9 @@ var (
 	// What time alone changes in the kernel's answers, and a restart of
 	// ovs-vswitchd's userspace datapath.
 	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "link_index": true, "ifindex": true}
-	counters = regexp.MustCompile(`packets \d+ bytes \d+`)
+	// A datapath's own links: they come with its first use and stay.
+	datapaths = regexp.MustCompile(`^(ovs-(netdev|system)|(gre|gretap|erspan|ip6gre|ip6tnl|sit|tunl)0|(gre|ip6gre|vxlan|genev)_sys.*)$`)
+	counters  = regexp.MustCompile(`packets \d+ bytes \d+`)
 )
 
 // Look takes a snapshot of a host.
@@ -102,8 +104,8 @@ func objects(body string) (lines []string, err error) {
 			if m["type"] == "anycast" {
 				continue // the kernel's own, with the sysctl forwarding, which a host keeps
 			}
-			if m["ifname"] == "ovs-netdev" {
-				continue // the userspace datapath's own, with another MAC at each start
+			if name, _ := m["ifname"].(string); datapaths.MatchString(name) {
+				continue
 			}
 			forget(o)
 			raw, err := json.Marshal(o)
