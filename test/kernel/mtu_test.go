@@ -14,6 +14,7 @@ import (
 // whole, by bisection with MTUs out of the way, and holds it against the MTU
 // that containers were given.
 func TestMTU(t *testing.T) {
+	t.Parallel()
 	l := lab(t, 2)
 	fmt.Printf("| datapath | type | key | csum | underlay | largest inner packet | MTU given |\n|---|---|---|---|---|---|---|\n")
 	for _, typ := range []string{"gre", "vxlan", "geneve"} {
