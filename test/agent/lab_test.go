@@ -115,9 +115,15 @@ func start(t *testing.T, h *testnet.Host, args ...string) *agent {
 // command starts a command of the agent's that stays.
 func command(t *testing.T, h *testnet.Host, args ...string) *agent {
 	t.Helper()
+	return run(t, h, program, args...)
+}
+
+// run starts a program that becomes the agent.
+func run(t *testing.T, h *testnet.Host, name string, args ...string) *agent {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	a := &agent{host: h, done: make(chan error, 1), kill: cancel}
-	a.cmd = h.Command(ctx, program, args...)
+	a.cmd = h.Command(ctx, name, args...)
 	a.cmd.Stdout, a.cmd.Stderr = a, a
 	if err := a.cmd.Start(); err != nil {
 		cancel()
@@ -158,10 +164,21 @@ func (a *agent) stop(t testing.TB) {
 	if err := testnet.Signal(a.cmd, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	err := <-a.done
-	a.done <- err
-	if err != nil {
+	if err := a.wait(t); err != nil {
 		t.Fatalf("%s: the agent ended with %v", a.host.Name, err)
+	}
+}
+
+// wait waits until the agent has ended of itself.
+func (a *agent) wait(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-a.done:
+		a.done <- err
+		return err
+	case <-time.After(longest):
+		t.Fatalf("%s: the agent does not end", a.host.Name)
+		return nil
 	}
 }
 
