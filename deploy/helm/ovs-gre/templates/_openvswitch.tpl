@@ -27,4 +27,5 @@ new container of an update goes on where the old one ended. */}}
     - {name: openvswitch, mountPath: /run/openvswitch}
     - {name: openvswitch-data, mountPath: /etc/openvswitch}
     - {name: modules, mountPath: /lib/modules, readOnly: true}
+    - {name: tmp, mountPath: /tmp}
 {{- end }}
