@@ -104,7 +104,9 @@ func objects(body string) (lines []string, err error) {
 			if m["type"] == "anycast" {
 				continue // the kernel's own, with the sysctl forwarding, which a host keeps
 			}
-			if name, _ := m["ifname"].(string); datapaths.MatchString(name) {
+			link, _ := m["ifname"].(string)
+			dev, _ := m["dev"].(string)
+			if datapaths.MatchString(link + dev) {
 				continue
 			}
 			forget(o)
