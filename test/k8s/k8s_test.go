@@ -2,7 +2,6 @@ package k8s
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,15 +19,9 @@ func TestKubernetes(t *testing.T) {
 	if !c.step(t, "install", c.testInstall) {
 		return
 	}
-	if os.Getenv("HOLD") != "" {
-		fmt.Println("HOLD", c.dir, lab.Underlay.PID())
-		for _, n := range c.nodes {
-			fmt.Println(n.Name, n.PID())
-		}
-		time.Sleep(100 * time.Minute)
-	}
 	c.step(t, "pods", c.testPods)
 	c.step(t, "services", c.testServices)
+	c.step(t, "filter on the node", c.testFilter)
 	c.step(t, "host port", c.testHostPort)
 	c.step(t, "API server from a pod", c.testAPI)
 	c.step(t, "logs and exec", c.testLogs)

@@ -84,6 +84,24 @@ func (c *cluster) testServices(t *testing.T) string {
 	return "from the backend's node, the other nodes and the backend itself, IPv4 and IPv6"
 }
 
+// testFilter drops what is forwarded to a pod, by a rule on its node alone, as
+// an engine of NetworkPolicy does: no pod gets through, not even the node's own.
+func (c *cluster) testFilter(t *testing.T) string {
+	n, one := c.nodes[0], c.pods(t, "app=one", 1)[0]
+	n.Shell(t, fmt.Sprintf(`nft 'add table inet policy { chain forward { type filter hook forward priority 0; ip daddr %s drop; ip6 daddr %s drop; }; }'`, one.addrs[0], one.addrs[1]))
+	pods := c.pods(t, "app=web", 3)
+	for _, from := range pods {
+		if out, err := from.exec(get(3, one.urls()...)); err != nil || strings.Count(out, "no answer from") != 2 {
+			t.Errorf("from %s: the rule does not stop it: %q %v", from.node, out, err)
+		}
+	}
+	n.Shell(t, "nft delete table inet policy")
+	for _, from := range pods {
+		from.fetch(t, "one", one.urls()...)
+	}
+	return "a rule of the receiver's node stops pods of that node and of others, IPv4 and IPv6"
+}
+
 // testHostPort reaches a pod by a port of its node: from the world outside,
 // another node and another node's pod.
 func (c *cluster) testHostPort(t *testing.T) string {
