@@ -58,6 +58,16 @@ func imageFile(l *testnet.Lab) string { return filepath.Join(l.Dir, "image.tar")
 // portmap publishes ports, as in the conflists that we ship.
 var portmap = cnitest.Conf{"type": "portmap", "capabilities": cnitest.Conf{"portMappings": true}}
 
+// twoNetworks are ovsnet, with published ports, and red, which containers may
+// have beside it.
+func twoNetworks(version string) (ovsnet, red cnitest.Network) {
+	ovsnet = cnitest.Network{Version: version, Chain: []cnitest.Conf{portmap}, OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 1}}}
+	red = cnitest.Network{Name: "red", Version: version,
+		Subnets: func(i int) []string { return []string{fmt.Sprintf("10.9.%d.0/24", i+1)} },
+		OVSGRE:  cnitest.Conf{"bridge": "obr1", "isDefaultGateway": false, "tunnel": cnitest.Conf{"key": 2}}}
+	return ovsnet, red
+}
+
 // primePortmap has portmap publish a port of nobody once, on every host: its
 // three chains in iptables stay from then on. Nothing of ours is in this.
 func primePortmap(t *testing.T, l *testnet.Lab) {

@@ -1,23 +1,11 @@
 package runtimes
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
 	"ovs-gre-cni/pkg/testnet"
-	"ovs-gre-cni/test/cnitest"
 )
-
-// twoNetworks are ovsnet, with published ports, and red, which containers may
-// have beside it.
-func twoNetworks(version string) (ovsnet, red cnitest.Network) {
-	ovsnet = cnitest.Network{Version: version, Chain: []cnitest.Conf{portmap}, OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 1}}}
-	red = cnitest.Network{Name: "red", Version: version,
-		Subnets: func(i int) []string { return []string{fmt.Sprintf("10.9.%d.0/24", i+1)} },
-		OVSGRE:  cnitest.Conf{"bridge": "obr1", "isDefaultGateway": false, "tunnel": cnitest.Conf{"key": 2}}}
-	return ovsnet, red
-}
 
 // refused gives a host's ovsnet cniVersion 1.1.0 while f runs a container with a
 // runtime that cannot take it. The runtime says so after ADD, and calls DEL.

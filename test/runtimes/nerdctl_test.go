@@ -100,11 +100,7 @@ func newNerdctlLab(t *testing.T, r release) *nerdctlLab {
 	t.Helper()
 	dir := upstream(t, "nerdctl")
 	l := &nerdctlLab{Lab: lab(t)}
-	chain := []cnitest.Conf{portmap}
-	ovsnet := cnitest.Network{Version: r.cni, Chain: chain, OVSGRE: cnitest.Conf{"ipMasq": true, "tunnel": cnitest.Conf{"key": 1}}}
-	red := cnitest.Network{Name: "red", Version: r.cni,
-		Subnets: func(i int) []string { return []string{fmt.Sprintf("10.9.%d.0/24", i+1)} },
-		OVSGRE:  cnitest.Conf{"bridge": "obr1", "isDefaultGateway": false, "tunnel": cnitest.Conf{"key": 2}}}
+	ovsnet, red := twoNetworks(r.cni)
 	ovsnet.Install(t, l.Lab)
 	red.Install(t, l.Lab)
 	var ns []nerdctl
