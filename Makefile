@@ -102,13 +102,12 @@ image: ## bin/ovs-gre-image.tar: agent and plugins, for any runtime to load
 		$(addprefix github.com/containernetworking/plugins/plugins/,main/loopback meta/portmap meta/bandwidth)
 	go run ./deploy/image -ref $(IMAGE)
 
-RENDER = cd deploy/helm/render && CGO_ENABLED=0 go run -trimpath .
-
+# Helm is a module of its own, built as the agent is: they share most packages.
 manifests: ## deploy/kubernetes from the Helm chart
-	$(RENDER) ../ovs-gre ../../kubernetes
+	cd deploy/helm/render && CGO_ENABLED=0 go run -trimpath . ../ovs-gre ../../kubernetes
 
 test-manifests: ## deploy/kubernetes is what the Helm chart renders to
-	$(RENDER) -check ../ovs-gre ../../kubernetes
+	cd deploy/helm/render && CGO_ENABLED=0 go test -count=1 -trimpath .
 
 test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
 	@./test/need $(LAB) containerd runc

@@ -2,15 +2,10 @@
 // chart, by Helm's own engine. It is a module of its own, so that nothing else
 // has to do with Helm.
 //
-//	render [-check] CHART DIR
-//
-// With -check it writes nothing, and fails where a file is not what the chart
-// renders to.
+//	render CHART DIR
 package main
 
 import (
-	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path"
@@ -35,39 +30,31 @@ var files = []struct {
 }
 
 func main() {
-	check := flag.Bool("check", false, "write nothing; fail where a file is not up to date")
-	flag.Parse()
-	if flag.NArg() != 2 {
-		flag.Usage()
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: render CHART DIR")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), flag.Arg(1), *check); err != nil {
+	if err := run(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, "render:", err)
 		os.Exit(1)
 	}
 }
 
-func run(chartDir, out string, check bool) error {
+func run(chartDir, out string) error {
 	c, err := loader.Load(chartDir)
 	if err != nil {
 		return err
 	}
-	var stale []error
 	for _, f := range files {
 		text, err := render(c, f.values)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		file := filepath.Join(out, f.name)
-		if !check {
-			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-				return err
-			}
-		} else if have, err := os.ReadFile(file); err != nil || string(have) != text {
-			stale = append(stale, fmt.Errorf("%s is not what the chart renders to: make manifests", file))
+		if err := os.WriteFile(filepath.Join(out, f.name), []byte(text), 0o644); err != nil {
+			return err
 		}
 	}
-	return errors.Join(stale...)
+	return nil
 }
 
 // render is one file with all manifests, in the order of the templates' names.

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+)
+
+func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c, err := loader.Load("../ovs-gre")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestManifests: the plain manifests are what the chart renders to.
+func TestManifests(t *testing.T) {
+	c := load(t)
+	for _, f := range files {
+		want, err := render(c, f.values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have, err := os.ReadFile(filepath.Join("../../kubernetes", f.name)); err != nil || string(have) != want {
+			t.Errorf("%s is not what the chart renders to: make manifests (%v)", f.name, err)
+		}
+	}
+}
+
+// TestValues: what one sets arrives.
+func TestValues(t *testing.T) {
+	for name, test := range map[string]struct {
+		values string
+		want   []string
+	}{
+		"tunnel":    {"network: {tunnel: {type: vxlan, key: 7}, mode: auto, mtu: 1400, datapathType: netdev}", []string{`"type": "vxlan"`, `"key": 7`, `"mode": "auto"`, `"mtu": 1400`, `"datapathType": "netdev"`}},
+		"API":       {"apiServer: {host: 10.0.0.1, port: 6443}", []string{`{name: KUBERNETES_SERVICE_HOST, value: "10.0.0.1"}`, `{name: KUBERNETES_SERVICE_PORT, value: "6443"}`}},
+		"paths":     {"paths: {cniBin: /var/lib/cni-bin, openvswitch: /var/run/ovs}", []string{"hostPath: {path: /var/lib/cni-bin,", "hostPath: {path: /var/run/ovs,"}},
+		"image":     {"image: {repository: registry.example/ovs-gre, tag: v9}", []string{"image: registry.example/ovs-gre:v9"}},
+		"no probes": {"agent: {port: 0}", []string{"- --listen=\n"}},
+		"monitor":   {"podMonitor: {enabled: true}", []string{"kind: PodMonitor"}},
+		"version":   {"cniVersion: 1.0.0", []string{`"cniVersion": "1.0.0"`}},
+		"CIDRs":     {"network: {noMasqueradeCIDRs: [10.0.0.0/8]}", []string{`"10.0.0.0/8"`}},
+	} {
+		values, err := chartutil.ReadValues([]byte(test.values))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := render(load(t), values)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, text)
+			}
+		}
+	}
+}
+
+// TestWrongValues: what the schema does not know is an error that names it.
+func TestWrongValues(t *testing.T) {
+	for _, test := range [][2]string{
+		{"network: {tunel: {type: gre}}", "tunel"},
+		{"network: {tunnel: {type: ipip}}", "type"},
+		{"network: {bridge: much-too-long-a-name}", "bridge"},
+		{"agent: {capabilities: [NET_RAW]}", "capabilities"},
+		{"imagePullSecret: [x]", "imagePullSecret"},
+	} {
+		values, err := chartutil.ReadValues([]byte(test[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := render(load(t), values); err == nil || !strings.Contains(err.Error(), test[1]) {
+			t.Errorf("%s: %v", test[0], err)
+		}
+	}
+}
