@@ -258,6 +258,11 @@ func (c *cluster) testUninstall(t *testing.T) string {
 			return nil
 		})
 	}
+	for _, n := range c.nodes {
+		if has := n.Run(t, "sh", "-c", gone); has == "" {
+			t.Fatalf("%s: nothing to uninstall", n.Name)
+		}
+	}
 	begin := time.Now()
 	text := c.manifests(t, "uninstall.yaml")
 	c.apply(t, text)

@@ -109,6 +109,12 @@ func (n *node) killAgent(t testing.TB) {
 		t.Fatalf("%s: no agent", n.Name)
 	}
 	n.Run(t, "kill", "-KILL", strconv.Itoa(pid))
+	testnet.Eventually(t, patience, func() error {
+		if n.agentPID() == pid {
+			return errors.New(n.Name + ": the agent is still there")
+		}
+		return nil
+	})
 }
 
 // agentBack waits for an agent's process, and then for its being ready, and
