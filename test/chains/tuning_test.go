@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -72,8 +71,6 @@ func TestTuningMAC(t *testing.T) {
 		t.Errorf("asked for 02:aa:bb:cc:dd:ee, there is\n%s", link)
 	}
 	c.check(t)
-	if err := testnet.Ping(t.Context(), c, l.Hosts[0].Addr4, testnet.PingOptions{}); err != nil {
-		t.Error(err)
-	}
+	reach(t, "the host", c, l.Hosts[0].Addr4)
 	c.del(t)
 }

@@ -2,7 +2,6 @@
 package e2e
 
 import (
-	"context"
 	"testing"
 
 	"ovs-gre-cni/pkg/testnet"
@@ -27,7 +26,5 @@ func one(t *testing.T, l *testnet.Lab, network string) []*cnitest.Container {
 
 func ping(t *testing.T, from testnet.Runner, c *cnitest.Container, v6 bool) {
 	t.Helper()
-	if err := testnet.Ping(context.Background(), from, c.Addr(t, v6), testnet.PingOptions{}); err != nil {
-		t.Errorf("to %s on %s: %v", c.Name, c.Host.Name, err)
-	}
+	reach(t, "to "+c.Name+" on "+c.Host.Name, from, c.Addr(t, v6))
 }
