@@ -112,12 +112,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.watch(ctx, &watches)
 	failures := 0
 	for {
-		began := time.Now()
 		err := a.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		rest, next := max(gap, time.Since(began)), a.Resync
+		rest, next := gap, a.Resync
 		if err == nil || errors.Is(err, mesh.ErrNotReady) {
 			failures = 0
 		} else {
@@ -126,7 +125,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			}
 			failures++
 			next = min(next, retry(failures))
-			rest = max(rest, min(next, eventRetry))
+			rest = min(next, eventRetry)
 		}
 		if !pause(ctx, rest, nil) || !pause(ctx, next-rest, a.trigger) {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -26,6 +27,9 @@ func (a *Agent) pass(ctx context.Context) error {
 	var key string
 	var err error
 	if unknown == nil {
+		if err := a.dropUnrouted(ctx, &list); err != nil {
+			return err
+		}
 		a.tellLeftOut(list)
 		if self, key, err = a.self(ctx, list); err == nil {
 			err = a.store(list.Nodes)
@@ -80,6 +84,40 @@ func (a *Agent) self(ctx context.Context, list List) (m mesh.Mesh, key string, e
 		return m, "", fmt.Errorf("%w: this host's node %s: %s", mesh.ErrNotReady, a.Node, list.LeftOut[a.Node])
 	}
 	return m, "", fmt.Errorf("%w: there is no node %s, which this host is", mesh.ErrNotReady, a.Node)
+}
+
+// dropUnrouted leaves nodes out that are new and that this host has no route
+// to: the plugins refuse a list with one. A node that is stored already stays,
+// for a route that goes may be a link that flaps.
+func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
+	stored, _ := mesh.Load(a.Store) // none is as good as an empty one
+	known := map[netip.Addr]bool{}
+	for _, n := range stored {
+		known[n.Address] = true
+	}
+	var fresh []netip.Addr
+	for _, n := range list.Nodes {
+		if !known[n.Address] {
+			fresh = append(fresh, n.Address)
+		}
+	}
+	unrouted, err := kernel.Unrouted(ctx, fresh)
+	if err != nil || len(unrouted) == 0 {
+		return err
+	}
+	nodes := list.Nodes
+	list.Nodes, list.LeftOut = nil, maps.Clone(list.LeftOut)
+	if list.LeftOut == nil {
+		list.LeftOut = map[string]string{}
+	}
+	for _, n := range nodes {
+		if n.Name != a.Node && slices.Contains(unrouted, n.Address) {
+			list.LeftOut[n.Name] = fmt.Sprintf("this host has no route to its address %s", n.Address)
+		} else {
+			list.Nodes = append(list.Nodes, n)
+		}
+	}
+	return nil
 }
 
 // store keeps the nodes for the plugins, and for a start without the source.

@@ -188,6 +188,25 @@ func (c *conn) waysTo(ctx context.Context, peers []netip.Addr) (mtu int, indexes
 	return mtu, indexes, errors.Join(errs...)
 }
 
+// Unrouted returns those of addrs that this host has no route to.
+func Unrouted(ctx context.Context, addrs []netip.Addr) ([]netip.Addr, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	var list []netip.Addr
+	for _, a := range addrs {
+		_, _, err := c.waysTo(ctx, []netip.Addr{a})
+		if errors.Is(err, ErrNoRoute) {
+			list = append(list, a)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
 // noRoute reports whether a lookup ended in nothing or in a route that says
 // no: blackhole is EINVAL, prohibit EACCES (fib_props in net/ipv4).
 func noRoute(err error) bool {

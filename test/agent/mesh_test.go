@@ -117,3 +117,50 @@ func standing(t testing.TB, h *testnet.Host, peer string, want bool) {
 		return nil
 	})
 }
+
+// TestUnrouted: a node that comes and cannot be reached is left out, and does
+// not keep others from coming; one that is there stays when its route goes.
+func TestUnrouted(t *testing.T) {
+	l := lab(t, 1, 1)
+	h := l.Hosts[0]
+	h.Shell(t, "ip route add unreachable 10.200.0.2/32")
+	list(t, l, l.Hosts, append(all(l), strangers(3)...))
+	a := start(t, h)
+	a.ready(t)
+	standing(t, h, "10.200.0.1", true)
+	standing(t, h, "10.200.0.2", false)
+	standing(t, h, "10.200.0.3", true)
+	if said := a.said(); !strings.Contains(said, `msg="node left out" node=stranger0001 why="this host has no route to its address 10.200.0.2"`) {
+		t.Errorf("it said\n%s", said)
+	}
+	if n := a.metric(t, "ovs_gre_agent_nodes_left_out"); n != 1 {
+		t.Errorf("%.0f nodes are left out", n)
+	}
+	h.Shell(t, "ip route del unreachable 10.200.0.2/32; ip route add unreachable 10.200.0.1/32")
+	list(t, l, l.Hosts, append(all(l), strangers(3)...))
+	testnet.Eventually(t, longest, func() error {
+		if body, code := a.get("/readyz"); code != 503 || !strings.Contains(body, "10.200.0.1") {
+			return fmt.Errorf("readyz: %d %s", code, body)
+		}
+		return nil
+	})
+	standing(t, h, "10.200.0.1", true)
+	h.Shell(t, "ip route del unreachable 10.200.0.1/32")
+	standing(t, h, "10.200.0.2", true)
+}
+
+// TestNode: where its address does not tell which node a host is, the agent
+// does, and tells the plugins.
+func TestNode(t *testing.T) {
+	l := lab(t, 1, 1)
+	h := l.Hosts[0]
+	list(t, l, l.Hosts, []cnitest.Conf{{"name": "behind-nat", "address": "192.0.2.77", "subnets": cnitest.Subnets(0)}})
+	start(t, h, "--node", "behind-nat").ready(t)
+	if out := h.Run(t, "cat", conflist); !strings.Contains(out, `"node": "behind-nat"`) {
+		t.Errorf("the conflist is\n%s", out)
+	}
+	c := cnitest.Add(t, h, network, "c")
+	if lost, err := cnitest.Unreached(h, c.Addrs()...); err != nil || len(lost) > 0 {
+		t.Errorf("no answer from %v %v", lost, err)
+	}
+}
