@@ -83,7 +83,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 		if err != nil || len(live) == 0 {
 			return made, err
 		}
-		changes, refused := host.Ensure(ctx, Ports(n.Config, live), ovs.NewBackend(n.OVS, n.Config.Name))
+		changes, refused := host.Ensure(ctx, Ports(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name))
 		gone, err := vanished(ctx, changes)
 		if err != nil {
 			return made, err

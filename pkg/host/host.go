@@ -62,8 +62,29 @@ func Ensure(ctx context.Context, want state.Set, backends ...Backend) ([]state.C
 	if err != nil {
 		return nil, err
 	}
+	made, _, err := ensure(ctx, changes, backends)
+	return made, err
+}
+
+// Match is Ensure, and then Prune, unless Ensure has seen that there is nothing
+// to delete. Looking is most of the work where little changes.
+func Match(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
+	changes, err := Check(ctx, want, backends...)
+	if err != nil {
+		return nil, err
+	}
+	made, surplus, err := ensure(ctx, changes, backends)
+	if err != nil || !surplus {
+		return made, err
+	}
+	pruned, err := Prune(ctx, want, backends...)
+	return append(made, pruned...), err
+}
+
+// ensure makes those of changes that delete nothing, and reports whether there
+// are others.
+func ensure(ctx context.Context, changes []state.Change, backends []Backend) (todo []state.Change, surplus bool, err error) {
 	var errs []error
-	todo := changes[:0]
 	for _, c := range changes {
 		if f, ok := c.Old.(state.Foreign); ok {
 			errs = append(errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", c.New.Noun(), ErrForeign, c.New, f.Have))
@@ -72,15 +93,16 @@ func Ensure(ctx context.Context, want state.Set, backends ...Backend) ([]state.C
 			todo = append(todo, c)
 		}
 	}
+	surplus = len(todo) < len(changes)
 	if err := errors.Join(errs...); err != nil || len(todo) == 0 {
-		return nil, err
+		return nil, surplus, err
 	}
 	for _, b := range backends {
 		if err := b.Apply(ctx, todo); err != nil {
-			return todo, err
+			return todo, surplus, err
 		}
 	}
-	return todo, nil
+	return todo, surplus, nil
 }
 
 // Prune deletes what the network owns and want does not ask for, in the last

@@ -317,6 +317,46 @@ func TestConverges(t *testing.T) {
 	}
 }
 
+// TestMatch: it is Ensure and Prune in one, and looks a second time only to
+// delete.
+func TestMatch(t *testing.T) {
+	ctx := t.Context()
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		one, two := newMachine(), newMachine()
+		before, want := randomWant(t, r), randomWant(t, r)
+		if seed%2 == 0 {
+			want = maps.Clone(before)
+			want.Put(small().Sorted()...) // nothing to delete
+		}
+		for _, m := range []*machine{one, two} {
+			if _, err := host.Ensure(ctx, before, m.backends()...); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		}
+		todo, err := host.Check(ctx, want, one.backends()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := host.Match(ctx, want, one.backends()...)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if d := cmp.Diff(text(todo), text(done)); d != "" {
+			t.Errorf("seed %d: Check said, Match did:\n%s", seed, d)
+		}
+		if _, err := host.Ensure(ctx, want, two.backends()...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := host.Prune(ctx, want, two.backends()...); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(two.all().String(), one.all().String()); d != "" {
+			t.Errorf("seed %d: -Ensure and Prune +Match:\n%s", seed, d)
+		}
+	}
+}
+
 // TestDown: a host that wants nothing is left as it was found.
 func TestDown(t *testing.T) {
 	ctx := t.Context()

@@ -139,17 +139,12 @@ func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	made, err := host.Ensure(ctx, want, n.Backends()...)
-	if err == nil && remade(made) {
+	changes, err := host.Match(ctx, want, n.Backends()...)
+	if err == nil && remade(changes) {
 		var again []state.Change
-		again, err = host.Ensure(ctx, want, n.Backends()...)
-		made = append(made, again...)
+		again, err = host.Match(ctx, want, n.Backends()...)
+		changes = append(changes, again...)
 	}
-	if err != nil {
-		return made, mtu, n.halfway(ctx, err)
-	}
-	pruned, err := host.Prune(ctx, want, n.Backends()...)
-	changes := append(made, pruned...)
 	if err == nil {
 		err = n.purge(ctx)
 	}

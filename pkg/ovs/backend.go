@@ -17,6 +17,8 @@ import (
 type Backend struct {
 	conn    *Conn
 	network string
+	// containers: it sees state.Port alone.
+	containers bool
 	// ports are the UUIDs of port rows by name, as last observed.
 	ports map[string]string
 }
@@ -24,6 +26,14 @@ type Backend struct {
 // NewBackend returns the backend of network behind an open connection.
 func NewBackend(c *Conn, network string) *Backend {
 	return &Backend{conn: c, network: network, ports: map[string]string{}}
+}
+
+// NewPortBackend is NewBackend of state.Port alone: it asks for those that are
+// wanted by name, whatever else the network has.
+func NewPortBackend(c *Conn, network string) *Backend {
+	b := NewBackend(c, network)
+	b.containers = true
+	return b
 }
 
 // rows is one look at OVSDB.
@@ -44,7 +54,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	}
 	have := state.Set{}
 	for _, row := range r.bridges {
-		if o := b.bridge(row, r, want); o != nil {
+		if o := b.bridge(row, r, want); o != nil && !b.containers {
 			have.Put(o)
 		}
 	}
@@ -62,7 +72,11 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
-	for _, role := range []string{roleTransit, roleTunnel} {
+	roles := []string{roleTransit, roleTunnel}
+	if b.containers {
+		roles = nil
+	}
+	for _, role := range roles {
 		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
 	}
 	for id := range want {
