@@ -169,6 +169,38 @@ func (c *cluster) testWithoutAgent(t *testing.T) string {
 	return fmt.Sprintf("a pod came and went, tunnels and routes stand; ready %.1f s after its start", ready.Sub(running).Seconds())
 }
 
+// testReplace replaces all agents, as an upgrade does, while a pod pings another
+// node's.
+func (c *cluster) testReplace(t *testing.T) string {
+	before := c.states(t)
+	pods := c.pods(t, "app=web", 3)
+	stop, pings := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			out, err := pods[0].exec(fmt.Sprintf("ping -q -c 5 -W 5 %s && ping -q -c 5 -W 5 %s", pods[1].addrs[0], pods[2].addrs[1]))
+			if err != nil || strings.Count(out, " 0% packet loss") != 2 {
+				pings <- fmt.Errorf("pings meanwhile: %v\n%s", err, out)
+				return
+			}
+			select {
+			case <-stop:
+				pings <- nil
+				return
+			default:
+			}
+		}
+	}()
+	c.kubectl(t, "-n", "kube-system", "rollout", "restart", "daemonset/ovs-gre")
+	c.kubectl(t, "-n", "kube-system", "rollout", "status", "daemonset/ovs-gre", "--timeout=180s")
+	close(stop)
+	if err := <-pings; err != nil {
+		t.Error(err)
+	}
+	c.stand(t, before)
+	c.pairs(t)
+	return "no ping lost meanwhile, tunnels and routes stand"
+}
+
 // testRestartOVS stops Open vSwitch on a node, and starts it again.
 func (c *cluster) testRestartOVS(t *testing.T) string {
 	n := c.nodes[0]

@@ -31,6 +31,7 @@ func TestKubernetes(t *testing.T) {
 	c.step(t, "node leaves, agent down", c.testLeave)
 	c.step(t, "API server stopped", c.testWithoutAPI)
 	c.step(t, "agent killed", c.testWithoutAgent)
+	c.step(t, "agents replaced", c.testReplace)
 	c.step(t, "Open vSwitch restarted", c.testRestartOVS)
 	c.step(t, "removed by hand", c.testDrift)
 	c.step(t, "1000 nodes", c.testScale)

@@ -88,14 +88,14 @@ func (c *cluster) testServices(t *testing.T) string {
 // an engine of NetworkPolicy does: no pod gets through, not even the node's own.
 func (c *cluster) testFilter(t *testing.T) string {
 	n, one := c.nodes[0], c.pods(t, "app=one", 1)[0]
-	n.Shell(t, fmt.Sprintf(`nft 'add table inet policy { chain forward { type filter hook forward priority 0; ip daddr %s drop; ip6 daddr %s drop; }; }'`, one.addrs[0], one.addrs[1]))
+	n.Shell(t, fmt.Sprintf(`nft 'add table inet test { chain forward { type filter hook forward priority 0; ip daddr %s drop; ip6 daddr %s drop; }; }'`, one.addrs[0], one.addrs[1]))
 	pods := c.pods(t, "app=web", 3)
 	for _, from := range pods {
 		if out, err := from.exec(get(3, one.urls()...)); err != nil || strings.Count(out, "no answer from") != 2 {
 			t.Errorf("from %s: the rule does not stop it: %q %v", from.node, out, err)
 		}
 	}
-	n.Shell(t, "nft delete table inet policy")
+	n.Shell(t, "nft delete table inet test")
 	for _, from := range pods {
 		from.fetch(t, "one", one.urls()...)
 	}
