@@ -221,13 +221,15 @@ func (p *plan) run(ctx context.Context) error {
 		return p.conn.commit(ctx, append(ops, removed...))
 	}
 	// What leaves OVSDB has left; a dead ovs-vswitchd will see to its links
-	// when it is back.
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if err := p.conn.commit(ctx, append(ops, removed...)); !errors.Is(err, errNotDone) {
-		return err
+	// when it is back. OVSDB itself may take as long as ctx says.
+	cfg, err := p.conn.send(ctx, append(ops, removed...))
+	if err == nil {
+		err = p.conn.done(ctx, cfg, time.Second)
 	}
-	return nil
+	if errors.Is(err, errNotDone) {
+		return nil
+	}
+	return err
 }
 
 // errNotDone is wrapped by errors about a transaction that is committed and
@@ -277,15 +279,25 @@ func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
 // ovs-vsctl: next_cfg counts requests, cur_cfg what is done
 // (ovs-vswitchd.conf.db(5)).
 func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
-	ops = append(ops, countUp(), selectOp("Open_vSwitch", nil, "next_cfg"))
-	res, err := c.Transact(ctx, ops...)
+	cfg, err := c.send(ctx, ops)
 	if err != nil {
 		return err
 	}
-	if rows := res[len(res)-1].Rows; len(rows) == 1 {
-		return c.done(ctx, atom[int](rows[0], "next_cfg"))
+	return c.done(ctx, cfg, 0)
+}
+
+// send sends ops and returns the cur_cfg that ovs-vswitchd will have when it
+// has done them.
+func (c *Conn) send(ctx context.Context, ops []ovsdb.Operation) (cfg int, err error) {
+	ops = append(ops, countUp(), selectOp("Open_vSwitch", nil, "next_cfg"))
+	res, err := c.Transact(ctx, ops...)
+	if err != nil {
+		return 0, err
 	}
-	return fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
+	if rows := res[len(res)-1].Rows; len(rows) == 1 {
+		return atom[int](rows[0], "next_cfg"), nil
+	}
+	return 0, fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
 }
 
 // countUp asks ovs-vswitchd to say when it has done what was asked so far.
@@ -294,9 +306,13 @@ func countUp() ovsdb.Operation {
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
 }
 
-// done waits until ovs-vswitchd's cur_cfg is at least cfg.
-func (c *Conn) done(ctx context.Context, cfg int) error {
+// done waits until ovs-vswitchd's cur_cfg is at least cfg, for as long as ctx
+// lets it, and no longer than most, where that is not 0.
+func (c *Conn) done(ctx context.Context, cfg int, most time.Duration) error {
 	timeout := waitMillis(ctx)
+	if most > 0 {
+		timeout = min(timeout, int(most/time.Millisecond))
+	}
 	_, err := c.Transact(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
 		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"}, Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
 	if errors.Is(err, ErrUnavailable) {

@@ -186,7 +186,7 @@ func (c *Conn) Settle(ctx context.Context, b BridgeInfo) error {
 	if b.Datapath != "netdev" || b.Done >= b.Asked {
 		return nil
 	}
-	return c.done(ctx, b.Asked)
+	return c.done(ctx, b.Asked, 0)
 }
 
 // removePorts takes ports out of whatever bridge holds them; the rows go with
