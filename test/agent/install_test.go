@@ -94,7 +94,7 @@ func TestConflist(t *testing.T) {
 		if i%2 == 1 {
 			was, will = will, was
 		}
-		h.Shell(t, fmt.Sprintf(`sed -i 's/"cniVersion": "%s"/"cniVersion": "%s"/' %s`, was, will, template))
+		h.Shell(t, fmt.Sprintf(`sed -i 's/"cniVersion": "%s"/"cniVersion": "%s"/' %s; ln -f %s /etc/cni/was`, was, will, template, conflist))
 		a := start(t, h, "--listen", "")
 		testnet.Eventually(t, longest, func() error {
 			if out := h.Run(t, "cat", conflist); !strings.Contains(out, `"cniVersion": "`+will+`"`) {
@@ -103,6 +103,10 @@ func TestConflist(t *testing.T) {
 			return nil
 		})
 		a.end()
+		// Who has the old file open reads it to its end.
+		if out := h.Run(t, "cat", "/etc/cni/was"); !strings.Contains(out, `"cniVersion": "`+was+`"`) {
+			t.Errorf("the old file was written to:\n%s", out)
+		}
 	}
 	close(done)
 	all.Wait()
