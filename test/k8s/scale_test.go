@@ -48,9 +48,9 @@ func (c *cluster) testScale(t *testing.T) string {
 	fmt.Printf("k8s: %d nodes: created in %.1f s, all host state stands %.1f s after the first; agent: %.0f MB (%.0f before), %.1f s of CPU for it\n",
 		many, created.Seconds(), stands.Seconds(), after.memory, before.memory, after.cpu-before.cpu)
 
-	c.idle(t)
 	var took []time.Duration
 	for i := range changes {
+		c.idle(t)
 		took = append(took, c.change(t, fmt.Sprintf("172.20.200.%d", i+1)))
 	}
 	slices.Sort(took)
@@ -67,35 +67,34 @@ func (c *cluster) testScale(t *testing.T) string {
 // idle waits until no agent has anything to do.
 func (c *cluster) idle(t testing.TB) {
 	t.Helper()
-	for _, n := range c.nodes {
-		passes, since := "", time.Now()
-		testnet.Eventually(t, patience, func() error {
-			now, err := n.Output(context.Background(), "sh", "-c", "busybox wget -qO- http://127.0.0.1:9178/metrics | grep passes_total")
-			if now != passes || err != nil {
-				passes, since = now, time.Now()
+	was, since := "", time.Now()
+	testnet.Eventually(t, patience, func() error {
+		now := ""
+		for _, n := range c.nodes {
+			passes, err := n.Output(context.Background(), "sh", "-c", "busybox wget -qO- http://127.0.0.1:9178/metrics | grep passes_total")
+			if err != nil {
+				return err
 			}
-			if time.Since(since) < 5*time.Second {
-				return fmt.Errorf("%s: the agent goes on: %s %v", n.Name, now, err)
-			}
-			return nil
-		})
-	}
+			now += n.Name + ": " + passes
+		}
+		if now != was {
+			was, since = now, time.Now()
+		}
+		if time.Since(since) < 2*time.Second {
+			return fmt.Errorf("agents go on: %s", now)
+		}
+		return nil
+	})
 }
 
-// change gives one Node another address, and waits until every node has a
-// tunnel and routes there.
+// change gives one Node another address, and waits until every node has its
+// route there, which is the last of what changes. The tunnel, which costs
+// ovs-vsctl more to find than the agent to make, is looked for after that.
 func (c *cluster) change(t *testing.T, addr string) time.Duration {
 	t.Helper()
 	c.kubectl(t, "annotate", "node", "fake500", "--overwrite", "ovs-gre/address="+addr)
 	begin := time.Now()
 	for _, n := range c.nodes {
-		testnet.Eventually(t, patience, func() error {
-			out, err := n.Output(context.Background(), "ovs-vsctl", "--timeout=20", "--no-headings", "--columns=name", "find", "interface", "options:remote_ip="+addr)
-			if err == nil && strings.TrimSpace(out) == "" {
-				err = fmt.Errorf("%s: no tunnel to %s", n.Name, addr)
-			}
-			return err
-		})
 		testnet.Eventually(t, patience, func() error {
 			out, err := n.Output(context.Background(), "ip", "route", "show", "proto", "121", "via", addr)
 			if err == nil && strings.TrimSpace(out) == "" {
@@ -104,7 +103,13 @@ func (c *cluster) change(t *testing.T, addr string) time.Duration {
 			return err
 		})
 	}
-	return time.Since(begin)
+	took := time.Since(begin)
+	for _, n := range c.nodes {
+		if n.Run(t, "ovs-vsctl", "--timeout=20", "--no-headings", "--columns=name", "find", "interface", "options:remote_ip="+addr) == "" {
+			t.Errorf("%s: no tunnel to %s", n.Name, addr)
+		}
+	}
+	return took
 }
 
 // removeFakes deletes the Nodes that have no host, and waits until no node has
