@@ -1,7 +1,8 @@
 // Command bench-datapath compares the ways of a packet between two hosts:
-// underlay, direct routes, GRE, VXLAN, Geneve, and flannel's way (the kernel's
-// vxlan device and routes, made by hand). All stand at once and are measured
-// in turn, round after round, so that a noisy machine is noisy for all of them.
+// underlay, direct routes, GRE, VXLAN, Geneve, and flannel's two ways, made by
+// hand: host-gw (Linux bridges and routes) and vxlan (the kernel's vxlan device
+// in between). All stand at once and are measured in turn, round after round,
+// so that a noisy machine is noisy for all of them.
 package main
 
 import (
@@ -108,8 +109,14 @@ func build(ctx context.Context, lab *testnet.Lab) ([]*way, error) {
 		}
 		ways = append(ways, &way{name: n.name, client: ends[0], host: ends[1], server: addrs[1]})
 	}
-	flannel, err := kernelVXLAN(ctx, lab)
-	return append(ways, flannel), err
+	for i, n := range []struct{ name, script string }{{"host-gw", hostGW}, {"flannel", kernelVXLAN}} {
+		w, err := byHand(ctx, lab, n.name, n.script, 20+i)
+		if err != nil {
+			return nil, err
+		}
+		ways = append(ways, w)
+	}
+	return ways, nil
 }
 
 func attach(ctx context.Context, lab *testnet.Lab, h *testnet.Host, n cnitest.Network) (*testnet.Netns, netip.Addr, error) {
@@ -133,33 +140,42 @@ func attach(ctx context.Context, lab *testnet.Lab, h *testnet.Host, n cnitest.Ne
 	return &testnet.Netns{Name: n.Name, Path: "/var/run/netns/" + n.Name, Host: h}, res.IPs[0].Address.Addr(), nil
 }
 
-// kernelVXLAN is what flannel makes: a vxlan device that learns nothing, a
-// route, a neighbour and a forwarding entry a peer, a Linux bridge for pods.
-func kernelVXLAN(ctx context.Context, lab *testnet.Lab) (*way, error) {
+// What flannel makes between its hosts: $me and $peer are their numbers, $to is
+// the peer's address, 10.$net.$peer.0/24 what its containers have.
+const (
+	hostGW = `mtu=1500
+		ip route add 10.$net.$peer.0/24 via $to`
+	// A vxlan device that learns nothing; a route, a neighbour and a
+	// forwarding entry a peer.
+	kernelVXLAN = `mtu=1450
+		ip link add flannel.1 address 0e:00:00:00:00:0$me type vxlan id 1 dstport 8472 local $from nolearning
+		ip link set flannel.1 mtu $mtu up; ip addr add 10.$net.$me.0/32 dev flannel.1
+		ip route add 10.$net.$peer.0/24 via 10.$net.$peer.0 dev flannel.1 onlink
+		ip neigh add 10.$net.$peer.0 lladdr 0e:00:00:00:00:0$peer dev flannel.1 nud permanent
+		bridge fdb add 0e:00:00:00:00:0$peer dev flannel.1 dst $to`
+	// A Linux bridge for pods, and one of them.
+	pod = `
+		sysctl -qw net.ipv4.ip_forward=1
+		ip link add cni$net type bridge; ip link set cni$net mtu $mtu up; ip addr add 10.$net.$me.1/24 dev cni$net
+		ip netns add $name; ip link add pod$net mtu $mtu type veth peer name eth0 mtu $mtu netns $name; ip link set pod$net master cni$net up
+		ip -n $name addr add 10.$net.$me.2/24 dev eth0; ip -n $name link set eth0 up; ip -n $name route add default via 10.$net.$me.1`
+)
+
+// byHand makes one of flannel's ways.
+func byHand(ctx context.Context, lab *testnet.Lab, name, script string, net int) (*way, error) {
+	var ends []*testnet.Netns
 	for i, h := range lab.Hosts {
-		peer := 1 - i
-		if _, err := h.Output(ctx, "sh", "-ec", fmt.Sprintf(`
-			sysctl -qw net.ipv4.ip_forward=1
-			ip link add flannel.1 address 0e:00:00:00:00:0%[1]d type vxlan id 1 dstport 8472 local %[2]s nolearning
-			ip link set flannel.1 mtu 1450 up; ip addr add 10.20.%[1]d.0/32 dev flannel.1
-			ip route add 10.20.%[3]d.0/24 via 10.20.%[3]d.0 dev flannel.1 onlink
-			ip neigh add 10.20.%[3]d.0 lladdr 0e:00:00:00:00:0%[3]d dev flannel.1 nud permanent
-			bridge fdb add 0e:00:00:00:00:0%[3]d dev flannel.1 dst %[4]s
-			ip link add cni0 type bridge; ip link set cni0 mtu 1450 up; ip addr add 10.20.%[1]d.1/24 dev cni0
-			ip netns add flannel; ip link add fl0 mtu 1450 type veth peer name eth0 mtu 1450 netns flannel; ip link set fl0 master cni0 up
-			ip -n flannel addr add 10.20.%[1]d.2/24 dev eth0; ip -n flannel link set eth0 up; ip -n flannel route add default via 10.20.%[1]d.1`,
-			i+1, h.Addr4, peer+1, lab.Hosts[peer].Addr4)); err != nil {
-			return nil, fmt.Errorf("flannel's way on %s: %w", h.Name, err)
+		vars := fmt.Sprintf("name=%s net=%d me=%d peer=%d from=%s to=%s ", name, net, i+1, 2-i, h.Addr4, lab.Hosts[1-i].Addr4)
+		if _, err := h.Output(ctx, "sh", "-ec", vars+script+pod); err != nil {
+			return nil, fmt.Errorf("%s on %s: %w", name, h.Name, err)
 		}
+		ends = append(ends, &testnet.Netns{Name: name, Path: "/var/run/netns/" + name, Host: h})
 	}
-	end := func(h *testnet.Host) *testnet.Netns {
-		return &testnet.Netns{Name: "flannel", Path: "/var/run/netns/flannel", Host: h}
-	}
-	return &way{name: "flannel", client: end(lab.Hosts[0]), host: end(lab.Hosts[1]), server: netip.MustParseAddr("10.20.2.2")}, nil
+	return &way{name: name, client: ends[0], host: ends[1], server: netip.MustParseAddr(fmt.Sprintf("10.%d.2.2", net))}, nil
 }
 
 func table(lab *testnet.Lab, ways []*way, rounds int) {
-	fmt.Printf("datapath %s, %d rounds, medians; ratios to flannel's way in the same run\n\n", lab.Datapath, rounds)
+	fmt.Printf("datapath %s, %d rounds, medians; ratios to flannel's vxlan in the same run\n\n", lab.Datapath, rounds)
 	fmt.Println("| way | 1 stream Mbit/s (min–max) | ratio | 4 streams Mbit/s | ratio | requests/s | ratio |")
 	fmt.Println("|---|---|---|---|---|---|---|")
 	base := ways[len(ways)-1]
