@@ -65,15 +65,18 @@ func (n *node) serves(t testing.TB, name string) {
 	})
 	for _, from := range n.c.nodes {
 		n.c.fetch(t, from.Host, name, urls...)
-		id, err := from.crictl("ps", "-q", "--label", "io.kubernetes.container.name=server", "--label", "io.kubernetes.pod.namespace=default")
-		if err != nil || id == "" {
-			t.Fatalf("%s: no pod to reach %s from: %v", from.Name, name, err)
-		}
-		id, _, _ = strings.Cut(id, "\n")
-		out, err := from.crictl("exec", "-s", id, "sh", "-c", get(10, urls...))
-		if want := name + "\n" + name; err != nil || out != want {
-			t.Errorf("from a pod of %s: got %q, want %q: %v", from.Name, out, want, err)
-		}
+		testnet.Eventually(t, patience, func() error {
+			id, err := from.crictl("ps", "-q", "--name", "server", "--label", "io.kubernetes.pod.namespace=default")
+			if err != nil || id == "" {
+				return fmt.Errorf("%s: no pod to reach %s from: %v", from.Name, name, err)
+			}
+			id, _, _ = strings.Cut(id, "\n")
+			out, err := from.crictl("exec", "-s", id, "sh", "-c", get(10, urls...))
+			if want := name + "\n" + name; err != nil || out != want {
+				return fmt.Errorf("from a pod of %s: got %q, want %q: %v", from.Name, out, want, err)
+			}
+			return nil
+		})
 	}
 }
 
