@@ -52,7 +52,7 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 	}
 	for _, p := range ports {
 		s := stateGone
-		if p.BootID != ovs.BootID() {
+		if p.Former() {
 			s = stateFormer
 		}
 		put(p.Name, spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}, s)

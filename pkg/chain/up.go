@@ -90,7 +90,7 @@ func former(ctx context.Context, n *network.Network) ([]ovs.ContainerPort, error
 	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
 	var stale []ovs.ContainerPort
 	for _, p := range ports {
-		if p.BootID != ovs.BootID() {
+		if p.Former() {
 			stale = append(stale, p)
 		}
 	}

@@ -196,7 +196,7 @@ func (n *Network) purge(ctx context.Context) error {
 		return err
 	}
 	for _, p := range ports {
-		if p.BootID != ovs.BootID() {
+		if p.Former() {
 			names = append(names, p.Name)
 		}
 	}

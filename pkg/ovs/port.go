@@ -209,6 +209,10 @@ type ContainerPort struct {
 	Error string
 }
 
+// Former reports whether the port is of another boot of this host, and so has
+// lost its link. Where the kernel does not tell its boot, none is.
+func (p ContainerPort) Former() bool { return BootID() != "" && p.BootID != BootID() }
+
 // ContainerPorts lists the ports that network's containers have.
 func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]ContainerPort, error) {
 	res, err := c.Transact(ctx, selectOp("Interface", owned(network, roleContainer), "name", "external_ids", "error", "ofport"))
