@@ -18,7 +18,7 @@ var watched = []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFA
 // Watch calls changed when the kernel says that something in scope was made,
 // changed or removed, by whomever: the links AddrLinks and their addresses,
 // neighbours on NeighLinks, any route of our protocol. It calls changed too
-// when it may have missed something. It returns when ctx ends, or on an error.
+// when it may have missed something: first of all when the watch stands. It returns when ctx ends, or on an error.
 func Watch(ctx context.Context, s Scope, changed func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -42,6 +42,7 @@ func Watch(ctx context.Context, s Scope, changed func()) error {
 		}
 	}
 	defer context.AfterFunc(ctx, func() { f.Close() })()
+	changed() // what happened before the watch stood
 	err = w.read(f, changed)
 	if ctx.Err() != nil {
 		return ctx.Err()
