@@ -42,7 +42,8 @@ func TestValues(t *testing.T) {
 	}{
 		"tunnel":    {"network: {tunnel: {type: vxlan, key: 7}, mode: auto, mtu: 1400, datapathType: netdev}", []string{`"type": "vxlan"`, `"key": 7`, `"mode": "auto"`, `"mtu": 1400`, `"datapathType": "netdev"`}},
 		"API":       {"apiServer: {host: 10.0.0.1, port: 6443}", []string{`{name: KUBERNETES_SERVICE_HOST, value: "10.0.0.1"}`, `{name: KUBERNETES_SERVICE_PORT, value: "6443"}`}},
-		"paths":     {"paths: {cniBin: /var/lib/cni-bin, openvswitch: /var/run/ovs}", []string{"hostPath: {path: /var/lib/cni-bin,", "hostPath: {path: /var/run/ovs,"}},
+		"paths":     {"paths: {cniBin: /var/lib/cni-bin, openvswitch: /var/run/ovs}", []string{"hostPath: {path: /var/lib/cni-bin,", "hostPath: {path: /var/run/ovs,", "mountPath: /var/run/ovs}", `"ovsdb": "unix:/var/run/ovs/db.sock"`}},
+		"IPAM":      {"paths: {cniState: /data/cni}", []string{"hostPath: {path: /data/cni,", "mountPath: /data/cni}", `"dataDir": "/data/cni/networks"`}},
 		"image":     {"image: {repository: registry.example/ovs-gre, tag: v9}", []string{"image: registry.example/ovs-gre:v9"}},
 		"no probes": {"agent: {port: 0}", []string{"- --listen=\n"}},
 		"monitor":   {"podMonitor: {enabled: true}", []string{"kind: PodMonitor"}},
