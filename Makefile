@@ -111,8 +111,8 @@ test-manifests: ## deploy/kubernetes is what the Helm chart renders to
 
 test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
 	@./test/need $(LAB) containerd runc
-	OVSGRE_UPSTREAM=$$(./test/upstream containerd crictl etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl) \
-		go test -count=1 -timeout 60m -v ./test/k8s 2>&1 | tee bin/test-k8s.log | grep --line-buffered -E '^(k8s:|--- |FAIL|ok|PASS|panic)|^ *(--- FAIL|[a-z0-9_]*_test\.go:)' || \
+	@upstream=$$(./test/upstream containerd crictl etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl); \
+		CI=true OVSGRE_UPSTREAM=$$upstream go test -count=1 -timeout 60m -v ./test/k8s 2>&1 | tee bin/test-k8s.log | grep --line-buffered -E '^(k8s:|--- |FAIL|ok|PASS|panic)|^ *(--- FAIL|[a-z0-9_]*_test\.go:)' || \
 		{ echo "everything that it said: bin/test-k8s.log" >&2; exit 1; }
 
 test-packages: packages ## install and remove the .deb
