@@ -38,7 +38,10 @@ func uninstall(ctx context.Context, log *slog.Logger, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	conflist := p.use()
+	conflist, err := p.use()
+	if err != nil {
+		return err
+	}
 	remove := func() error {
 		if err := agent.Uninstall(ctx, conflist, p.store, log); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -19,6 +20,7 @@ import (
 	"ovs-gre-cni/pkg/agent/kube"
 	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ovs"
 )
 
 // place are the flags that say where things are.
@@ -31,10 +33,14 @@ func (p *place) flags(f *flag.FlagSet) {
 	f.StringVar(&p.procsys, "procsys", kernel.ProcSys, "the `directory` where the host's sysctls are")
 }
 
-// use puts in force what is the whole process's.
-func (p *place) use() (conflist string) {
+// use puts in force what is the whole process's. Without the boot id there is
+// no telling whose boot a container's port is of.
+func (p *place) use() (conflist string, err error) {
 	kernel.ProcSys = p.procsys
-	return agent.Conflist(p.confDir, p.confName)
+	if ovs.BootID() == "" {
+		return "", fmt.Errorf("--procsys %s: there is no kernel/random/boot_id", p.procsys)
+	}
+	return agent.Conflist(p.confDir, p.confName), nil
 }
 
 // options are the flags of run.
@@ -57,11 +63,18 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
+	if filepath.Clean(o.nodesFile) == filepath.Clean(o.store) {
+		return fmt.Errorf("--nodes-file and --store are both %s: the agent writes the one from the other", o.store)
+	}
 	raw, err := os.ReadFile(o.template)
 	if err != nil {
 		return fmt.Errorf("--template: %w", err)
 	}
-	ao := agent.Options{Template: raw, Conflist: o.use(), Store: o.store, Resync: max(o.resync, time.Second), Log: log}
+	conflist, err := o.use()
+	if err != nil {
+		return err
+	}
+	ao := agent.Options{Template: raw, Conflist: conflist, Store: o.store, Resync: max(o.resync, time.Second), Log: log}
 	if err := o.identify(&ao); err != nil {
 		return err
 	}
@@ -72,6 +85,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := agent.Alone(o.store)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := serve(ctx, o.listen, a.Handler(), log); err != nil {
 		return err
 	}
@@ -128,7 +146,7 @@ func serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) e
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
 	go func() {
 		if err := s.Serve(l); ctx.Err() == nil {

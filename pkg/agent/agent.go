@@ -44,6 +44,8 @@ type Agent struct {
 	file    chain.File
 	trigger chan struct{}
 	metrics *metrics
+	// absent are the addresses without a route; the loop's alone.
+	absent absence
 
 	mu sync.Mutex
 	// began is when the pass that is being made began; zero where none is.
@@ -79,7 +81,7 @@ func New(o Options) (*Agent, error) {
 	if f.Err != nil {
 		return nil, f.Err
 	}
-	a := &Agent{Options: o, template: t, file: f, trigger: make(chan struct{}, 1)}
+	a := &Agent{Options: o, template: t, file: f, trigger: make(chan struct{}, 1), absent: absence{}}
 	a.metrics = newMetrics(a)
 	return a, nil
 }
@@ -162,8 +164,8 @@ func (a *Agent) changed() {
 }
 
 // once makes one pass and tells how it went.
-func (a *Agent) once(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, passBound)
+func (a *Agent) once(run context.Context) error {
+	ctx, cancel := context.WithTimeout(run, passBound)
 	defer cancel()
 	began := time.Now()
 	a.mu.Lock()
@@ -171,6 +173,9 @@ func (a *Agent) once(ctx context.Context) error {
 	was := a.err
 	a.mu.Unlock()
 	err := a.pass(ctx)
+	if run.Err() != nil {
+		return err // a pass that was broken off says nothing
+	}
 	a.metrics.passed(time.Since(began), err)
 	a.mu.Lock()
 	a.began, a.err = time.Time{}, err

@@ -1,9 +1,36 @@
 package agent
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 )
+
+// TestAbsence: who is new goes out at once; who is stored after a while, unless
+// there is no route to anybody.
+func TestAbsence(t *testing.T) {
+	s, now := absence{}, time.Now()
+	old, fresh := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	known := map[netip.Addr]bool{old: true}
+	for i, step := range []struct {
+		after    time.Duration
+		unrouted []netip.Addr
+		others   bool
+		old, new bool
+	}{
+		{0, []netip.Addr{old, fresh}, true, false, true},
+		{flap - time.Second, []netip.Addr{old, fresh}, true, false, true},
+		{flap, []netip.Addr{old, fresh}, false, false, true},
+		{flap, []netip.Addr{old, fresh}, true, true, true},
+		{flap + time.Second, nil, true, false, false},
+		{flap + 2*time.Second, []netip.Addr{old}, true, false, false},
+	} {
+		out := s.out(now.Add(step.after), step.unrouted, known, step.others)
+		if out[old] != step.old || out[fresh] != step.new {
+			t.Errorf("step %d: %v is out", i, out)
+		}
+	}
+}
 
 func TestHealthy(t *testing.T) {
 	a := &Agent{}

@@ -103,7 +103,7 @@ func place(path string, raw []byte) (bool, error) {
 	switch {
 	case err == nil && bytes.Equal(have, raw):
 		return false, nil
-	case err == nil && !ours(path, have):
+	case err == nil && foreign(path, have):
 		return false, fmt.Errorf("%s: %w: it does not name ovs-gre", path, host.ErrForeign)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return false, err
@@ -120,6 +120,12 @@ func place(path string, raw []byte) (bool, error) {
 func ours(path string, raw []byte) bool {
 	f := chain.Parse(path, raw)
 	return f.List != nil && f.List.Find("ovs-gre") != nil
+}
+
+// foreign reports whether a file in our place is somebody else's conflist. One
+// that is none at all, of a disk that was full perhaps, is not.
+func foreign(path string, raw []byte) bool {
+	return chain.Parse(path, raw).List != nil && !ours(path, raw)
 }
 
 // placed reports whether there is a conflist of ours.

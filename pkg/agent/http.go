@@ -10,7 +10,7 @@ import (
 // Handler serves /healthz, /readyz and /metrics.
 func (a *Agent) Handler() http.Handler {
 	mux := Probes(a.Healthy, a.Ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeBound}))
 	return mux
 }
 

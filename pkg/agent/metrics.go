@@ -98,7 +98,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 const scrapeBound = 5 * time.Second
 
 // Collect implements prometheus.Collector. What cannot be looked at is left
-// out, an invalid metric says why.
+// out; the log says why.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeBound)
 	defer cancel()
@@ -140,6 +140,9 @@ func (m *metrics) collectOVS(ctx context.Context, last outcome, gauge func(*prom
 		gauge(m.tunnels, n, s)
 	}
 	bad, err := conn.BadPorts(ctx)
+	if err != nil {
+		return err
+	}
 	n := 0
 	for _, p := range bad {
 		if p.Network == last.file.Name() {
@@ -147,7 +150,7 @@ func (m *metrics) collectOVS(ctx context.Context, last outcome, gauge func(*prom
 		}
 	}
 	gauge(m.portErrors, n)
-	return err
+	return nil
 }
 
 func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
@@ -206,6 +209,9 @@ func (m *metrics) collectLeaks(ctx context.Context, last outcome, gauge func(*pr
 	}
 	gauge(m.leases, n)
 	leaked, err := attach.Leaked(ctx, last.file.OVS)
+	if err != nil {
+		return err
+	}
 	gauge(m.addresses, len(leaked))
-	return err
+	return nil
 }

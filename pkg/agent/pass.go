@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -19,29 +18,25 @@ import (
 )
 
 // pass does all there is to do: stores the nodes, brings the host state about,
-// writes the conflist. As long as the source knows nothing, the nodes are those
-// it knew last, and the conflist stays as it is.
+// writes the conflist. As long as the source knows nothing, or does not know
+// this host, the nodes are those it knew last, and the conflist stays as it is.
 func (a *Agent) pass(ctx context.Context) error {
 	list, unknown := a.Source.List()
+	lost := false // the source knows the nodes, and this host is none of them
 	var self mesh.Mesh
 	var key string
-	var err error
 	if unknown == nil {
-		if err := a.dropUnrouted(ctx, &list); err != nil {
-			return err
-		}
-		a.tellLeftOut(list)
-		if self, key, err = a.self(ctx, list); err == nil {
-			err = a.store(list.Nodes)
-		}
-	} else {
+		self, key, unknown = a.adopt(ctx, &list)
+		lost = unknown != nil
+	}
+	if unknown != nil {
+		var err error
 		if list.Nodes, err = mesh.Load(a.Store); err != nil {
 			return unknown // nor did it ever know anything
 		}
-		self, key, err = a.self(ctx, list)
-	}
-	if err != nil {
-		return err
+		if self, key, err = a.self(ctx, list); err != nil {
+			return errors.Join(unknown, err)
+		}
 	}
 	raw, err := a.conflist(list, key, unknown == nil)
 	if err != nil {
@@ -51,7 +46,7 @@ func (a *Agent) pass(ctx context.Context) error {
 		return err
 	}
 	if unknown != nil {
-		if errors.Is(unknown, mesh.ErrNotReady) {
+		if errors.Is(unknown, mesh.ErrNotReady) && !lost {
 			return nil
 		}
 		return unknown
@@ -61,6 +56,19 @@ func (a *Agent) pass(ctx context.Context) error {
 		a.Log.Info("conflist written", "file", a.Conflist)
 	}
 	return err
+}
+
+// adopt takes what the source knows for what is: it tells who is left out,
+// finds this host, and stores the nodes.
+func (a *Agent) adopt(ctx context.Context, list *List) (self mesh.Mesh, key string, err error) {
+	if err = a.dropUnrouted(ctx, list); err != nil {
+		return self, "", err
+	}
+	a.tellLeftOut(*list)
+	if self, key, err = a.self(ctx, *list); err == nil {
+		err = a.store(list.Nodes)
+	}
+	return self, key, err
 }
 
 // self finds this host among the nodes. key is the name by which plugins find
@@ -84,40 +92,6 @@ func (a *Agent) self(ctx context.Context, list List) (m mesh.Mesh, key string, e
 		return m, "", fmt.Errorf("%w: this host's node %s: %s", mesh.ErrNotReady, a.Node, list.LeftOut[a.Node])
 	}
 	return m, "", fmt.Errorf("%w: there is no node %s, which this host is", mesh.ErrNotReady, a.Node)
-}
-
-// dropUnrouted leaves nodes out that are new and that this host has no route
-// to: the plugins refuse a list with one. A node that is stored already stays,
-// for a route that goes may be a link that flaps.
-func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
-	stored, _ := mesh.Load(a.Store) // none is as good as an empty one
-	known := map[netip.Addr]bool{}
-	for _, n := range stored {
-		known[n.Address] = true
-	}
-	var fresh []netip.Addr
-	for _, n := range list.Nodes {
-		if !known[n.Address] {
-			fresh = append(fresh, n.Address)
-		}
-	}
-	unrouted, err := kernel.Unrouted(ctx, fresh)
-	if err != nil || len(unrouted) == 0 {
-		return err
-	}
-	nodes := list.Nodes
-	list.Nodes, list.LeftOut = nil, maps.Clone(list.LeftOut)
-	if list.LeftOut == nil {
-		list.LeftOut = map[string]string{}
-	}
-	for _, n := range nodes {
-		if n.Name != a.Node && slices.Contains(unrouted, n.Address) {
-			list.LeftOut[n.Name] = fmt.Sprintf("this host has no route to its address %s", n.Address)
-		} else {
-			list.Nodes = append(list.Nodes, n)
-		}
-	}
-	return nil
 }
 
 // store keeps the nodes for the plugins, and for a start without the source.
@@ -154,12 +128,22 @@ func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
 		return o.file.Err
 	}
 	a.mu.Lock()
-	drift := a.last.sum == o.sum
+	drift, failing := a.last.sum == o.sum, a.err != nil
 	a.mu.Unlock()
-	err := chain.Up(ctx, o.file, func(change string) {
-		a.Log.Info("change", "network", o.file.Name(), "change", cut(change), "drift", drift)
-		a.metrics.changed(drift)
-	})
+	var changes []string
+	err := chain.Up(ctx, o.file, func(change string) { changes = append(changes, change) })
+	what := "change"
+	if err != nil {
+		what = "tried" // some of it may be done
+	}
+	for _, change := range changes {
+		if err == nil {
+			a.metrics.changed(drift)
+		} else if failing {
+			break // it has been told
+		}
+		a.Log.Info(what, "network", o.file.Name(), "change", cut(change), "drift", drift)
+	}
 	if err == nil {
 		a.mu.Lock()
 		a.last = o

@@ -18,13 +18,18 @@ import (
 // plugins stay, so that what was attached can be detached. What is gone already
 // is no error.
 func Uninstall(ctx context.Context, conflist, store string, log *slog.Logger) error {
+	unlock, err := Alone(store)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	raw, err := os.ReadFile(conflist)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		log.Info("no conflist", "file", conflist)
 	case err != nil:
 		return err
-	case !ours(conflist, raw):
+	case foreign(conflist, raw):
 		return fmt.Errorf("%s: %w: it does not name ovs-gre", conflist, host.ErrForeign)
 	default:
 		// First of all, so that no container comes while the rest goes.
@@ -46,16 +51,16 @@ func Uninstall(ctx context.Context, conflist, store string, log *slog.Logger) er
 		return err
 	}
 	_ = os.Remove(temporary(conflist))
+	_ = os.Remove(lockFile(store))
 	_ = os.Remove(filepath.Dir(store)) // where it is empty, and no mount
 	return nil
 }
 
-// networks are the chain of the conflist, or, where that is gone, those whose
-// host state was made with the store.
+// networks are the chain of the conflist, or, where that is gone or says
+// nonsense, those whose host state was made with the store.
 func networks(conflist string, raw []byte, store string) ([]chain.File, error) {
-	if raw != nil {
-		f := chain.Parse(conflist, raw)
-		return []chain.File{f}, f.Err
+	if f := chain.Parse(conflist, raw); f.Err == nil {
+		return []chain.File{f}, nil
 	}
 	entries, err := os.ReadDir(host.RunDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +79,7 @@ func networks(conflist string, raw []byte, store string) ([]chain.File, error) {
 // else has brought them may need them.
 func RemovePlugins(dir string, log *slog.Logger) error {
 	var errs []error
-	for _, name := range []string{"ovs-gre", "route-sync"} {
+	for _, name := range plugins {
 		err := os.Remove(filepath.Join(dir, name))
 		if err == nil {
 			log.Info("removed", "plugin", name, "directory", dir)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ovs-gre-cni/pkg/kernel"
@@ -33,11 +34,15 @@ func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 // keep watches until ctx ends, again and again. It tells of an error once.
 func (a *Agent) keep(ctx context.Context, what string, watch func(context.Context, func()) error) {
 	told := ""
+	var stood atomic.Bool
 	for {
 		err := watch(ctx, func() {
-			told = ""
+			stood.Store(true)
 			a.changed()
 		})
+		if stood.Swap(false) {
+			told = ""
+		}
 		if ctx.Err() != nil {
 			return
 		}

@@ -163,17 +163,11 @@ func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (int,
 // waysTo returns the least MTU of the routes to the peers, 0 where none has
 // one, and the links that they leave by.
 func (c *conn) waysTo(ctx context.Context, peers []netip.Addr) (mtu int, indexes []int, err error) {
-	var reqs []message
-	for _, p := range peers {
-		h := make([]byte, unix.SizeofRtMsg)
-		h[0], h[1] = family(p), uint8(p.BitLen())
-		reqs = append(reqs, newMessage(unix.RTM_GETROUTE, 0, h).addr(unix.RTA_DST, p))
-	}
 	var errs []error
-	for i, a := range c.exchange(ctx, reqs...) {
-		r, ok := parseRoute(a.body)
+	for i, a := range c.exchange(ctx, routesTo(peers)...) {
+		r, _ := parseRoute(a.body)
 		switch {
-		case noRoute(a.err) || a.err == nil && ok && r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_LOCAL:
+		case barred(a):
 			errs = append(errs, fmt.Errorf("%w to %s", ErrNoRoute, peers[i]))
 			continue
 		case a.err != nil:
@@ -196,15 +190,36 @@ func Unrouted(ctx context.Context, addrs []netip.Addr) ([]netip.Addr, error) {
 	}
 	defer c.close()
 	var list []netip.Addr
-	for _, a := range addrs {
-		_, _, err := c.waysTo(ctx, []netip.Addr{a})
-		if errors.Is(err, ErrNoRoute) {
-			list = append(list, a)
-		} else if err != nil {
-			return nil, err
+	for i, a := range c.exchange(ctx, routesTo(addrs)...) {
+		switch {
+		case barred(a):
+			list = append(list, addrs[i])
+		case a.err != nil:
+			return nil, fmt.Errorf("route to %s: %w", addrs[i], a.err)
 		}
 	}
 	return list, nil
+}
+
+// routesTo asks for the route to each address.
+func routesTo(addrs []netip.Addr) []message {
+	reqs := make([]message, len(addrs))
+	for i, a := range addrs {
+		h := make([]byte, unix.SizeofRtMsg)
+		h[0], h[1] = family(a), uint8(a.BitLen())
+		reqs[i] = newMessage(unix.RTM_GETROUTE, 0, h).addr(unix.RTA_DST, a)
+	}
+	return reqs
+}
+
+// barred reports whether the answer to a question of routesTo is that there is
+// no route, or one that says no.
+func barred(a answer) bool {
+	if a.err != nil {
+		return noRoute(a.err)
+	}
+	r, ok := parseRoute(a.body)
+	return ok && r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_LOCAL
 }
 
 // noRoute reports whether a lookup ended in nothing or in a route that says

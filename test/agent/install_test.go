@@ -60,6 +60,11 @@ func TestInstall(t *testing.T) {
 	}
 	close(done)
 	all.Wait()
+	h.Shell(t, "echo newer >"+target+"/portmap; cp /opt/cni/bin/portmap /opt/cni/bin/bandwidth /opt/cni/a")
+	from("/opt/cni/a")
+	if out := h.Shell(t, "cat "+target+"/portmap; cmp /opt/cni/a/bandwidth "+target+"/bandwidth; rm "+target+"/portmap "+target+"/bandwidth"); out != "newer\n" {
+		t.Errorf("another's plugin is %.20q", out)
+	}
 	if out := h.Shell(t, "ls -A "+target); out != "ovs-gre\nroute-sync\n" {
 		t.Errorf("there is\n%s", out)
 	}
@@ -70,7 +75,12 @@ func TestInstall(t *testing.T) {
 func TestConflist(t *testing.T) {
 	l := lab(t, 1, 1)
 	h := l.Hosts[0]
-	start(t, h).ready(t)
+	first := start(t, h)
+	first.ready(t)
+	if out, err := h.Output(context.Background(), program, "uninstall"); err == nil || !strings.Contains(err.Error(), "an agent runs on this host") {
+		t.Errorf("uninstall beside an agent: %s, %v", out, err)
+	}
+	first.end()
 	var all sync.WaitGroup
 	done := make(chan struct{})
 	seen := map[string]int{}
@@ -117,6 +127,17 @@ func TestConflist(t *testing.T) {
 		t.Errorf("net.d has %s", out)
 	}
 
+	// A disk that was full.
+	h.Shell(t, ": >"+conflist)
+	mends := start(t, h, "--listen", "")
+	testnet.Eventually(t, longest, func() error {
+		if out := h.Run(t, "cat", conflist); !strings.Contains(out, "ovs-gre") {
+			return fmt.Errorf("the conflist is %q", out)
+		}
+		return nil
+	})
+	mends.end()
+
 	const other = `{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"bridge"}]}`
 	h.WriteFile(t, conflist, other)
 	a := start(t, h, "--listen", "127.0.0.1:9179")
@@ -126,7 +147,8 @@ func TestConflist(t *testing.T) {
 		}
 		return nil
 	})
-	if out, err := h.Output(context.Background(), program, "uninstall"); err == nil {
+	a.end()
+	if out, err := h.Output(context.Background(), program, "uninstall"); err == nil || !strings.Contains(err.Error(), "does not name ovs-gre") {
 		t.Errorf("uninstall took another's conflist: %s", out)
 	}
 	if out := h.Run(t, "cat", conflist); out != other {

@@ -164,3 +164,28 @@ func TestNode(t *testing.T) {
 		t.Errorf("no answer from %v %v", lost, err)
 	}
 }
+
+// TestLost: a host whose node is taken from the list is no more ready, and what
+// it has is still kept as it was: its containers may be there.
+func TestLost(t *testing.T) {
+	l := lab(t, 2, 2)
+	h := l.Hosts[0]
+	a := startAll(t, l)[0]
+	before := host(t, h)
+	list(t, l, l.Hosts[:1], all(l)[1:])
+	testnet.Eventually(t, longest, func() error {
+		if body, code := a.get("/readyz"); code != 503 || !strings.Contains(body, "no entry for this host") {
+			return fmt.Errorf("readyz: %d %s", code, body)
+		}
+		return nil
+	})
+	h.Shell(t, `ip route del $(ip route show proto 121 | cut -d" " -f1)`)
+	testnet.Eventually(t, longest, func() error {
+		if after := host(t, h); after != before {
+			return fmt.Errorf("before\n%s\nafter\n%s", before, after)
+		}
+		return nil
+	})
+	list(t, l, l.Hosts[:1], all(l))
+	a.ready(t)
+}

@@ -4,13 +4,16 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"reflect"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -37,8 +40,12 @@ func New(client kubernetes.Interface, node string, log *slog.Logger) (*Source, e
 	if err := s.informer.SetTransform(trim); err != nil {
 		return nil, err
 	}
-	return s, s.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		s.log.Warn("Kubernetes API", "error", err)
+	return s, s.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
+		level := slog.LevelWarn
+		if errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+			level = slog.LevelDebug // a watch that has had its time
+		}
+		s.log.Log(ctx, level, "Kubernetes API", "error", err)
 	})
 }
 

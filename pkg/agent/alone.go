@@ -1,0 +1,32 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// errBusy says that two would undo each other's work.
+var errBusy = errors.New("an agent runs on this host, or another uninstall")
+
+// Alone takes the lock of a store, which an agent holds while it runs and an
+// uninstall while it works, and returns what gives it back. It does not wait.
+func Alone(store string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(lockFile(store), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: %s is locked", errBusy, f.Name())
+	}
+	return func() { f.Close() }, nil
+}
+
+func lockFile(store string) string { return store + ".lock" }

@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"time"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/mesh"
+)
+
+// flap is how long a peer that is stored may be without a route before it is
+// left out: a link that flaps takes the routes along.
+const flap = time.Minute
+
+// An absence tells since when addresses have been without a route.
+type absence map[netip.Addr]time.Time
+
+// dropUnrouted leaves nodes out that this host has no route to: the plugins
+// refuse a list with one, and so would keep others from coming. A node that is
+// new is left out at once, one that is stored already after a while, and not
+// while there is no route to any: then it is this host that is cut off.
+func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
+	stored, _ := mesh.Load(a.Store) // none is as good as an empty one
+	known := map[netip.Addr]bool{}
+	for _, n := range stored {
+		known[n.Address] = true
+	}
+	var addrs []netip.Addr
+	for _, n := range list.Nodes {
+		if n.Name != a.Node {
+			addrs = append(addrs, n.Address)
+		}
+	}
+	unrouted, err := kernel.Unrouted(ctx, addrs)
+	if err != nil {
+		return err
+	}
+	out := a.absent.out(time.Now(), unrouted, known, len(unrouted) < len(addrs))
+	if len(out) == 0 {
+		return nil
+	}
+	nodes := list.Nodes
+	list.Nodes, list.LeftOut = nil, maps.Clone(list.LeftOut)
+	if list.LeftOut == nil {
+		list.LeftOut = map[string]string{}
+	}
+	for _, n := range nodes {
+		if out[n.Address] {
+			list.LeftOut[n.Name] = fmt.Sprintf("this host has no route to its address %s", n.Address)
+		} else {
+			list.Nodes = append(list.Nodes, n)
+		}
+	}
+	return nil
+}
+
+// out notes which addresses are without a route now and returns those to leave
+// out. others: there are some with a route.
+func (s absence) out(now time.Time, unrouted []netip.Addr, known map[netip.Addr]bool, others bool) map[netip.Addr]bool {
+	was := maps.Clone(s)
+	clear(s)
+	out := map[netip.Addr]bool{}
+	for _, a := range unrouted {
+		since, ok := was[a]
+		if !ok {
+			since = now
+		}
+		s[a] = since
+		if !known[a] || others && now.Sub(since) >= flap {
+			out[a] = true
+		}
+	}
+	return out
+}
