@@ -299,7 +299,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 // bury notes a port that OVSDB could not be told to drop. The next call that
 // finds OVSDB will.
 func (r Request) bury(err error) error {
-	if errors.Is(err, host.ErrUnavailable) {
+	if errors.Is(err, host.ErrUnavailable) || errors.Is(err, host.ErrBusy) {
 		return r.dir().Bury(r.port())
 	}
 	return err
