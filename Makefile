@@ -30,7 +30,7 @@ test: unit e2e ## everything but runtimes and the kernel datapath, on real OVS; 
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
-	go test -race ./pkg/... ./plugins/... ./deploy/... ./test/lint/... ./test/docs/...
+	go test -race -count=1 ./pkg/... ./plugins/... ./deploy/... ./test/lint/... ./test/docs/...
 
 e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
