@@ -107,23 +107,34 @@ func TestCommandEnds(t *testing.T) {
 
 const childEnv = "TESTNET_CHILD"
 
-// TestChild is no test: TestKilled runs it and kills it.
-func TestChild(t *testing.T) {
-	if os.Getenv(childEnv) == "" {
-		t.Skip("runs as the child of TestKilled only")
+// TestMain is also the program that TestKilled runs and kills.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		child()
 	}
+	os.Exit(m.Run())
+}
+
+// child makes a lab and stays in it until it is killed.
+func child() {
 	go func() { // it must not outlive TestKilled either
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
-	l := New(t, Options{Hosts: 2})
+	ctx := context.Background()
+	l, err := Start(ctx, Options{Hosts: 2})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	fmt.Println("lab", l.Dir, l.Underlay.PID(), l.Hosts[0].PID(), l.Hosts[1].PID())
-	_ = l.Hosts[0].Command(t.Context(), "sleep", "600").Run() // until killed
+	_ = l.Hosts[0].Command(ctx, "sleep", "600").Run()
+	os.Exit(1)
 }
 
 func TestKilled(t *testing.T) {
 	New(t, Options{}) // skips where there can be no lab
-	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"=1")
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
