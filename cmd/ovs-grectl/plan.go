@@ -105,8 +105,7 @@ func once(commands string) string {
 
 // headings say what the commands of a kind are for.
 var headings = map[state.Kind]string{
-	state.KindBridge:     "The OVS bridge, whose internal port is the containers' gateway.",
-	state.KindTransit:    "The transit port: by it this host reaches its peers, on a VLAN apart from the containers'.",
+	state.KindBridge:     "The containers' OVS bridge, whose internal port is their gateway; the tunnels', whose internal port leads to the peers.",
 	state.KindTunnel:     "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
 	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
 	state.KindLink:       "Links are up.",

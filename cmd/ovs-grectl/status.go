@@ -143,7 +143,7 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 	if r.Bridge.Datapath, _, err = n.OVS.DatapathType(ctx, c.Bridge); err != nil {
 		return err
 	}
-	if c.Tunnel.Type != spec.TunnelNone && state.Apart(c) {
+	if state.UsesTunnelBridge(c) {
 		if r.Transit, err = linkState(ctx, spec.TransitName(c.Bridge)); err != nil {
 			return err
 		}

@@ -79,9 +79,9 @@ func (p *patient) linkOf(a netip.Addr) string {
 // tunnels reports whether the network has any.
 func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != spec.TunnelNone }
 
-// transit is the transit port's name; "" where the network has none.
+// transit is the transit link's name; "" where the network has none.
 func (n *net) transit() string {
-	if !n.tunnels() || !state.Apart(n.OVS) {
+	if n.OVS == nil || !state.UsesTunnelBridge(n.OVS) {
 		return ""
 	}
 	return spec.TransitName(n.OVS.Bridge)

@@ -165,7 +165,7 @@ func randomWant(t testing.TB, r *rand.Rand) state.Set {
 		t.Fatal(err)
 	}
 	ways := state.Ways{Transit: spec.TransitName(c.Bridge), Sources: m.Self.Gateways()}
-	if !state.Apart(c) {
+	if !state.UsesTunnelBridge(c) {
 		ways.Transit, ways.Segment = "", c.Bridge
 	}
 	routes, err := state.DesiredRoutes(rc, m, ways)
@@ -191,13 +191,10 @@ func drift(r *rand.Rand, m *machine) {
 			}
 			switch o := o.(type) {
 			case state.Bridge:
-				o.HWAddr, o.MTU = "02:00:00:00:00:01", 576
-				b.has[id] = o
-			case state.Transit:
-				o.Tag, o.Error = 1, "no such device"
+				o.HWAddr, o.MTU, o.Error = "02:00:00:00:00:01", 576, "no such device"
 				b.has[id] = o
 			case state.Tunnel:
-				o.Type, o.Tag, o.Peer = "stt", 7, "nobody"
+				o.Type, o.Peer = "stt", "nobody"
 				b.has[id] = o
 			case state.Route:
 				o.Metric, o.Dev = 0, "eth0"

@@ -38,8 +38,8 @@ var _ host.Backend = (*Backend)(nil)
 func NewBackend(s Scope) *Backend { return &Backend{s} }
 
 // Observe implements host.Backend. It lists nothing that neither want nor the
-// scope has to do with. A link of another kind in the place of an OVS bridge
-// or transit port is foreign.
+// scope has to do with. A link of another kind in the place of an OVS bridge is
+// foreign.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
 	have := state.Set{}
 	if err := observeSysctls(want, have); err != nil {

@@ -47,7 +47,7 @@ func wanted() state.Set {
 	s := state.Set{}
 	s.Put(
 		state.Bridge{Network: "net", Name: "obr0"},
-		state.Transit{Network: "net", Name: "obr0-t"},
+		state.Bridge{Network: "net", Name: "obr0-t"},
 		state.Sysctl{Key: "net/ipv4/conf/obr0/forwarding", Value: "1"},
 		state.Sysctl{Key: "net/ipv4/conf/obr0-t/rp_filter", Value: "2"},
 		state.Sysctl{Key: "net/ipv6/conf/obr0-t/addr_gen_mode", Value: "1"},

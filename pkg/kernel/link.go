@@ -94,7 +94,7 @@ func (c *conn) parseLink(b []byte) (Link, error) {
 }
 
 // observeLinks adds the wanted links, and what else has the name of an OVS
-// bridge or transit port.
+// bridge.
 func observeLinks(ctx context.Context, c *conn, want, have state.Set) error {
 	var names []string
 	var reqs []message
@@ -133,8 +133,6 @@ func linkName(o state.Object) string {
 		if !o.Adopted {
 			return o.Name
 		}
-	case state.Transit:
-		return o.Name
 	}
 	return ""
 }
@@ -157,9 +155,6 @@ func putLink(l Link, name string, want, have state.Set) {
 	}
 	if b, ok := want[state.Bridge{Name: name}.ID()].(state.Bridge); ok && !b.Adopted {
 		have.Put(state.Foreign{Want: b, Have: text})
-	}
-	if t, ok := want[state.Transit{Name: name}.ID()]; ok {
-		have.Put(state.Foreign{Want: t, Have: text})
 	}
 }
 

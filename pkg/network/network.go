@@ -1,5 +1,5 @@
-// Package network is one network on this host: what of bridge, transit port,
-// tunnels, addresses and filter it should have, and how to get and lose it.
+// Package network is one network on this host: what of bridges, tunnels,
+// addresses and filter it should have, and how to get and lose it.
 // Containers are package attach's business, routes package routes'.
 package network
 
@@ -76,7 +76,14 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	return state.Desired(n.Config, n.Mesh, mtu), mtu, nil
+	c := *n.Config
+	if n.OVS != nil && c.AdoptBridge && c.DatapathType == "" {
+		// The tunnels' bridge has the datapath of the containers'.
+		if c.DatapathType, _, err = n.OVS.DatapathType(ctx, c.Bridge); err != nil {
+			return nil, 0, err
+		}
+	}
+	return state.Desired(&c, n.Mesh, mtu), mtu, nil
 }
 
 // Backends are where the network's host state lives.
@@ -173,8 +180,8 @@ func (n *Network) halfway(ctx context.Context, err error) error {
 	return errors.Join(err, unset)
 }
 
-// remade reports whether OVS was told to make a bridge or transit port whose
-// link was there and up already: the kernel's datapath keeps the links of a
+// remade reports whether OVS was told to make a bridge whose link was there and
+// up already: the kernel's datapath keeps the links of a
 // database that is lost, and OVS then makes them anew, without addresses.
 func remade(changes []state.Change) bool {
 	up := map[string]bool{}
@@ -184,7 +191,7 @@ func remade(changes []state.Change) bool {
 		}
 	}
 	return slices.ContainsFunc(changes, func(c state.Change) bool {
-		return c.New != nil && c.Kind() <= state.KindTransit && !up[c.New.ID().Name]
+		return c.New != nil && c.Kind() == state.KindBridge && !up[c.New.ID().Name]
 	})
 }
 
@@ -250,19 +257,13 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 func removeTaps(ctx context.Context, ovsdb string, changes []state.Change) error {
 	var errs []error
 	for _, ch := range changes {
-		var name string
-		switch o := ch.Old.(type) {
-		case state.Bridge:
-			name = o.Name
-		case state.Transit:
-			name = o.Name
-		}
-		if name == "" || ovs.VswitchdAlive(ovsdb) == nil {
+		b, ok := ch.Old.(state.Bridge)
+		if !ok || ovs.VswitchdAlive(ovsdb) == nil {
 			continue
 		}
-		switch l, err := kernel.LinkByName(ctx, name); {
+		switch l, err := kernel.LinkByName(ctx, b.Name); {
 		case err == nil && l.Kind == "tun":
-			errs = append(errs, kernel.DelLink(ctx, name))
+			errs = append(errs, kernel.DelLink(ctx, b.Name))
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, err)
 		}

@@ -101,29 +101,46 @@ func (p *plan) leave(list *[]string, o state.Object) {
 }
 
 func (p *plan) bridge(c state.Change, br state.Bridge) {
+	was, _ := c.Old.(state.Bridge)
+	byName := where("name", ovsdb.ConditionEqual, br.Name)
 	switch {
 	case br.Adopted && c.New != nil:
 		p.errs = append(p.errs, fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", ErrUnavailable, br.Name))
 	case br.Adopted:
+	case c.New == nil && br.PortOf != "":
+		p.leave(&p.gone, br)
 	case c.New == nil:
 		p.removed = append(p.removed, br.Name)
+	case was.PortOf != "":
+		p.leave(&p.away, br)
+		p.fresh = append(p.fresh, freshBridge{br, p.id()})
 	case c.Old == nil:
 		p.fresh = append(p.fresh, freshBridge{br, p.id()})
 	default:
 		p.ops = append(p.ops,
-			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: where("name", ovsdb.ConditionEqual, br.Name), Row: ovsdb.Row{"datapath_type": br.DatapathType}},
-			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: where("name", ovsdb.ConditionEqual, br.Name), Mutations: setKeys("other_config", map[string]string{"hwaddr": br.HWAddr})},
-			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: where("name", ovsdb.ConditionEqual, br.Name), Row: ovsdb.Row{"mtu_request": br.MTU}})
+			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
+				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode}},
+			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: setKeys("other_config", map[string]string{"hwaddr": br.HWAddr})},
+			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: accessPort()},
+			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: byName, Row: ovsdb.Row{"mtu_request": br.MTU}})
 	}
+}
+
+// accessPort are the columns of a port that takes and gives frames without a
+// VLAN tag alone.
+func accessPort() ovsdb.Row { return ovsdb.Row{"tag": 0, "vlan_mode": "access"} }
+
+// protectedPort are those of one that also exchanges no frames with other
+// protected ports.
+func protectedPort(protected bool) ovsdb.Row {
+	row := accessPort()
+	row["protected"] = protected
+	return row
 }
 
 // columns are the columns of an object's Port and Interface, and its external_ids.
 func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 	switch o := o.(type) {
-	case state.Transit:
-		return ovsdb.Row{"tag": o.Tag, "vlan_mode": "access"},
-			ovsdb.Row{"type": "internal", "mac": o.MAC, "mtu_request": o.MTU},
-			map[string]string{keyNetwork: o.Network, keyRole: roleTransit}
 	case state.Tunnel:
 		opts, bfd := map[string]string{"remote_ip": o.Remote.String()}, map[string]string{}
 		if o.Local.IsValid() {
@@ -141,11 +158,11 @@ func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 		if o.BFD {
 			bfd["enable"] = "true"
 		}
-		return ovsdb.Row{"tag": o.Tag, "vlan_mode": "access", "protected": true},
+		return protectedPort(true),
 			ovsdb.Row{"type": o.Type, "options": ovsMap(opts), "bfd": ovsMap(bfd)},
 			map[string]string{keyNetwork: o.Network, keyRole: roleTunnel, keyPeer: o.Peer}
 	case state.Port:
-		return ovsdb.Row{"tag": 0, "vlan_mode": "access", "protected": o.Protected}, ovsdb.Row{},
+		return protectedPort(o.Protected), ovsdb.Row{},
 			map[string]string{keyNetwork: o.Network, keyRole: roleContainer, keyContainerID: o.ContainerID, keyIfName: o.IfName, keyBootID: BootID()}
 	}
 	return nil, nil, nil
@@ -153,8 +170,6 @@ func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 
 func bridgeOf(o state.Object) string {
 	switch o := o.(type) {
-	case state.Transit:
-		return o.Bridge
 	case state.Tunnel:
 		return o.Bridge
 	case state.Port:
@@ -248,9 +263,9 @@ func indexBridge(list []freshBridge, name string) int {
 // insert makes the bridge with its internal port and more ports.
 func (b freshBridge) insert(ports []any) []ovsdb.Operation {
 	ids := map[string]string{keyNetwork: b.Network, keyRole: roleBridge}
-	ops := insertPort(b.Name, b.id, ids, ovsdb.Row{}, ovsdb.Row{"type": "internal", "mtu_request": b.MTU})
+	ops := insertPort(b.Name, b.id, ids, accessPort(), ovsdb.Row{"type": "internal", "mtu_request": b.MTU})
 	row := ovsdb.Row{
-		"name": b.Name, "datapath_type": b.DatapathType, "fail_mode": "standalone",
+		"name": b.Name, "datapath_type": b.DatapathType, "fail_mode": b.FailMode,
 		"other_config": ovsMap(map[string]string{"hwaddr": b.HWAddr}), "external_ids": ovsMap(ids),
 		"ports": ovsSet(append([]any{uuidOf("p" + b.id)}, ports...)...),
 	}

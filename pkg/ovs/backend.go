@@ -6,13 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
+	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
-// Backend is the host.Backend of state.Bridge, Transit, Tunnel and Port. It
+// Backend is the host.Backend of state.Bridge, Tunnel and Port. It
 // serves one network; what it observed last tells Apply where the rows are.
 type Backend struct {
 	conn    *Conn
@@ -38,7 +40,9 @@ func NewPortBackend(c *Conn, network string) *Backend {
 
 // rows is one look at OVSDB.
 type rows struct {
-	bridges, ports []Row
+	bridges []Row
+	// port finds a Port by name.
+	port map[string]Row
 	// bridgeOf tells the bridge of a port's UUID.
 	bridgeOf map[string]string
 	// iface finds an Interface by name.
@@ -58,7 +62,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 			have.Put(o)
 		}
 	}
-	for _, row := range r.ports {
+	for _, row := range r.port {
 		b.ports[row.str("name")] = row.uuid("_uuid")
 		if o := b.port(row, r, want); o != nil {
 			have.Put(o)
@@ -68,11 +72,11 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 }
 
 func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
-	bridge := []string{"_uuid", "name", "ports", "datapath_type", "other_config", "external_ids"}
+	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
-	roles := []string{roleTransit, roleTunnel}
+	roles := []string{roleBridge, roleTransit, roleTunnel}
 	if b.containers {
 		roles = nil
 	}
@@ -83,8 +87,8 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 		byName := where("name", ovsdb.ConditionEqual, id.Name)
 		switch id.Kind {
 		case state.KindBridge:
-			ops = append(ops, selectOp("Bridge", byName, bridge...), selectOp("Interface", byName, iface...))
-		case state.KindTransit, state.KindPort:
+			ops = append(ops, selectOp("Bridge", byName, bridge...), selectOp("Port", byName, port...), selectOp("Interface", byName, iface...))
+		case state.KindPort:
 			ops = append(ops, selectOp("Port", byName, port...), selectOp("Interface", byName, iface...))
 		}
 	}
@@ -92,7 +96,7 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rows{bridgeOf: map[string]string{}, iface: map[string]Row{}}
+	r := &rows{bridgeOf: map[string]string{}, port: map[string]Row{}, iface: map[string]Row{}}
 	for i, op := range ops {
 		for _, row := range res[i].Rows {
 			switch op.Table {
@@ -102,7 +106,7 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 					r.bridgeOf[id] = row.str("name")
 				}
 			case "Port":
-				r.ports = append(r.ports, row)
+				r.port[row.str("name")] = row
 			case "Interface":
 				r.iface[row.str("name")] = row
 			}
@@ -115,7 +119,7 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 func (b *Backend) strays(ctx context.Context, r *rows) error {
 	var ops []ovsdb.Operation
 	var ids []string
-	for _, row := range r.ports {
+	for _, row := range r.port {
 		if id := row.uuid("_uuid"); r.bridgeOf[id] == "" {
 			ids = append(ids, id)
 			ops = append(ops, selectOp("Bridge", where("ports", ovsdb.ConditionIncludes, ovsSet(uuidOf(id))), "name"))
@@ -144,11 +148,15 @@ func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
 		return asked
 	case owner == b.network:
 		return state.Bridge{
-			Network: owner, Name: name, DatapathType: row.str("datapath_type"),
+			Network: owner, Name: name, DatapathType: row.str("datapath_type"), FailMode: row.str("fail_mode"),
 			HWAddr: row.strings("other_config")["hwaddr"], MTU: atom[int](r.iface[name], "mtu_request"),
+			Error: wrong(r.port[name], r.iface[name], "internal"),
 		}
 	case wanted:
 		what := "an OVS bridge that is not ours (adoptBridge would use it as it is)"
+		if b, ok := want[state.ID{Kind: state.KindBridge, Name: strings.TrimSuffix(name, spec.TransitName(""))}]; ok && b != asked {
+			what = "an OVS bridge that is not ours, where the tunnels of this network are to be" // only containers can be on another's
+		}
 		if owner != "" {
 			what = fmt.Sprintf("the OVS bridge of network %q", owner)
 		}
@@ -162,12 +170,7 @@ func (b *Backend) port(row Row, r *rows, want state.Set) state.Object {
 	name, ids := row.str("name"), row.strings("external_ids")
 	iface := r.iface[name]
 	if ids[keyNetwork] != b.network {
-		for _, kind := range []state.Kind{state.KindTransit, state.KindPort} {
-			if asked, ok := want[state.ID{Kind: kind, Name: name}]; ok {
-				return state.Foreign{Want: asked, Have: fmt.Sprintf("an OVS port of that name, of network %q", ids[keyNetwork])}
-			}
-		}
-		return nil
+		return b.taken(row, r, want)
 	}
 	bridge, ok := r.bridgeOf[row.uuid("_uuid")]
 	if !ok {
@@ -176,23 +179,42 @@ func (b *Backend) port(row Row, r *rows, want state.Set) state.Object {
 	var o state.Object
 	switch ids[keyRole] {
 	case roleTransit:
-		o = state.Transit{Network: b.network, Name: name, Bridge: bridge, Tag: atom[uint16](row, "tag"),
-			MAC: iface.str("mac"), MTU: atom[int](iface, "mtu_request"), Error: wrong(row, iface, "internal")}
+		o = state.Bridge{Network: b.network, Name: name, PortOf: bridge}
 	case roleTunnel:
 		o = tunnel(row, iface, b.network, bridge)
 	case roleContainer:
 		at := iface.strings("external_ids")
 		o = state.Port{Network: b.network, Name: name, Bridge: bridge, ContainerID: at[keyContainerID], IfName: at[keyIfName],
-			Protected: atom[bool](row, "protected"), Error: tagged0(row, iface)}
+			Protected: atom[bool](row, "protected"), Error: wrong(row, iface, "")}
 	}
 	return o
+}
+
+// taken makes a state.Foreign of a port that is not the network's and has the
+// name of one that is wanted, or of the internal port of a bridge that is.
+func (b *Backend) taken(row Row, r *rows, want state.Set) state.Object {
+	name, owner := row.str("name"), row.strings("external_ids")[keyNetwork]
+	bridge := r.bridgeOf[row.uuid("_uuid")]
+	if bridge == name {
+		return nil // the internal port of a bridge, of which bridge tells
+	}
+	what := fmt.Sprintf("a port of OVS bridge %s that is not ours", bridge)
+	if owner != "" {
+		what = fmt.Sprintf("a port of OVS bridge %s, of network %q", bridge, owner)
+	}
+	for _, kind := range []state.Kind{state.KindBridge, state.KindPort} {
+		if asked, ok := want[state.ID{Kind: kind, Name: name}]; ok {
+			return state.Foreign{Want: asked, Have: what}
+		}
+	}
+	return nil
 }
 
 func tunnel(row, iface Row, network, bridge string) state.Tunnel {
 	opts := iface.strings("options")
 	t := state.Tunnel{Network: network, Name: row.str("name"), Bridge: bridge, Type: iface.str("type"),
 		Key: opts["key"], Csum: opts["csum"] == "true", BFD: iface.strings("bfd")["enable"] == "true",
-		Tag: atom[uint16](row, "tag"), Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
+		Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
 	t.Remote, _ = netip.ParseAddr(opts["remote_ip"])
 	t.Local, _ = netip.ParseAddr(opts["local_ip"])
 	if port, err := strconv.ParseUint(opts["dst_port"], 10, 16); err == nil {
@@ -207,20 +229,16 @@ func tunnel(row, iface Row, network, bridge string) state.Tunnel {
 // wrong is what is amiss with a port that no attribute of its object shows.
 func wrong(row, iface Row, kind string) string {
 	switch {
-	case iface == nil:
-		return "its interface is not ours"
+	case row == nil || iface == nil:
+		return "its port or interface is not ours"
 	case kind != "" && iface.str("type") != kind:
 		return "its interface is of type " + iface.str("type")
-	case row.str("vlan_mode") != "access":
-		return "the port is no access port of its VLAN"
+	}
+	if tags := row.set("tag"); len(tags) != 1 || atom[int](row, "tag") != 0 {
+		return fmt.Sprintf("the port's tag is %s, not 0", strings.Trim(cut(slices.Concat(row["tag"])), `"`))
+	}
+	if mode := row.str("vlan_mode"); mode != "access" {
+		return fmt.Sprintf("the port's vlan_mode is %q, not access", mode)
 	}
 	return refusal(iface)
-}
-
-// tagged0 is wrong for a container's port, which must be an access port of no VLAN.
-func tagged0(row, iface Row) string {
-	if tags := row.set("tag"); len(tags) != 1 || atom[int](row, "tag") != 0 {
-		return fmt.Sprintf("the port's tag is %s, not 0", cut(slices.Concat(row["tag"])))
-	}
-	return wrong(row, iface, "")
 }

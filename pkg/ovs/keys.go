@@ -17,7 +17,9 @@ const (
 // Roles of rows, the values of keyRole.
 const (
 	roleBridge    = "bridge"
-	roleTransit   = "transit"
 	roleTunnel    = "tunnel"
 	roleContainer = "container"
+	// roleTransit marks the internal port that versions without a bridge of the
+	// tunnels' own made in its place. It is replaced by that bridge.
+	roleTransit = "transit"
 )

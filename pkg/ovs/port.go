@@ -87,7 +87,7 @@ func (c *Conn) SetStamp(ctx context.Context, network, bridge, stampPort, stamp s
 func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID string) (added, waited *Pending, err error) {
 	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer, keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
 	ops := insertPort(p.Name, "new", ids,
-		ovsdb.Row{"tag": 0, "vlan_mode": "access", "protected": p.Protected}, ovsdb.Row{})
+		protectedPort(p.Protected), ovsdb.Row{})
 	ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: where("_uuid", ovsdb.ConditionEqual, uuidOf(bridgeUUID)),
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationInsert, ovsSet(uuidOf("pnew")))}})
 	if added, err = c.Start(ctx, ops...); err != nil {

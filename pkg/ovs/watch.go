@@ -9,8 +9,8 @@ import (
 )
 
 // Watch connects to the unix socket path and calls changed, once when the
-// connection stands, then whenever something of the network's bridge, transit
-// port or tunnels was made, changed or removed in OVSDB, by whomever. Of
+// connection stands, then whenever something of the network's bridges or
+// tunnels was made, changed or removed in OVSDB, by whomever. Of
 // containers' ports and of what OVS counts it hears nothing. It returns when
 // ctx ends or the connection does.
 func Watch(ctx context.Context, path, network string, changed func()) error {
@@ -45,11 +45,11 @@ func monitored(network string) map[string]any {
 		}
 		return []any{map[string]any{"columns": columns, "where": rows, "select": map[string]bool{"initial": false}}}
 	}
-	transit, tunnel := owned(network, roleTransit), owned(network, roleTunnel)
+	bridge, tunnel := owned(network, roleBridge), owned(network, roleTunnel)
 	return map[string]any{
-		"Bridge":    request([]string{"name", "datapath_type", "other_config"}, where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
-		"Port":      request([]string{"name", "tag", "vlan_mode", "protected"}, transit, tunnel),
-		"Interface": request([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, transit, tunnel),
+		"Bridge":    request([]string{"name", "datapath_type", "fail_mode", "other_config"}, where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
+		"Port":      request([]string{"name", "tag", "vlan_mode", "protected"}, bridge, tunnel),
+		"Interface": request([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, bridge, tunnel),
 	}
 }
 

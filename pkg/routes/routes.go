@@ -80,7 +80,7 @@ func resolve(c *spec.Routes, dir host.Dir, addrs []kernel.Addr) (mesh.Mesh, erro
 	return m, kernel.Rootless(err)
 }
 
-// find looks for the transit port of bridge; a bridge without one holds the
+// find looks for the transit link of bridge; a bridge without one holds the
 // segment itself, or is a port of the Linux bridge that does.
 func (r *Routes) find(ctx context.Context, bridge string) error {
 	if bridge == "" || r.Config.Mode == spec.ModeDirect {
@@ -264,7 +264,7 @@ func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (st
 	w := state.Ways{Sources: m.Self.Gateways()}
 	switch {
 	case n.Tunnel.Type == spec.TunnelNone || c.Mode == spec.ModeDirect:
-	case state.Apart(n):
+	case state.UsesTunnelBridge(n):
 		w.Transit = spec.TransitName(bridge)
 	default:
 		w.Segment = state.GatewayLink(n)

@@ -107,8 +107,6 @@ type Network struct {
 	Segment Segment
 	// Tunnel is how frames travel between hosts.
 	Tunnel Tunnel
-	// TransitVLAN is the VLAN of transit port and tunnels where the segment has them apart.
-	TransitVLAN uint16
 	// MTU inside the containers, in bytes; 0 means automatic.
 	MTU int
 	// IPMasq: what leaves the network is masqueraded.
@@ -153,7 +151,7 @@ type Routes struct {
 // themselves), because DEL must work with what it gets.
 func Parse(stdin []byte) (*Network, error) {
 	c := &Network{
-		Bridge: "obr0", Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE}, TransitVLAN: 4094,
+		Bridge: "obr0", Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE},
 		IsDefaultGateway: true, OVSDB: DefaultOVSDB, Timeout: 10 * time.Second,
 	}
 	var p problems
@@ -202,7 +200,7 @@ func (c *Network) check(p *problems) {
 		case c.Bridge:
 			p.invalid("linuxBridge", quote(c.LinuxBridge), "the same name as bridge: the Linux bridge and the OVS bridge are two devices")
 		case TransitName(c.Bridge):
-			p.invalid("linuxBridge", quote(c.LinuxBridge), "the name of bridge's transit port")
+			p.invalid("linuxBridge", quote(c.LinuxBridge), "the name of the bridge that the tunnels are on")
 		}
 	}
 	if c.LinuxBridge != "" && c.AdoptBridge {

@@ -22,8 +22,9 @@ func TunnelName(network string, address netip.Addr) string {
 	return "ot" + hash13(network, address.String())
 }
 
-// TransitName names the internal port of an OVS bridge by which this host
-// reaches its peers' hosts.
+// TransitName names the OVS bridge that has the tunnels of the network whose
+// containers are on bridge, and its internal port, the transit link, by which
+// this host reaches its peers' hosts.
 func TransitName(bridge string) string { return bridge + "-t" }
 
 // FilterName names the nftables table of a network.

@@ -107,7 +107,7 @@ func TestExample(t *testing.T) {
 			{Name: "host1", Address: netip.MustParseAddr("172.16.32.100"), Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}},
 			{Name: "host2", Address: netip.MustParseAddr("172.16.32.101"), Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.2.0/24")}},
 		}},
-		Bridge: "obr0", Segment: spec.SegmentHost, Tunnel: spec.Tunnel{Type: "gre"}, TransitVLAN: 4094, IPMasq: true,
+		Bridge: "obr0", Segment: spec.SegmentHost, Tunnel: spec.Tunnel{Type: "gre"}, IPMasq: true,
 		IsDefaultGateway: true, OVSDB: "/var/run/openvswitch/db.sock", Timeout: 10 * time.Second, IPAM: spec.IPAM{Type: "host-local"},
 	}
 	if diff := cmp.Diff(want, got, compareAddrs); diff != "" {
@@ -163,8 +163,6 @@ func TestGood(t *testing.T) {
 		{"tunnel", `{"key":0}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "gre", Key: key(0)}},
 		{"tunnel", `{"type":"vxlan","key":16777215,"port":65535}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "vxlan", Key: key(16777215), Port: 65535}},
 		{"tunnel", `{"type":"geneve","port":1}`, "", func(c *spec.Network) any { return c.Tunnel }, spec.Tunnel{Type: "geneve", Port: 1}},
-		{"transitVLAN", `1`, "", func(c *spec.Network) any { return c.TransitVLAN }, uint16(1)},
-		{"transitVLAN", `4094`, "", func(c *spec.Network) any { return c.TransitVLAN }, uint16(4094)},
 		{"mtu", `0`, "", func(c *spec.Network) any { return c.MTU }, 0},
 		{"mtu", `576`, "", func(c *spec.Network) any { return c.MTU }, 576},
 		{"mtu", `65535`, "", func(c *spec.Network) any { return c.MTU }, 65535},
@@ -315,7 +313,6 @@ func TestMessages(t *testing.T) {
 		`"tunnel":{"key":-1}`, `"tunnel":{"key":4294967296}`, `"tunnel":{"key":"7"}`, `"tunnel":{"key":1.5}`, `"tunnel":{"key":null}`,
 		`"tunnel":{"csum":"yes"}`, `"tunnel":{"bfd":0}`, `"tunnel":{"type":"vxlan","port":0}`, `"tunnel":{"type":"vxlan","port":65536}`, `"tunnel":{"type":"vxlan","port":"1"}`,
 		`"tunnel.type":"gre"`, `"tunnel":{"tunnel.type":"gre"}`, `"tunnel":{"":1}`,
-		`"transitVLAN":0`, `"transitVLAN":4095`, `"transitVLAN":"1"`, `"transitVLAN":null`, `"transitVLAN":99999999999999999999`,
 		`"mtu":-1`, `"mtu":1`, `"mtu":575`, `"mtu":65536`, `"mtu":"1500"`, `"mtu":1e3`,
 		`"ipMasq":"yes"`, `"isDefaultGateway":0`,
 		`"noMasqueradeCIDRs":"10.0.0.0/8"`, `"noMasqueradeCIDRs":null`, `"noMasqueradeCIDRs":["10.0.0.1/8","x","::ffff:10.0.0.0/104",""]`, `"noMasqueradeCIDRs":[1]`,

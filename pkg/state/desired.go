@@ -10,15 +10,15 @@ import (
 	"ovs-gre-cni/pkg/spec"
 )
 
-// Desired returns the host state that ovs-gre wants: bridge, transit port,
-// tunnels, gateway addresses, sysctls, masquerade. mtu is what MTU returned.
+// Desired returns the host state that ovs-gre wants: bridges, tunnels, gateway
+// addresses, sysctls, masquerade. mtu is what MTU returned.
 func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 	s := Set{}
 	s.Put(bridge(c, m, mtu))
 	s.Put(links(c, m)...)
 	if c.Tunnel.Type != spec.TunnelNone {
-		if Apart(c) {
-			s.Put(transit(c, m, mtu)...)
+		if UsesTunnelBridge(c) {
+			s.Put(tunnelBridge(c, m, mtu)...)
 		}
 		for _, p := range m.Peers {
 			s.Put(tunnel(c, m, p))
@@ -30,8 +30,19 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 	return s
 }
 
-// Apart reports whether tunnels and transit port live on a VLAN of their own.
-func Apart(c *spec.Network) bool { return c.Segment != spec.SegmentMesh }
+// UsesTunnelBridge reports whether the tunnels are on a bridge of their own,
+// which meets the containers' bridge by routing alone.
+func UsesTunnelBridge(c *spec.Network) bool {
+	return c.Segment != spec.SegmentMesh && c.Tunnel.Type != spec.TunnelNone
+}
+
+// TunnelBridge is the OVS bridge that has the tunnels as its ports.
+func TunnelBridge(c *spec.Network) string {
+	if UsesTunnelBridge(c) {
+		return spec.TransitName(c.Bridge)
+	}
+	return c.Bridge
+}
 
 // GatewayLink is the link that carries the gateway addresses.
 func GatewayLink(c *spec.Network) string {
@@ -51,7 +62,7 @@ func bridge(c *spec.Network, m mesh.Mesh, mtu int) Bridge {
 		// address; the two must not be taken for one another.
 		hwaddr = spec.MAC(m.Self.Address)
 	}
-	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, HWAddr: hwaddr, MTU: mtu}
+	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: hwaddr, MTU: mtu}
 }
 
 // primary is the gateway address that names the bridge's MAC: the first of
@@ -107,16 +118,17 @@ func has6(n spec.Node) bool {
 	return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
 }
 
-// transit is the port by which this host reaches its peers' hosts. Its MAC
-// address follows from the underlay address, so that peers need not ask; its
-// reverse path filter is loose (the kernel takes the greater of all and the
-// link's own), because a peer host may answer by the tunnel what it was sent
-// by another way. On a link without an IPv4 address even a loose filter is
-// strict (no_addr in fib_validate_source), so it has the gateway's.
-func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
+// tunnelBridge is the bridge of the tunnels, and its internal port, the transit
+// link, by which this host reaches its peers' hosts. Its MAC address follows
+// from the underlay address, so that peers need not ask; its reverse path
+// filter is loose (the kernel takes the greater of all and the link's own),
+// because a peer host may answer by the tunnel what it was sent by another
+// way. On a link without an IPv4 address even a loose filter is strict (no_addr
+// in fib_validate_source), so it has the gateway's.
+func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
 	objs := append(forwarding(m, dev),
-		Transit{Network: c.Name, Name: dev, Bridge: c.Bridge, Tag: c.TransitVLAN, MAC: mac, MTU: mtu},
+		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu},
 		Link{Name: dev, Up: true},
 		Forward{Network: c.Name, Dev: dev},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
@@ -135,7 +147,7 @@ func transit(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 
 func tunnel(c *spec.Network, m mesh.Mesh, p spec.Node) Tunnel {
 	t := Tunnel{
-		Network: c.Name, Name: spec.TunnelName(c.Name, p.Address), Bridge: c.Bridge,
+		Network: c.Name, Name: spec.TunnelName(c.Name, p.Address), Bridge: TunnelBridge(c),
 		Type: c.Tunnel.Type, Remote: p.Address, Csum: c.Tunnel.Csum, DstPort: c.Tunnel.Port, BFD: c.Tunnel.BFD, Peer: p.Name,
 	}
 	if p.Address.Is6() && t.Type == spec.TunnelGRE {
@@ -148,9 +160,6 @@ func tunnel(c *spec.Network, m mesh.Mesh, p spec.Node) Tunnel {
 	}
 	if c.Tunnel.Key != nil {
 		t.Key = strconv.FormatUint(uint64(*c.Tunnel.Key), 10)
-	}
-	if Apart(c) {
-		t.Tag = c.TransitVLAN
 	}
 	return t
 }

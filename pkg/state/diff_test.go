@@ -39,7 +39,7 @@ func TestDiffText(t *testing.T) {
 		state.Port{Network: "n", Name: "og1", Bridge: "obr0", ContainerID: "c1", IfName: "eth0", Protected: true, Error: "could not open\nnetwork device og1\x1b (No such device)"},
 		// Left over, one of each kind that can be.
 		state.Bridge{Network: "n", Name: "obr9", HWAddr: "0a:58:c0:a8:01:01", MTU: 1462},
-		state.Transit{Network: "n", Name: "obr9-t", Bridge: "obr9", Tag: 4094, MAC: "0a:58:ac:10:20:64", MTU: 1462, Error: "no"},
+		state.Bridge{Network: "n", Name: "obr9-t", PortOf: "obr9"},
 		state.Tunnel{Network: "n", Name: "ot1", Bridge: "obr9", Type: "gre", Remote: m("172.16.32.101"), Key: "flow", Peer: "it's"},
 		state.Port{Network: "n", Name: "og2", Bridge: "obr9", ContainerID: "c2", IfName: "eth0"},
 		state.Addr{Dev: "obr9", Prefix: p("10.0.0.1/24")},
@@ -107,25 +107,17 @@ func (w world) supported(o state.Object) error {
 		}
 		return nil
 	}
-	link := func(name string) error {
-		if _, ok := w[state.ID{Kind: state.KindTransit, Name: name}]; ok {
-			return nil
-		}
-		return bridge(name)
-	}
 	switch o := o.(type) {
-	case state.Transit:
-		return bridge(o.Bridge)
 	case state.Tunnel:
 		return bridge(o.Bridge)
 	case state.Link:
-		return link(o.Name)
+		return bridge(o.Name)
 	case state.Addr:
-		return link(o.Dev)
+		return bridge(o.Dev)
 	case state.Neigh:
-		return link(o.Dev)
+		return bridge(o.Dev)
 	case state.Route:
-		if err := link(o.Dev); err != nil {
+		if err := bridge(o.Dev); err != nil {
 			return err
 		}
 		neigh := func(o2 state.Object) bool { n, ok := o2.(state.Neigh); return ok && n.Dev == o.Dev && n.IP == o.Via }

@@ -121,7 +121,7 @@ func TestDesiredOptions(t *testing.T) {
 	for _, keys := range []string{
 		`,"linuxBridge":"docker0"`,
 		`,"linuxBridge":"br0","segment":"mesh"`,
-		`,"adoptBridge":true,"bridge":"br-ex.1","transitVLAN":99`,
+		`,"adoptBridge":true,"bridge":"br-ex.1","datapathType":"netdev"`,
 		`,"adoptBridge":true,"segment":"mesh"`,
 		`,"datapathType":"netdev","bridge":"thirteenchars","mtu":1400`,
 		`,"tunnel":{"key":4294967295,"csum":true,"bfd":true},"datapathType":"netdev"`,
@@ -151,7 +151,7 @@ func ways(c *spec.Network, m mesh.Mesh) state.Ways {
 	w := state.Ways{Sources: m.Self.Gateways()}
 	switch {
 	case c.Tunnel.Type == spec.TunnelNone:
-	case state.Apart(c):
+	case state.UsesTunnelBridge(c):
 		w.Transit = spec.TransitName(c.Bridge)
 	default:
 		w.Segment = state.GatewayLink(c)

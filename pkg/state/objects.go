@@ -19,32 +19,34 @@ const RouteProtocol = 121
 // Owner is the external_ids key that marks OVS rows of a network.
 const Owner = "ovs-gre.network"
 
+// FailStandalone is the fail_mode of our bridges: they forward by themselves,
+// as a switch that learns does (ovs-vswitchd.conf.db(5)).
+const FailStandalone = "standalone"
+
 type (
-	// Bridge is an OVS bridge with its internal port.
+	// Bridge is an OVS bridge with its internal port, which is an access port
+	// of no VLAN.
 	Bridge struct {
 		Network, Name string
 		// DatapathType is the column's value; "" is OVS's own default.
 		DatapathType string
-		// HWAddr is the bridge's MAC address, the containers' gateway's.
+		// FailMode is the column's value; wanted is FailStandalone.
+		FailMode string
+		// HWAddr is the MAC address of the internal port.
 		HWAddr string
 		// MTU of the internal port.
 		MTU int
 		// Adopted: the bridge is not ours, must exist, and has no attributes here.
 		Adopted bool
-	}
-
-	// Transit is the internal port of an OVS bridge by which this host
-	// reaches its peers' hosts, on a VLAN of its own.
-	Transit struct {
-		Network, Name, Bridge string
-		Tag                   uint16
-		MAC                   string
-		MTU                   int
-		// Error is what OVS says against the port; wanted is "".
+		// PortOf is the bridge that has an internal port in the place of this
+		// one, as versions without a bridge of the tunnels' own made it; wanted
+		// is "".
+		PortOf string
+		// Error is what OVS says against the internal port; wanted is "".
 		Error string
 	}
 
-	// Tunnel is an OVS tunnel port to one peer.
+	// Tunnel is an OVS tunnel port to one peer, a protected access port of no VLAN.
 	Tunnel struct {
 		Network, Name, Bridge string
 		// Type as OVS has it: gre, ip6gre, vxlan, geneve.
@@ -58,7 +60,6 @@ type (
 		// DstPort is the UDP port; 0 is the protocol's own.
 		DstPort uint16
 		BFD     bool
-		Tag     uint16
 		// Peer is the name of the node at the other end.
 		Peer string
 		// Error is what OVS says against the port; wanted is "".
@@ -133,14 +134,13 @@ type (
 	Forward struct{ Network, Dev string }
 )
 
-func (b Bridge) ID() ID  { return ID{KindBridge, b.Name} }
-func (t Transit) ID() ID { return ID{KindTransit, t.Name} }
-func (t Tunnel) ID() ID  { return ID{KindTunnel, t.Name} }
-func (p Port) ID() ID    { return ID{KindPort, p.Name} }
-func (s Sysctl) ID() ID  { return ID{KindSysctl, s.Key} }
-func (l Link) ID() ID    { return ID{KindLink, l.Name} }
-func (a Addr) ID() ID    { return ID{KindAddr, a.Dev + " " + a.Prefix.String()} }
-func (n Neigh) ID() ID   { return ID{KindNeigh, n.Dev + " " + n.IP.String()} }
+func (b Bridge) ID() ID { return ID{KindBridge, b.Name} }
+func (t Tunnel) ID() ID { return ID{KindTunnel, t.Name} }
+func (p Port) ID() ID   { return ID{KindPort, p.Name} }
+func (s Sysctl) ID() ID { return ID{KindSysctl, s.Key} }
+func (l Link) ID() ID   { return ID{KindLink, l.Name} }
+func (a Addr) ID() ID   { return ID{KindAddr, a.Dev + " " + a.Prefix.String()} }
+func (n Neigh) ID() ID  { return ID{KindNeigh, n.Dev + " " + n.IP.String()} }
 func (r Route) ID() ID {
 	return ID{KindRoute, r.Dst.String() + " table " + strconv.Itoa(r.Table) + " metric " + strconv.Itoa(r.Metric)}
 }
@@ -148,7 +148,6 @@ func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
 func (f Forward) ID() ID    { return ID{KindForward, f.Network + " " + f.Dev} }
 
 func (b Bridge) Noun() string     { return "OVS bridge " + b.Name }
-func (t Transit) Noun() string    { return "transit port " + t.Name }
 func (t Tunnel) Noun() string     { return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote) }
 func (p Port) Noun() string       { return "OVS port " + p.Name }
 func (s Sysctl) Noun() string     { return "sysctl " + s.Key }
@@ -167,19 +166,23 @@ func (b Bridge) String() string {
 	if b.DatapathType != "" {
 		datapath = " datapath_type=" + b.DatapathType
 	}
-	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s fail_mode=standalone other_config:hwaddr=%[3]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=bridge -- set interface %[1]s mtu_request=%[6]d",
-		b.Name, datapath, ovsString(b.HWAddr), Owner, b.Network, b.MTU)
-}
-
-func (t Transit) String() string {
-	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=transit -- set interface %[2]s type=internal mac=%[6]s mtu_request=%[7]d external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=transit",
-		t.Bridge, t.Name, t.Tag, Owner, t.Network, ovsString(t.MAC), t.MTU) + complaint(t.Error)
+	var failMode string
+	if b.FailMode != "" {
+		failMode = " fail_mode=" + b.FailMode
+	}
+	if b.PortOf != "" {
+		return fmt.Sprintf("ovs-vsctl --may-exist add-port %s %s -- set interface %[2]s type=internal", b.PortOf, b.Name)
+	}
+	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s%[3]s other_config:hwaddr=%[4]s "+
+		"external_ids:%[5]s=%[6]s external_ids:ovs-gre.role=bridge -- set port %[1]s tag=0 vlan_mode=access -- set interface %[1]s mtu_request=%[7]d",
+		b.Name, datapath, failMode, ovsString(b.HWAddr), Owner, b.Network, b.MTU) + complaint(b.Error)
 }
 
 func (t Tunnel) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=%[3]d vlan_mode=access protected=true external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=tunnel -- set interface %[2]s type=%[6]s options:remote_ip=%[7]s",
-		t.Bridge, t.Name, t.Tag, Owner, t.Network, t.Type, ovsString(t.Remote.String()))
+	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=true "+
+		"external_ids:%[3]s=%[4]s external_ids:ovs-gre.role=tunnel -- set interface %[2]s type=%[5]s options:remote_ip=%[6]s",
+		t.Bridge, t.Name, Owner, t.Network, t.Type, ovsString(t.Remote.String()))
 	if t.Local.IsValid() {
 		fmt.Fprintf(&b, " options:local_ip=%s", ovsString(t.Local.String()))
 	}

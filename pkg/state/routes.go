@@ -16,7 +16,7 @@ var ErrNoWay = errors.New("no way to the peer")
 
 // Ways are the ways out of this host that its routes can take.
 type Ways struct {
-	// Transit is the transit port; "" where there is none.
+	// Transit is the transit link; "" where there is none.
 	Transit string
 	// Segment is the link that holds one segment over all hosts; "" where
 	// there is none.
@@ -76,10 +76,10 @@ func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) (
 		r.Dev = w.Segment
 		return []Object{r}, nil
 	}
-	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit port nor a segment over all hosts", ErrNoWay, dst, p)
+	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit link nor a segment over all hosts", ErrNoWay, dst, p)
 }
 
-// overTransit routes by the peer's transit port. Its MAC address is known, so
+// overTransit routes by the peer's transit link. Its MAC address is known, so
 // nobody needs to ask. A global IPv6 next hop that no address is near to is
 // refused by the kernel ("invalid gateway"), a link-local one is not.
 func overTransit(r Route, p spec.Node, dev string) []Object {

@@ -141,7 +141,7 @@ touch() { echo pwned >pwned; }
 	for _, o := range []state.Object{
 		state.Port{Network: "n", Name: "og1", Bridge: "b", ContainerID: "$(touch pwned)'\n", IfName: "", Error: "x\ntouch pwned\r\x1b[31m"},
 		state.Tunnel{Network: "n", Name: "ot1", Bridge: "b", Type: "gre", Remote: mustAddr("10.0.0.1"), Peer: "a\ntouch pwned", Key: "';touch pwned", Error: "\n\ntouch pwned"},
-		state.Transit{Network: "n", Name: "b-t", Bridge: "b", MAC: "\ntouch pwned", Error: "\u0085touch pwned"},
+		state.Bridge{Network: "n", Name: "b-t", HWAddr: "\ntouch pwned", Error: "\u0085touch pwned"},
 		state.Bridge{Network: "n", Name: "b", HWAddr: "'\";touch pwned"},
 		state.Forward{Network: "n", Dev: "b"},
 	} {
@@ -215,7 +215,7 @@ func TestOVSTakesIt(t *testing.T) {
 			c, m := network(t, nodesJSON(2, under, "dual"), keys)
 			script := state.Desired(c, m, mtu(t, c, m)).String()
 			vsctl(script + script) // twice is as good as once
-			vsctl("ovs-vsctl del-br obr0")
+			vsctl("ovs-vsctl del-br obr0 -- --if-exists del-br obr0-t")
 		}
 	}
 	s, peers := hostileState(t)

@@ -14,7 +14,6 @@ type Kind uint8
 // The kinds, in order of dependence.
 const (
 	KindBridge Kind = iota
-	KindTransit
 	KindTunnel
 	KindPort
 	KindSysctl

@@ -51,7 +51,7 @@ func TestContained(t *testing.T) {
 	cs := cnitest.AddAll(t, l, network)
 	cnitest.AllReach(t, cs)
 	before := host(t, h)
-	h.Shell(t, `ovs-vsctl del-port $(ovs-vsctl --bare --columns=name find port external_ids:ovs-gre.role=tunnel) -- del-port obr0-t; echo 0 >/proc/sys/net/ipv4/ip_forward`)
+	h.Shell(t, `ovs-vsctl del-port $(ovs-vsctl --bare --columns=name find port external_ids:ovs-gre.role=tunnel) -- del-br obr0-t; echo 0 >/proc/sys/net/ipv4/ip_forward`)
 	testnet.Eventually(t, longest, func() error {
 		if after := host(t, h); after != before {
 			return fmt.Errorf("before\n%s\nafter\n%s", before, after)

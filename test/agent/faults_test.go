@@ -26,7 +26,7 @@ func TestDrift(t *testing.T) {
 		"tunnel":         `ovs-vsctl del-port $(ovs-vsctl --bare --columns=name find port external_ids:ovs-gre.role=tunnel)`,
 		"tunnel's peer":  `ovs-vsctl set interface $(ovs-vsctl --bare --columns=name find port external_ids:ovs-gre.role=tunnel) options:remote_ip=192.0.2.1`,
 		"protection":     `ovs-vsctl set port $(ovs-vsctl --bare --columns=name find port external_ids:ovs-gre.role=tunnel) protected=false`,
-		"transit port":   `ovs-vsctl del-port obr0-t`,
+		"tunnel bridge":  `ovs-vsctl del-br obr0-t`,
 		"gateway":        `ip addr flush dev obr0 scope global`,
 		"link":           `ip link set obr0-t down`,
 		"bridge":         `ovs-vsctl del-br obr0`,

@@ -46,7 +46,7 @@ func TestBroadcast(t *testing.T) {
 		local  int // how many of them the container next to it gets
 	}{
 		{"broadcast", []string{arp(broadcast), arp(broadcast), arp(broadcast)}, 3},
-		{"untagged to the peer's transit port", []string{arp(peer)}, 1}, // flooded, for nobody is known to have it
+		{"untagged to the peer's transit link", []string{arp(peer)}, 1}, // flooded, for nobody is known to have it
 		{"tagged 4094", []string{arp(broadcast, 4094), arp(peer, 4094), arp(transit, 4094)}, 0},
 		{"tagged 0", []string{arp(broadcast, 0)}, 1},
 		{"tagged 0 and 4094", []string{arp(broadcast, 0, 4094)}, 1},
@@ -72,13 +72,13 @@ func TestBroadcast(t *testing.T) {
 				t.Errorf("want %d of the frames in the container next to it, there came:\n%s", tt.local, strings.Join(lines, "\n"))
 			}
 			if lines := transitPort.Stop(t); seen(lines, ask) != 0 {
-				t.Errorf("want none of the frames at the transit port, there came:\n%s", strings.Join(lines, "\n"))
+				t.Errorf("want none of the frames at the transit link, there came:\n%s", strings.Join(lines, "\n"))
 			}
 		})
 	}
 }
 
-// notFromTransit leaves out what hosts say by their transit ports of their own
+// notFromTransit leaves out what hosts say by their transit links of their own
 // accord, such as the multicast groups that they are in.
 func notFromTransit(l *testnet.Lab, lines []string) []string {
 	return slices.DeleteFunc(lines, func(line string) bool {

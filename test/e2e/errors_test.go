@@ -81,7 +81,7 @@ func TestErrors(t *testing.T) {
 		{name: "foreign OVS bridge", before: "ovs-vsctl add-br obr0 -- set bridge obr0 datapath_type=" + l.Datapath, after: "ovs-vsctl del-br obr0", code: foreign,
 			says: []string{"OVS bridge obr0 is in the way", "not ours", "adoptBridge", "add-br obr0"}},
 		{name: "Linux bridge of that name", before: "ip link add obr0 type bridge", after: "ip link delete obr0", code: foreign, says: []string{"obr0", "not ours"}},
-		{name: "foreign link for the transit port", before: "ip link add obr0-t type bridge", after: "ip link delete obr0-t", code: foreign, says: []string{"obr0-t", "not ours"}},
+		{name: "foreign link for the transit link", before: "ip link add obr0-t type bridge", after: "ip link delete obr0-t", code: foreign, says: []string{"obr0-t", "not ours"}},
 		{name: "requested address out of range", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ips": []string{"10.1.1.1/24"}}}, code: invalid, says: []string{"10.1.1.1"}},
 		{name: "requested address is the gateway's", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ips": []string{"192.168.1.1/24"}}}, says: []string{"192.168.1.1"}, code: invalid},
 		{name: "requested MAC", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"mac": "01:00:5e:00:00:01"}}, code: invalid, says: []string{"runtimeConfig.mac", "01:00:5e:00:00:01"}},

@@ -111,7 +111,7 @@ func TestDoctor(t *testing.T) {
 		{"docker raw drop", "iptables -t raw -A PREROUTING -d 192.168.1.7/32 ! -i docker0 -j DROP", "192.168.1.7", doctor.Fail},
 		{"docker raw drop", "nft 'add table ip dock; add chain ip dock raw { type filter hook prerouting priority raw; policy accept; }; add rule ip dock raw ip daddr 192.168.1.8 iifname != \"docker0\" counter drop'", "table dock", doctor.Fail},
 		{"OVS ports", "ovs-vsctl add-port obr0 nosuchdev 2>/dev/null", "nosuchdev", doctor.Warn},
-		{"host state", "ovs-vsctl del-port obr0-t", "transit port obr0-t is missing", doctor.Fail},
+		{"host state", "ovs-vsctl del-br obr0-t", "OVS bridge obr0-t is missing", doctor.Fail},
 		{"host state", "nft delete table inet ovs-gre-ovsnet", "masquerade", doctor.Fail},
 		{"leaked addresses", `printf 'gone\r\neth0' >/var/lib/cni/networks/ovsnet/192.168.1.77`, "192.168.1.77", doctor.Fail},
 		{"subnets", "ip link add x0 type bridge; ip addr add 192.168.2.77/24 dev x0", "192.168.2.77/24", doctor.Fail},

@@ -257,7 +257,7 @@ func TestBreak(t *testing.T) {
 		{"ovs-vsctl set interface " + tunnel + " options:remote_ip=172.16.32.77", "172.16.32.77"},
 		{"ovs-vsctl set port " + tunnel + " protected=false", "not protected"},
 		{"ovs-vsctl set interface " + tunnel + " bfd:enable=false", "bfd:enable=true"},
-		{"ovs-vsctl del-port obr0-t", "transit port obr0-t is missing"},
+		{"ovs-vsctl del-br obr0-t", "OVS bridge obr0-t is missing"},
 		{"ovs-vsctl set port " + port + " tag=4094", "tag is"},
 		{"ovs-vsctl del-port " + port, "OVS port " + port + " is missing"},
 		{"ip route del 192.168.2.0/24", "route 192.168.2.0/24 is missing"},

@@ -148,8 +148,8 @@ func TestStranger(t *testing.T) {
 	}
 	// All that a peer would have, made by hand.
 	stranger.Shell(t, fmt.Sprintf(`
-		ovs-vsctl --timeout=60 add-br obr0 -- set bridge obr0 %s fail_mode=standalone -- add-port obr0 t tag=4094 -- set interface t type=gre options:remote_ip=%s \
-			-- add-port obr0 obr0-t tag=4094 -- set interface obr0-t type=internal
+		ovs-vsctl --timeout=60 add-br obr0 -- set bridge obr0 %s fail_mode=standalone -- add-port obr0 t -- set interface t type=gre options:remote_ip=%s \
+			-- add-port obr0 obr0-t -- set interface obr0-t type=internal
 		ip link set obr0-t up mtu 1400
 		ip addr add 10.66.0.1/32 dev obr0-t
 		ip neigh replace %[2]s lladdr 0a:58:ac:10:20:64 dev obr0-t nud permanent
@@ -157,7 +157,7 @@ func TestStranger(t *testing.T) {
 	defer func() { report(t, l, "a stranger's GRE stays out") }()
 	inside := testnet.CaptureIn(t, cs[0].Netns, "eth0", "src host 10.66.0.1")
 	wire := l.Capture(t, fmt.Sprintf("proto gre and src host %s", stranger.Addr4))
-	// A GARP in the transit VLAN, and pings that must go unanswered.
+	// A gratuitous ARP request, and pings that must go unanswered.
 	if lost, err := cnitest.Unreached(stranger, cs[0].Addr(t, false)); err != nil || len(lost) != 1 {
 		t.Errorf("the stranger reaches the container: lost %v, %v", lost, err)
 	}
