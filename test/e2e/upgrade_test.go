@@ -1,11 +1,10 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/testnet"
@@ -39,8 +38,6 @@ for a in $addresses; do case $a in *:*) ip addr replace $a dev $dev nodad;; *) i
 for n in $neighbours; do ip neigh replace ${n%=*} lladdr ${n#*=} dev $dev nud permanent; done
 echo "$routes" | while read -r r; do case $r in *$dev*) ip route replace $r;; esac; done
 `
-
-var summary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
 // TestUpgrade: hosts of the layout before and of today's reach each other, and
 // a host is moved with its containers attached.
@@ -80,8 +77,8 @@ func TestUpgrade(t *testing.T) {
 			if err := cs[0].Call("check"); err == nil || !strings.Contains(err.Error(), "OVS bridge obr0-t") {
 				t.Errorf("CHECK: %v, want a word about the bridge that is not there yet", err)
 			}
-			lost := losses(t, cs[1], cs[0], func() { tt.move(t, l) })
-			fmt.Printf("upgrade: %-7s  %s: %s\n", l.Datapath, tt.name, lost)
+			sent, answered := cnitest.During(t, cs[1], cs[0], time.Minute, func() { tt.move(t, l) })
+			fmt.Printf("upgrade: %-7s  %s: of %d pings, one every 50 ms, %d were answered\n", l.Datapath, tt.name, sent, answered)
 			if out := first.Run(t, "ovs-vsctl", "port-to-br", spec.TunnelName("ovsnet", l.Hosts[1].Addr4)); strings.TrimSpace(out) != "obr0-t" {
 				t.Errorf("the tunnel is on %q", out)
 			}
@@ -96,27 +93,4 @@ func TestUpgrade(t *testing.T) {
 			}
 		})
 	}
-}
-
-// losses pings every 50 ms while f runs, and until the pinged answers again,
-// and tells how many were lost.
-func losses(t *testing.T, from, to *cnitest.Container, f func()) string {
-	t.Helper()
-	cmd := from.Command(context.Background(), "ping", "-n", "-q", "-i", "0.05", to.Addr(t, false).String())
-	var out strings.Builder
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f()
-	reach(t, "the container on the host that moved", from, to.Addr(t, false))
-	if err := testnet.Signal(cmd, 2); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	m := summary.FindStringSubmatch(out.String())
-	if m == nil {
-		t.Fatalf("ping printed no summary: %s", out.String())
-	}
-	return fmt.Sprintf("of %s pings, one every 50 ms, %s were answered", m[1], m[2])
 }

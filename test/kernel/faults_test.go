@@ -1,11 +1,8 @@
 package kernel
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -21,51 +18,12 @@ func patience() time.Duration {
 	return time.Minute
 }
 
-var summary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
-
 // during pings to from from while f runs, and reports how many were lost.
 func during(t *testing.T, l *testnet.Lab, what string, from, to *cnitest.Container, f func()) {
 	t.Helper()
 	defer func() { report(t, l, what) }()
-	cmd := from.Command(context.Background(), "ping", "-n", "-i", "0.05", to.Addr(t, false).String())
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			t.Fatalf("ping ended: %v", err)
-		}
-		if strings.Contains(line, "bytes from") {
-			break // the fault is to meet a conversation that goes on
-		}
-	}
-	f()
-	testnet.Eventually(t, patience(), func() error {
-		lost, err := cnitest.Unreached(from, to.Addrs()...)
-		if err == nil && len(lost) > 0 {
-			err = fmt.Errorf("no answer from %v", lost)
-		}
-		return err
-	})
-	if err := testnet.Signal(cmd, 2); err != nil {
-		t.Fatal(err)
-	}
-	var rest strings.Builder
-	if _, err := lines.WriteTo(&rest); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	m := summary.FindStringSubmatch(rest.String())
-	if m == nil {
-		t.Fatalf("ping printed no summary: %s", rest.String())
-	}
-	fmt.Printf("kernel: %-7s   %s: of %s pings, one every 50 ms, %s were answered\n", l.Datapath, what, m[1], m[2])
+	sent, answered := cnitest.During(t, from, to, patience(), f)
+	fmt.Printf("kernel: %-7s   %s: of %d pings, one every 50 ms, %d were answered\n", l.Datapath, what, sent, answered)
 }
 
 // restartUnits does what systemd does for `systemctl restart
