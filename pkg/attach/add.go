@@ -91,6 +91,8 @@ type adding struct {
 	// bridge is the network's, as OVSDB has it.
 	bridge ovs.BridgeInfo
 	mtu    int
+	// want is the host state to compare with; nil where it was just brought about.
+	want state.Set
 	// held: a lease was there before ours.
 	held bool
 	// first: the network has nothing on this host but our lease.
@@ -99,7 +101,8 @@ type adding struct {
 	done func()
 }
 
-// host takes a lease and sees to it that the host state stands.
+// host takes a lease and brings the host state about where there is none, or
+// where it was made of something else.
 func (a *adding) host(ctx context.Context) error {
 	a.first = !a.dir().Exists()
 	var err error
@@ -117,19 +120,42 @@ func (a *adding) host(ctx context.Context) error {
 	if err := a.look(ctx); err != nil {
 		return err
 	}
-	mtu, ok, err := a.net.Standing(ctx, a.bridge)
-	if err != nil {
-		return err
+	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
+	if a.bridge.UUID == "" || !owner || fresh || !a.net.Saved() {
+		a.first = false
+		if _, a.mtu, err = a.net.Ensure(ctx); err != nil {
+			return err
+		}
+		return a.look(ctx)
 	}
-	if ok && !fresh && len(a.dir().Buried()) == 0 {
-		a.mtu = mtu
-		return nil
+	a.want, a.mtu, err = a.net.Want(ctx)
+	return err
+}
+
+// compare looks whether the host state is as it should be, while ovs-vswitchd
+// makes the container's port, and brings it about where it is not.
+func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
+	if a.want == nil { // Ensure has just looked
+		return meanwhile()
+	}
+	var changes []state.Change
+	var failed error
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		changes, failed = a.net.Compare(ctx, a.want)
+	}()
+	err := meanwhile()
+	<-looked
+	if err == nil {
+		err = failed
+	}
+	if err != nil || len(changes) == 0 {
+		return err
 	}
 	a.first = false
-	if _, a.mtu, err = a.net.Ensure(ctx); err != nil {
-		return err
-	}
-	return a.look(ctx)
+	_, _, err = a.net.Ensure(ctx)
+	return err
 }
 
 // leave gives the lease back, and the host state with the last one.
@@ -174,11 +200,8 @@ func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) er
 // look asks OVSDB for the bridge, and takes a port of ours out that an ADD
 // which was killed, or a DEL without OVSDB, has left.
 func (a *adding) look(ctx context.Context) error {
-	p, err := a.net.StartBridge(ctx, a.port())
-	if err != nil {
-		return err
-	}
-	if a.bridge, err = p.Bridge(ctx, a.Config.Name); err != nil {
+	var err error
+	if a.bridge, err = a.net.OVS.Bridge(ctx, a.Config.Bridge, a.port()); err != nil {
 		return err
 	}
 	if !a.bridge.PortTaken {
@@ -283,7 +306,12 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, addrs, err := a.addresses(ctx)
+	var res *current.Result
+	var addrs []netip.Addr
+	err = a.compare(ctx, func() (err error) {
+		res, addrs, err = a.addresses(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 	if err != nil {
 		return err
 	}
-	changes, err := n.Repair(ctx)
+	changes, err := n.Move(ctx)
 	did.all(changes)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 	return reclaim(ctx, c, did)
 }
 
-// former lists the ports of another boot; Repair takes them out.
+// former lists the ports of another boot; Move takes them out.
 func former(ctx context.Context, n *network.Network) ([]ovs.ContainerPort, error) {
 	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
 	var stale []ovs.ContainerPort

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -209,6 +210,12 @@ func (d Dir) Hand(nodes []spec.Node, self string, config []byte) error {
 		replace(filepath.Join(string(d), "node"), []byte(self)),
 		replace(filepath.Join(string(d), "config.json"), config),
 		mesh.Store(filepath.Join(string(d), "nodes.json"), nodes))
+}
+
+// IsHanded reports whether Hand left just this.
+func (d Dir) IsHanded(nodes []spec.Node, self string, config []byte) bool {
+	raw, err := mesh.Encode(nodes)
+	return err == nil && bytes.Equal(d.read("config.json"), config) && string(d.read("node")) == self && bytes.Equal(d.read("nodes.json"), raw)
 }
 
 // Handed returns the nodes and the name of this host's that Hand left. The

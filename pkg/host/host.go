@@ -62,47 +62,57 @@ func Ensure(ctx context.Context, want state.Set, backends ...Backend) ([]state.C
 	if err != nil {
 		return nil, err
 	}
-	made, _, err := ensure(ctx, changes, backends)
-	return made, err
+	return apply(ctx, puts(changes), backends)
 }
 
-// Match is Ensure, and then Prune, unless Ensure has seen that there is nothing
-// to delete. Looking is most of the work where little changes.
-func Match(ctx context.Context, want state.Set, backends ...Backend) ([]state.Change, error) {
-	changes, err := Check(ctx, want, backends...)
-	if err != nil {
-		return nil, err
-	}
-	made, surplus, err := ensure(ctx, changes, backends)
-	if err != nil || !surplus {
+// Reconcile makes the changes that Check returned for want: creations and
+// updates as Ensure does, and then, unless there was nothing to delete, Prune.
+// It returns the changes it meant to make.
+func Reconcile(ctx context.Context, want state.Set, changes []state.Change, backends ...Backend) ([]state.Change, error) {
+	todo := puts(changes)
+	made, err := apply(ctx, todo, backends)
+	if err != nil || len(todo) == len(changes) {
 		return made, err
 	}
 	pruned, err := Prune(ctx, want, backends...)
 	return append(made, pruned...), err
 }
 
-// ensure makes those of changes that delete nothing, and reports whether there
-// are others.
-func ensure(ctx context.Context, changes []state.Change, backends []Backend) (todo []state.Change, surplus bool, err error) {
+// InTheWay is nil unless changes want to be made where something foreign is.
+// The error wraps ErrForeign and shows both sides of each.
+func InTheWay(changes []state.Change) error {
 	var errs []error
 	for _, c := range changes {
 		if f, ok := c.Old.(state.Foreign); ok {
 			errs = append(errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", c.New.Noun(), ErrForeign, c.New, f.Have))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// puts are those of changes that delete nothing.
+func puts(changes []state.Change) []state.Change {
+	var list []state.Change
+	for _, c := range changes {
 		if c.New != nil {
-			todo = append(todo, c)
+			list = append(list, c)
 		}
 	}
-	surplus = len(todo) < len(changes)
-	if err := errors.Join(errs...); err != nil || len(todo) == 0 {
-		return nil, surplus, err
+	return list
+}
+
+// apply makes changes that delete nothing, unless something foreign is in the
+// way of one.
+func apply(ctx context.Context, todo []state.Change, backends []Backend) ([]state.Change, error) {
+	if err := InTheWay(todo); err != nil || len(todo) == 0 {
+		return nil, err
 	}
 	for _, b := range backends {
 		if err := b.Apply(ctx, todo); err != nil {
-			return todo, surplus, err
+			return todo, err
 		}
 	}
-	return todo, surplus, nil
+	return todo, nil
 }
 
 // Prune deletes what the network owns and want does not ask for, in the last

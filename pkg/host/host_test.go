@@ -314,9 +314,9 @@ func TestConverges(t *testing.T) {
 	}
 }
 
-// TestMatch: it is Ensure and Prune in one, and looks a second time only to
+// TestReconcile: it is Ensure and Prune in one, and looks a second time only to
 // delete.
-func TestMatch(t *testing.T) {
+func TestReconcile(t *testing.T) {
 	ctx := t.Context()
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 11))
@@ -335,12 +335,12 @@ func TestMatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		done, err := host.Match(ctx, want, one.backends()...)
+		done, err := host.Reconcile(ctx, want, todo, one.backends()...)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		if d := cmp.Diff(text(todo), text(done)); d != "" {
-			t.Errorf("seed %d: Check said, Match did:\n%s", seed, d)
+			t.Errorf("seed %d: Check said, Reconcile did:\n%s", seed, d)
 		}
 		if _, err := host.Ensure(ctx, want, two.backends()...); err != nil {
 			t.Fatal(err)
@@ -349,7 +349,7 @@ func TestMatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(two.all().String(), one.all().String()); d != "" {
-			t.Errorf("seed %d: -Ensure and Prune +Match:\n%s", seed, d)
+			t.Errorf("seed %d: -Ensure and Prune +Reconcile:\n%s", seed, d)
 		}
 	}
 }

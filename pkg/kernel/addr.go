@@ -92,7 +92,7 @@ func parseAddr(b []byte) (Addr, bool) {
 
 // observeAddrs adds the wanted addresses, whoever made them, and the network's.
 func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Set) error {
-	devs := slices.Clone(b.scope.AddrLinks)
+	devs := slices.Concat(b.scope.AddrLinks, b.scope.SharedLinks)
 	for _, o := range want {
 		if a, ok := o.(state.Addr); ok {
 			devs = append(devs, a.Dev)
@@ -102,13 +102,18 @@ func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Se
 		list, err := c.addrs(ctx, index)
 		for _, a := range list {
 			o := state.Addr{Dev: dev, Prefix: a.Prefix}
-			ours := a.Proto == state.RouteProtocol && slices.Contains(b.scope.AddrLinks, dev)
+			ours := a.Proto == state.RouteProtocol && b.scope.owns(dev, a.Prefix.Addr())
 			if _, wanted := want[o.ID()]; wanted || ours {
 				have.Put(o)
 			}
 		}
 		return err
 	})
+}
+
+// owns reports whether an address that carries our protocol is the network's.
+func (s Scope) owns(dev string, a netip.Addr) bool {
+	return slices.Contains(s.AddrLinks, dev) || slices.Contains(s.SharedLinks, dev) && slices.Contains(s.Gateways, a)
 }
 
 func newAddr(c *conn, a state.Addr) (message, error) {

@@ -18,6 +18,10 @@ type Scope struct {
 	// AddrLinks are the links on which addresses that carry our protocol
 	// (IFA_PROTO = state.RouteProtocol) are the network's.
 	AddrLinks []string
+	// SharedLinks are links that others use too: of the addresses there that
+	// carry our protocol, the Gateways are the network's.
+	SharedLinks []string
+	Gateways    []netip.Addr
 	// NeighLinks are the links on which permanent neighbour entries are the
 	// network's.
 	NeighLinks []string

@@ -52,13 +52,19 @@ func read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
-// Store replaces a nodes file in one step, so that a reader sees the old list
-// or the new one, also after a power cut.
-func Store(path string, nodes []spec.Node) error {
+// Encode is the content of a nodes file.
+func Encode(nodes []spec.Node) ([]byte, error) {
 	if nodes == nil {
 		nodes = []spec.Node{}
 	}
 	raw, err := json.MarshalIndent(nodes, "", "  ")
+	return append(raw, '\n'), err
+}
+
+// Store replaces a nodes file in one step, so that a reader sees the old list
+// or the new one, also after a power cut.
+func Store(path string, nodes []spec.Node) error {
+	raw, err := Encode(nodes)
 	if err != nil {
 		return err
 	}
@@ -68,7 +74,7 @@ func Store(path string, nodes []spec.Node) error {
 		return fmt.Errorf("store nodes: %w", err)
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(append(raw, '\n'))
+	_, err = f.Write(raw)
 	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)

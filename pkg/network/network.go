@@ -5,14 +5,12 @@ package network
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"slices"
-	"time"
 
 	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
@@ -87,35 +85,92 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 }
 
 // Backends are where the network's host state lives.
-func (n *Network) Backends() []host.Backend { return backends(n.Config, n.OVS) }
-
-func backends(c *spec.Network, conn *ovs.Conn) []host.Backend {
-	links := []string{state.GatewayLink(c), spec.TransitName(c.Bridge)}
-	return []host.Backend{ovs.NewBackend(conn, c.Name), kernel.NewBackend(kernel.Scope{AddrLinks: links}), filter.NewBackend(c.Name)}
+func (n *Network) Backends() []host.Backend {
+	return backends(n.Config, n.OVS, n.gateways())
 }
 
-// Ensure brings the host state about, prunes what the configuration no longer
-// names, and leaves its stamp. It holds the network's lock meanwhile.
+// gateways are the gateway addresses that are the network's on links which are
+// not: those of the nodes, and those of the nodes that host state was made of.
+func (n *Network) gateways() []netip.Addr {
+	return append(n.Mesh.Self.Gateways(), savedGateways(n.Dir)...)
+}
+
+// savedGateways are the gateway addresses that host state was made of.
+func savedGateways(dir host.Dir) []netip.Addr {
+	nodes, self, err := dir.Handed()
+	if err != nil {
+		return nil
+	}
+	for _, node := range nodes {
+		if node.Name == self {
+			return node.Gateways()
+		}
+	}
+	return nil
+}
+
+func backends(c *spec.Network, conn *ovs.Conn, gateways []netip.Addr) []host.Backend {
+	scope := kernel.Scope{AddrLinks: []string{spec.TransitName(c.Bridge)}}
+	if c.LinuxBridge != "" || c.AdoptBridge {
+		scope.SharedLinks, scope.Gateways = []string{state.GatewayLink(c)}, gateways
+	} else {
+		scope.AddrLinks = append(scope.AddrLinks, c.Bridge)
+	}
+	return []host.Backend{ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), filter.NewBackend(c.Name)}
+}
+
+// Compare looks at the host state and returns how it differs from d.Want. It
+// changes nothing and takes no lock.
+func (n *Network) Compare(ctx context.Context, want state.Set) ([]state.Change, error) {
+	return host.Check(ctx, want, n.Backends()...)
+}
+
+// Saved reports whether the configuration and the nodes are those that host
+// state was last made of, and no removal is pending. Without it, or without the
+// bridge, there is no use in comparing.
+func (n *Network) Saved() bool {
+	return n.Dir.IsHanded(n.Mesh.Nodes(), n.Mesh.Self.Name, handed(n.Config)) && len(n.Dir.Buried()) == 0
+}
+
+// Ensure brings the host state about and prunes what the configuration no
+// longer names. It holds the network's lock meanwhile. It returns the changes
+// it meant to make, and the MTU inside containers. The error wraps
+// spec.ErrInvalid where the bridge is another than the one that containers are
+// attached to.
 func (n *Network) Ensure(ctx context.Context) (changes []state.Change, mtu int, err error) {
+	return n.ensure(ctx, n.moved)
+}
+
+// Move is Ensure that takes another bridge, too; the containers are for the
+// caller to move.
+func (n *Network) Move(ctx context.Context) ([]state.Change, error) {
+	changes, _, err := n.ensure(ctx, func() error { return nil })
+	return changes, err
+}
+
+func (n *Network) ensure(ctx context.Context, may func() error) (changes []state.Change, mtu int, err error) {
 	unlock, err := n.Dir.Lock(ctx, false)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer unlock()
-	if s, ok, err := n.stamp(ctx); err != nil || ok {
-		return nil, s.mtu, err // another call was quicker
-	}
-	if err := n.moved(); err != nil {
+	if err := may(); err != nil {
 		return nil, 0, err
 	}
-	return n.ensure(ctx)
+	want, mtu, err := n.Want(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	changes, err = n.reconcile(ctx, want)
+	return changes, mtu, err
 }
 
 // moved refuses another bridge while containers are on the one that host state
 // was made with: pruning that would cut them off.
 func (n *Network) moved() error {
-	was, err := spec.Parse(n.Dir.Config())
-	if err != nil || was.Bridge == n.Config.Bridge {
+	raw := n.Dir.Config()
+	was, _ := spec.Parse(raw)
+	if raw == nil || was.Bridge == n.Config.Bridge {
 		return nil // nothing is made yet, or it is the same
 	}
 	leases, err := n.Dir.Leases(host.LeasesOVS)
@@ -130,54 +185,33 @@ func (n *Network) moved() error {
 	return nil
 }
 
-// Repair is Ensure that trusts no stamp.
-func (n *Network) Repair(ctx context.Context) ([]state.Change, error) {
-	unlock, err := n.Dir.Lock(ctx, false)
+// reconcile makes the host state what want says. Configuration and nodes are
+// saved before anything changes: whatever a failure leaves can be told from
+// what is another network's.
+func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
+	backends := n.Backends()
+	changes, err := host.Check(ctx, want, backends...)
+	if err == nil {
+		err = host.InTheWay(changes)
+	}
+	if nodes, self, config := n.Mesh.Nodes(), n.Mesh.Self.Name, handed(n.Config); err == nil && !n.Dir.IsHanded(nodes, self, config) {
+		err = n.Dir.Hand(nodes, self, config)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-	changes, _, err := n.ensure(ctx)
-	return changes, err
-}
-
-func (n *Network) ensure(ctx context.Context) ([]state.Change, int, error) {
-	want, mtu, err := n.Want(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	changes, err := host.Match(ctx, want, n.Backends()...)
-	if err == nil && remade(changes) {
+	made, err := host.Reconcile(ctx, want, changes, backends...)
+	if err == nil && remade(made) {
 		var again []state.Change
-		again, err = host.Match(ctx, want, n.Backends()...)
-		changes = append(changes, again...)
+		if changes, err = host.Check(ctx, want, backends...); err == nil {
+			again, err = host.Reconcile(ctx, want, changes, backends...)
+			made = append(made, again...)
+		}
 	}
 	if err == nil {
 		err = n.purge(ctx)
 	}
-	if err == nil {
-		err = n.Dir.Hand(n.Mesh.Nodes(), n.Mesh.Self.Name, handed(n.Config))
-	}
-	if err == nil {
-		err = n.setStamp(ctx, mtu)
-	}
-	return changes, mtu, n.halfway(ctx, err)
-}
-
-// halfway takes the stamp away where err says that the host state was not
-// brought about: what is half of this configuration must not pass for all of
-// the one before, to which an operator may go back.
-func (n *Network) halfway(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	unset := n.OVS.SetStamp(ctx, n.Config.Name, n.Config.Bridge, n.stampPort(), "")
-	if errors.Is(unset, host.ErrUnavailable) {
-		return err // which is most likely why
-	}
-	return errors.Join(err, unset)
+	return made, err
 }
 
 // remade reports whether OVS was told to make a bridge whose link was there and
@@ -231,16 +265,19 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	if unused, err := dir.Unused(host.LeasesOVS); err != nil || (!unused && !force) {
 		return nil, err
 	}
+	list := []host.Backend{ovs.NewBackend(conn, c.Name), filter.NewBackend(c.Name)}
 	if raw := dir.Config(); raw != nil {
-		// What host state was made of counts, not what DEL was given.
-		if was, err := spec.Parse(raw); err == nil {
+		// What host state was made of counts, not what DEL was given. Without it
+		// nothing was made, and what the links have is another's.
+		if was, _ := spec.Parse(raw); was.Name == c.Name {
 			c = was
 		}
+		list = backends(c, conn, savedGateways(dir))
 	}
 	if err := removePorts(ctx, c.Name, conn); err != nil {
 		return nil, err
 	}
-	changes, err := host.Prune(ctx, state.Set{}, backends(c, conn)...)
+	changes, err := host.Prune(ctx, state.Set{}, list...)
 	if err == nil {
 		err = removeTaps(ctx, c.OVSDB, changes)
 	}
@@ -298,87 +335,4 @@ func handed(c *spec.Network) []byte {
 	}
 	raw, _ := json.Marshal(fields)
 	return raw
-}
-
-// A stamp on the bridge says that the host state stands: what it was made of,
-// in this boot, and which links it has. Links that OVS has made anew since
-// have another index, so that they are seen to.
-type stamp struct {
-	sum             string
-	mtu             int
-	bridge, transit int
-}
-
-func (s stamp) String() string { return fmt.Sprintf("%s %d %d %d", s.sum, s.mtu, s.bridge, s.transit) }
-
-// Standing reports whether the stamp that info has says that the host state
-// stands, and the MTU inside containers.
-func (n *Network) Standing(ctx context.Context, info ovs.BridgeInfo) (mtu int, ok bool, err error) {
-	var was stamp
-	if _, err := fmt.Sscan(info.Stamp, &was.sum, &was.mtu, &was.bridge, &was.transit); err != nil {
-		return 0, false, nil
-	}
-	now, err := n.now(ctx, was.mtu)
-	return was.mtu, err == nil && now == was, err
-}
-
-func (n *Network) stamp(ctx context.Context) (stamp, bool, error) {
-	p, err := n.OVS.StartBridge(ctx, n.Config.Bridge, n.stampPort(), "")
-	if err != nil {
-		return stamp{}, false, err
-	}
-	info, err := p.Bridge(ctx, n.Config.Name)
-	if err != nil {
-		return stamp{}, false, err
-	}
-	mtu, ok, err := n.Standing(ctx, info)
-	_, _, handed := n.Dir.Handed()
-	return stamp{mtu: mtu}, ok && handed == nil && len(n.Dir.Buried()) == 0, err
-}
-
-func (n *Network) stampPort() string { return spec.TransitName(n.Config.Bridge) }
-
-// StartBridge asks OVSDB for what Standing needs, and for the port.
-func (n *Network) StartBridge(ctx context.Context, port string) (*ovs.Pending, error) {
-	return n.OVS.StartBridge(ctx, n.Config.Bridge, n.stampPort(), port)
-}
-
-// now is the stamp as it would be made now.
-func (n *Network) now(ctx context.Context, mtu int) (stamp, error) {
-	s := stamp{sum: n.sum(), mtu: mtu}
-	for name, index := range map[string]*int{n.Config.Bridge: &s.bridge, n.stampPort(): &s.transit} {
-		l, err := kernel.LinkByName(ctx, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return s, err
-		}
-		if l.Up {
-			*index = l.Index
-		}
-	}
-	return s, nil
-}
-
-func (n *Network) setStamp(ctx context.Context, mtu int) error {
-	s, err := n.now(ctx, mtu)
-	if err != nil {
-		return err
-	}
-	return n.OVS.SetStamp(ctx, n.Config.Name, n.Config.Bridge, n.stampPort(), s.String())
-}
-
-// sum is a hash of all that host state is made of.
-func (n *Network) sum() string {
-	c := *n.Config
-	c.Base = spec.Base{Name: c.Name}
-	c.IPAM, c.MAC, c.Timeout, c.OVSDB = spec.IPAM{}, "", 0, ""
-	h := sha256.New()
-	if c.Tunnel.Key != nil {
-		fmt.Fprintf(h, "key %d ", *c.Tunnel.Key)
-		c.Tunnel.Key = nil
-	}
-	fmt.Fprintf(h, "%+v %+v %s", c, n.Mesh, ovs.BootID())
-	return fmt.Sprintf("%x", h.Sum(nil)[:16])
 }

@@ -120,7 +120,8 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 		p.ops = append(p.ops,
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
 				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode}},
-			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: setKeys("other_config", map[string]string{"hwaddr": br.HWAddr})},
+			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(setKeys("other_config", map[string]string{"hwaddr": br.HWAddr}),
+				*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete, ovsSet(keyStamp)))},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: accessPort()},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: byName, Row: ovsdb.Row{"mtu_request": br.MTU}})
 	}

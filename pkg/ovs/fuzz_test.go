@@ -51,10 +51,7 @@ var questions = []struct {
 	ask  func(context.Context, *ovs.Conn) error
 }{
 	{"bridge", func(ctx context.Context, c *ovs.Conn) error {
-		p, err := c.StartBridge(ctx, "obr0", "obr0-t", "og1")
-		if err == nil {
-			_, err = p.Bridge(ctx, "net")
-		}
+		_, err := c.Bridge(ctx, "obr0", "og1")
 		return err
 	}},
 	{"add", func(ctx context.Context, c *ovs.Conn) error {
@@ -69,7 +66,6 @@ var questions = []struct {
 	{"ports", func(ctx context.Context, c *ovs.Conn) error { _, err := c.ContainerPorts(ctx, "net"); return err }},
 	{"bad", func(ctx context.Context, c *ovs.Conn) error { _, err := c.BadPorts(ctx); return err }},
 	{"datapath", func(ctx context.Context, c *ovs.Conn) error { _, _, err := c.DatapathType(ctx, "obr0"); return err }},
-	{"stamp", func(ctx context.Context, c *ovs.Conn) error { return c.SetStamp(ctx, "net", "obr0", "obr0-t", "x") }},
 	{"tunnels", func(ctx context.Context, c *ovs.Conn) error {
 		list, err := c.Tunnels(ctx, "net")
 		for _, t := range list {

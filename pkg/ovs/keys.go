@@ -11,7 +11,8 @@ const (
 	keyContainerID = "ovs-gre.container-id"
 	keyIfName      = "ovs-gre.ifname"
 	keyBootID      = "ovs-gre.boot-id"
-	keyStamp       = "ovs-gre.stamp"
+	// keyStamp is what former versions left on a bridge.
+	keyStamp = "ovs-gre.stamp"
 )
 
 // Roles of rows, the values of keyRole.

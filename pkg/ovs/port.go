@@ -20,64 +20,35 @@ type BridgeInfo struct {
 	Network string
 	// Datapath is the column datapath_type; "" is OVS's own.
 	Datapath string
-	// Stamp is what SetStamp left for this network; "" means nothing.
-	Stamp string
 	// PortTaken: a port of the asked name exists.
 	PortTaken bool
 	// TakenBy is the network that owns that port; "" means that it is not ours.
 	TakenBy string
-	// Asked and Done are OVS's next_cfg and cur_cfg: what ovs-vswitchd was asked
-	// for, and what it has done of it.
-	Asked, Done int
+	// NextCfg and CurCfg are OVS's columns: what ovs-vswitchd was asked for, and
+	// what it has done of it.
+	NextCfg, CurCfg int
 }
 
-// StartBridge asks for a bridge, the network's stamp on it or on the port
-// stampPort, and whether the port named port exists.
-func (c *Conn) StartBridge(ctx context.Context, bridge, stampPort, port string) (*Pending, error) {
-	return c.Start(ctx,
+// Bridge looks for a bridge, and whether the port named port exists.
+func (c *Conn) Bridge(ctx context.Context, bridge, port string) (BridgeInfo, error) {
+	var b BridgeInfo
+	res, err := c.Transact(ctx,
 		selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "_uuid", "datapath_type", "external_ids"),
-		selectOp("Port", where("name", ovsdb.ConditionEqual, stampPort), "external_ids"),
 		selectOp("Port", where("name", ovsdb.ConditionEqual, port), "external_ids"),
 		selectOp("Open_vSwitch", nil, "next_cfg", "cur_cfg"))
-}
-
-// Bridge reads the reply to StartBridge on behalf of network.
-func (p *Pending) Bridge(ctx context.Context, network string) (BridgeInfo, error) {
-	var b BridgeInfo
-	res, err := p.Results(ctx)
 	if err != nil {
 		return b, err
 	}
-	for i := range 2 {
-		for _, r := range res[i].Rows {
-			ids := r.strings("external_ids")
-			if i == 0 {
-				b.UUID, b.Network, b.Datapath = r.uuid("_uuid"), ids[keyNetwork], r.str("datapath_type")
-			}
-			if ids[keyNetwork] == network && ids[keyStamp] != "" {
-				b.Stamp = ids[keyStamp]
-			}
-		}
+	for _, r := range res[0].Rows {
+		b.UUID, b.Network, b.Datapath = r.uuid("_uuid"), r.strings("external_ids")[keyNetwork], r.str("datapath_type")
 	}
-	for _, r := range res[3].Rows {
-		b.Asked, b.Done = atom[int](r, "next_cfg"), atom[int](r, "cur_cfg")
-	}
-	for _, r := range res[2].Rows {
+	for _, r := range res[1].Rows {
 		b.PortTaken, b.TakenBy = true, r.strings("external_ids")[keyNetwork]
 	}
-	return b, nil
-}
-
-// SetStamp leaves a stamp for network on the bridge, or on stampPort where the
-// bridge is not the network's. An empty one is none.
-func (c *Conn) SetStamp(ctx context.Context, network, bridge, stampPort, stamp string) error {
-	set := func(table, name string) ovsdb.Operation {
-		return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: table,
-			Where:     append(where("name", ovsdb.ConditionEqual, name), where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))...),
-			Mutations: setKeys("external_ids", map[string]string{keyStamp: stamp})}
+	for _, r := range res[2].Rows {
+		b.NextCfg, b.CurCfg = atom[int](r, "next_cfg"), atom[int](r, "cur_cfg")
 	}
-	_, err := c.Transact(ctx, set("Bridge", bridge), set("Port", stampPort))
-	return err
+	return b, nil
 }
 
 // AddPort sends the container's port and waits in the database until
@@ -183,10 +154,10 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 // link that comes back under its name before would be taken for the old one and
 // left without traffic. The kernel datapath lets go when the link goes.
 func (c *Conn) Settle(ctx context.Context, b BridgeInfo) error {
-	if b.Datapath != "netdev" || b.Done >= b.Asked {
+	if b.Datapath != "netdev" || b.CurCfg >= b.NextCfg {
 		return nil
 	}
-	return c.done(ctx, b.Asked, 0)
+	return c.done(ctx, b.NextCfg, 0)
 }
 
 // removePorts takes ports out of whatever bridge holds them; the rows go with

@@ -165,30 +165,33 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := host.Ensure(ctx, want, r.Backend())
-	if err != nil {
-		// What Ensure made before it failed goes with the lease.
-		return made, err
-	}
-	pruned, err := host.Prune(ctx, want, r.Backend())
+	changes, err := host.Check(ctx, want, r.Backend())
 	if err == nil {
-		err = r.moved(ctx)
+		err = host.InTheWay(changes)
 	}
+	was := r.Dir.RoutesConfig()
 	if err == nil {
+		// Before anything is made: without it nothing is ours to remove.
 		err = r.Dir.HandRoutes(config)
 	}
-	return append(made, pruned...), err
+	if err != nil {
+		return nil, err
+	}
+	made, err := host.Reconcile(ctx, want, changes, r.Backend())
+	if err == nil {
+		err = r.leaveTable(ctx, was)
+	}
+	return made, err
 }
 
-// moved prunes the table that the routes were in before.
-func (r *Routes) moved(ctx context.Context) error {
-	was, err := spec.ParseRoutes(r.Dir.RoutesConfig())
-	if err != nil || was.Table == r.Config.Table {
+// leaveTable prunes the table that the routes were in by the configuration
+// before, if it was another.
+func (r *Routes) leaveTable(ctx context.Context, raw []byte) error {
+	was, _ := spec.ParseRoutes(raw)
+	if raw == nil || was.Table == r.Config.Table {
 		return nil
 	}
-	old := *r
-	old.Config = was
-	_, err = host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
+	_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
 	return err
 }
 
@@ -205,15 +208,17 @@ func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]s
 	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || (!unused && !force) {
 		return nil, err
 	}
-	if was, err := spec.ParseRoutes(dir.RoutesConfig()); err == nil {
-		c = was
-	}
 	var changes []state.Change
-	r, err := Open(ctx, c, bridge)
-	if err == nil {
-		changes, err = host.Prune(ctx, state.Set{}, r.Backend())
-	} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
-		err = nil // no nodes: never synced, or ovs-gre's links have taken the routes along
+	if raw := dir.RoutesConfig(); raw != nil { // else nothing was made, and what is there is another's
+		if was, _ := spec.ParseRoutes(raw); was.Name == c.Name {
+			c = was
+		}
+		var r *Routes
+		if r, err = Open(ctx, c, bridge); err == nil {
+			changes, err = host.Prune(ctx, state.Set{}, r.Backend())
+		} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
+			err = nil // no nodes any more: ovs-gre's links have taken the routes along
+		}
 	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil && len(dir.Buried()) == 0 {
 		return changes, dir.Remove()
