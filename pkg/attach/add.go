@@ -138,19 +138,19 @@ func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
 	if a.want == nil { // Ensure has just looked
 		return meanwhile()
 	}
-	var changes []state.Change
+	var same bool
 	var failed error
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		changes, failed = a.net.Compare(ctx, a.want)
+		same, failed = a.net.Compare(ctx, a.want, a.bridge)
 	}()
 	err := meanwhile()
 	<-looked
 	if err == nil {
 		err = failed
 	}
-	if err != nil || len(changes) == 0 {
+	if err != nil || same {
 		return err
 	}
 	a.first = false
@@ -201,7 +201,7 @@ func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) er
 // which was killed, or a DEL without OVSDB, has left.
 func (a *adding) look(ctx context.Context) error {
 	var err error
-	if a.bridge, err = a.net.OVS.Bridge(ctx, a.Config.Bridge, a.port()); err != nil {
+	if a.bridge, err = a.net.OVS.Bridge(ctx, a.Config.Bridge, state.TunnelBridge(a.Config), a.port()); err != nil {
 		return err
 	}
 	if !a.bridge.PortTaken {

@@ -73,7 +73,7 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 	}
 	if err == nil {
 		r.dir().Forget(r.port()) // an ADD that failed may have buried it
-		return conn, nil
+		return conn, r.dir().AdvanceMark(conn.NextCfg())
 	}
 	conn.Close()
 	if !errors.Is(err, host.ErrUnavailable) {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +32,7 @@ const RunDir = "/run/ovs-gre"
 //	nodes.json      the nodes that host state was last made of,
 //	node            which of them this host is,
 //	config.json     and the configuration
+//	mark            which state of OVSDB was found to be right for these
 //	routes.json     the configuration that routes were last made of
 //
 // A Dir stays where it is for as long as anything in it does.
@@ -207,6 +210,7 @@ func (d Dir) Hand(nodes []spec.Node, self string, config []byte) error {
 		return err
 	}
 	return errors.Join(
+		d.SetMark(""),
 		replace(filepath.Join(string(d), "node"), []byte(self)),
 		replace(filepath.Join(string(d), "config.json"), config),
 		mesh.Store(filepath.Join(string(d), "nodes.json"), nodes))
@@ -233,6 +237,25 @@ func (d Dir) Handed() (nodes []spec.Node, self string, err error) {
 		return nil, "", fmt.Errorf("%w: %w", mesh.ErrNotReady, err)
 	}
 	return nodes, string(name), nil
+}
+
+// SetMark keeps a text that says which state of OVSDB was found to be right for
+// what Hand left.
+func (d Dir) SetMark(text string) error {
+	return replace(filepath.Join(string(d), "mark"), []byte(text))
+}
+
+// Mark returns what SetMark kept since the last Hand, or "".
+func (d Dir) Mark() string { return string(d.read("mark")) }
+
+// AdvanceMark makes a mark that ends in the number before to end in this one;
+// 0 is no number. Any other mark it lets be.
+func (d Dir) AdvanceMark(to int) error {
+	mark, ok := strings.CutSuffix(d.Mark(), " "+strconv.Itoa(to-1))
+	if !ok || to == 0 {
+		return nil
+	}
+	return d.SetMark(mark + " " + strconv.Itoa(to))
 }
 
 // Drop takes the configuration back that Hand left; the nodes stay for

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -86,13 +87,7 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 
 // Backends are where the network's host state lives.
 func (n *Network) Backends() []host.Backend {
-	return backends(n.Config, n.OVS, n.gateways())
-}
-
-// gateways are the gateway addresses that are the network's on links which are
-// not: those of the nodes, and those of the nodes that host state was made of.
-func (n *Network) gateways() []netip.Addr {
-	return append(n.Mesh.Self.Gateways(), savedGateways(n.Dir)...)
+	return backends(n.Config, n.OVS, n.Mesh.Self.Gateways())
 }
 
 // savedGateways are the gateway addresses that host state was made of.
@@ -109,20 +104,52 @@ func savedGateways(dir host.Dir) []netip.Addr {
 	return nil
 }
 
+// backends returns the backends of a network. On a gateway link that is not
+// ours, the network's addresses are these gateways and those that host state
+// was made of.
 func backends(c *spec.Network, conn *ovs.Conn, gateways []netip.Addr) []host.Backend {
 	scope := kernel.Scope{AddrLinks: []string{spec.TransitName(c.Bridge)}}
 	if c.LinuxBridge != "" || c.AdoptBridge {
-		scope.SharedLinks, scope.Gateways = []string{state.GatewayLink(c)}, gateways
+		scope.SharedLinks = []string{state.GatewayLink(c)}
+		scope.Gateways = append(gateways, savedGateways(host.NetworkDir(c.Name))...)
 	} else {
 		scope.AddrLinks = append(scope.AddrLinks, c.Bridge)
 	}
 	return []host.Backend{ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), filter.NewBackend(c.Name)}
 }
 
-// Compare looks at the host state and returns how it differs from d.Want. It
-// changes nothing and takes no lock.
-func (n *Network) Compare(ctx context.Context, want state.Set) ([]state.Change, error) {
-	return host.Check(ctx, want, n.Backends()...)
+// manyTunnels is how many tunnels are read at every Compare. 32 take ovsdb-server
+// and us a millisecond, 500 of them more than making the container's port.
+const manyTunnels = 32
+
+// Compare looks at the host state and reports whether it is what want says. It
+// takes no lock. bridge is what the caller has just read of OVSDB.
+//
+// Of more than manyTunnels it does not look at each, as long as they were found
+// to be right and nothing has been asked of OVS since: next_cfg, which every
+// ovs-vsctl counts up, and the version of the row of their bridge are the same.
+// Configuration and nodes are the caller's to look at, by Saved.
+func (n *Network) Compare(ctx context.Context, want state.Set, bridge ovs.BridgeInfo) (bool, error) {
+	if len(n.Mesh.Peers) <= manyTunnels {
+		changes, err := host.Check(ctx, want, n.Backends()...)
+		return len(changes) == 0, err
+	}
+	all := n.Backends()
+	mark := fmt.Sprintf("%s %t %s %d", n.Mesh.Self.Address, n.Mesh.Local, bridge.TunnelsVersion, bridge.NextCfg)
+	known := n.Dir.Mark() == mark
+	if known {
+		want = maps.Clone(want)
+		maps.DeleteFunc(want, func(id state.ID, _ state.Object) bool { return id.Kind == state.KindTunnel })
+		all[0] = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
+	}
+	changes, err := host.Check(ctx, want, all...)
+	if err != nil || len(changes) > 0 {
+		return false, err
+	}
+	if !known {
+		err = n.Dir.SetMark(mark)
+	}
+	return true, err
 }
 
 // Saved reports whether the configuration and the nodes are those that host
@@ -272,7 +299,7 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 		if was, _ := spec.Parse(raw); was.Name == c.Name {
 			c = was
 		}
-		list = backends(c, conn, savedGateways(dir))
+		list = backends(c, conn, nil)
 	}
 	if err := removePorts(ctx, c.Name, conn); err != nil {
 		return nil, err

@@ -19,22 +19,29 @@ import (
 type Backend struct {
 	conn    *Conn
 	network string
-	// containers: it sees state.Port alone.
-	containers bool
+	// roles are those of the rows that it sees whether they are wanted or not.
+	roles []string
 	// ports are the UUIDs of port rows by name, as last observed.
 	ports map[string]string
 }
 
 // NewBackend returns the backend of network behind an open connection.
 func NewBackend(c *Conn, network string) *Backend {
-	return &Backend{conn: c, network: network, ports: map[string]string{}}
+	return &Backend{conn: c, network: network, roles: []string{roleBridge, roleTransit, roleTunnel}, ports: map[string]string{}}
+}
+
+// NewBridgeBackend is NewBackend that does not look at tunnels.
+func NewBridgeBackend(c *Conn, network string) *Backend {
+	b := NewBackend(c, network)
+	b.roles = []string{roleBridge, roleTransit}
+	return b
 }
 
 // NewPortBackend is NewBackend of state.Port alone: it asks for those that are
 // wanted by name, whatever else the network has.
 func NewPortBackend(c *Conn, network string) *Backend {
 	b := NewBackend(c, network)
-	b.containers = true
+	b.roles = nil
 	return b
 }
 
@@ -58,7 +65,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	}
 	have := state.Set{}
 	for _, row := range r.bridges {
-		if o := b.bridge(row, r, want); o != nil && !b.containers {
+		if o := b.bridge(row, r, want); o != nil && b.roles != nil {
 			have.Put(o)
 		}
 	}
@@ -76,11 +83,7 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
-	roles := []string{roleBridge, roleTransit, roleTunnel}
-	if b.containers {
-		roles = nil
-	}
-	for _, role := range roles {
+	for _, role := range b.roles {
 		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
 	}
 	for id := range want {

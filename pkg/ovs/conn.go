@@ -37,7 +37,13 @@ type Conn struct {
 	dec     *json.Decoder
 	lastID  int
 	replies map[int]message
+	// nextCfg is what DelPorts made of OVS's next_cfg; 0 is nothing.
+	nextCfg int
 }
+
+// NextCfg is what DelPorts, of ports on a userspace bridge, made of OVS's
+// next_cfg: one more than it was. 0 means that it let it be.
+func (c *Conn) NextCfg() int { return c.nextCfg }
 
 // message is any JSON-RPC message that the server sends. We send nothing but
 // transactions, so that a reply's result is a list.

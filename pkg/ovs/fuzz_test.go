@@ -51,7 +51,7 @@ var questions = []struct {
 	ask  func(context.Context, *ovs.Conn) error
 }{
 	{"bridge", func(ctx context.Context, c *ovs.Conn) error {
-		_, err := c.Bridge(ctx, "obr0", "og1")
+		_, err := c.Bridge(ctx, "obr0", "obr0-t", "og1")
 		return err
 	}},
 	{"add", func(ctx context.Context, c *ovs.Conn) error {

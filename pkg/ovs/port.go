@@ -20,6 +20,9 @@ type BridgeInfo struct {
 	Network string
 	// Datapath is the column datapath_type; "" is OVS's own.
 	Datapath string
+	// TunnelsVersion is _version of the row of the tunnels' bridge, where that is
+	// another: it changes with each change of the row (RFC 7047, section 3.2).
+	TunnelsVersion string
 	// PortTaken: a port of the asked name exists.
 	PortTaken bool
 	// TakenBy is the network that owns that port; "" means that it is not ours.
@@ -29,15 +32,22 @@ type BridgeInfo struct {
 	NextCfg, CurCfg int
 }
 
-// Bridge looks for a bridge, and whether the port named port exists.
-func (c *Conn) Bridge(ctx context.Context, bridge, port string) (BridgeInfo, error) {
+// Bridge looks for a containers' bridge and that of the tunnels, and whether the
+// port named port exists.
+func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (BridgeInfo, error) {
 	var b BridgeInfo
 	res, err := c.Transact(ctx,
 		selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "_uuid", "datapath_type", "external_ids"),
 		selectOp("Port", where("name", ovsdb.ConditionEqual, port), "external_ids"),
-		selectOp("Open_vSwitch", nil, "next_cfg", "cur_cfg"))
+		selectOp("Open_vSwitch", nil, "next_cfg", "cur_cfg"),
+		selectOp("Bridge", where("name", ovsdb.ConditionEqual, tunnels), "_version"))
 	if err != nil {
 		return b, err
+	}
+	for _, r := range res[3].Rows {
+		if tunnels != bridge {
+			b.TunnelsVersion = r.uuid("_version")
+		}
 	}
 	for _, r := range res[0].Rows {
 		b.UUID, b.Network, b.Datapath = r.uuid("_uuid"), r.strings("external_ids")[keyNetwork], r.str("datapath_type")
@@ -141,7 +151,8 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	for _, r := range res[:len(ids)] {
 		for _, row := range r.Rows {
 			if row.str("datapath_type") == "netdev" {
-				_, err = c.Transact(ctx, countUp())
+				// So that Settle can tell when ovs-vswitchd has let go of them.
+				c.nextCfg, err = c.send(ctx, nil)
 				return gone, err
 			}
 		}
