@@ -36,8 +36,8 @@ func Status(ctx context.Context, c *spec.Network) error {
 	return nil
 }
 
-// statusHost looks at the host state, if there is any yet. ADD mends what is
-// amiss with it only if it has to make it anew, so containers suffer.
+// statusHost looks for what ADD could not mend: something foreign in the way, an
+// adopted bridge that is not there. What has drifted the next ADD mends.
 func statusHost(ctx context.Context, n *network.Network) error {
 	want, _, err := n.Want(ctx)
 	if err != nil {
@@ -47,24 +47,10 @@ func statusHost(ctx context.Context, n *network.Network) error {
 	if err != nil {
 		return err
 	}
-	var drift host.Drift
 	for _, ch := range changes {
-		if f, ok := ch.Old.(state.Foreign); ok {
-			return fmt.Errorf("%s is in the way: %w: %s", ch.New.Noun(), host.ErrForeign, f.Have)
+		if br, ok := ch.New.(state.Bridge); ok && br.Adopted {
+			return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", host.ErrUnavailable, br.Name)
 		}
-		if ch.New == nil {
-			continue
-		}
-		if br, ok := ch.New.(state.Bridge); ok && ch.Old == nil {
-			if br.Adopted {
-				return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", host.ErrUnavailable, br.Name)
-			}
-			return nil // the first ADD will make it
-		}
-		drift = append(drift, ch.Drift())
 	}
-	if len(drift) > 0 {
-		return fmt.Errorf("%w: %w", host.ErrLimited, drift)
-	}
-	return nil
+	return host.InTheWay(changes)
 }

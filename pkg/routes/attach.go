@@ -3,12 +3,12 @@ package routes
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
 )
 
 // undoBound is how long taking back a failed Attach may take.
@@ -108,8 +108,8 @@ func giveUp(dir host.Dir, lease string) error {
 	return dir.Release(host.LeasesRoutes, lease)
 }
 
-// Status tells whether Attach can work. It changes nothing. The error wraps
-// host.ErrLimited where containers are attached and routes are missing.
+// Status tells whether Attach can work. It changes nothing. Routes that are
+// missing the next Attach makes.
 func Status(ctx context.Context, c *spec.Routes) error {
 	dir := host.NetworkDir(c.Name)
 	unused, err := dir.Unused(host.LeasesRoutes)
@@ -134,17 +134,11 @@ func Status(ctx context.Context, c *spec.Routes) error {
 		return err
 	}
 	changes, err := r.Check(ctx)
+	if errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
+		return nil // the plugin before makes the way with the next container
+	}
 	if err != nil {
 		return err
 	}
-	var drift host.Drift
-	for _, ch := range changes {
-		if ch.New != nil {
-			drift = append(drift, ch.Drift())
-		}
-	}
-	if len(drift) > 0 {
-		return fmt.Errorf("%w: %w", host.ErrLimited, drift)
-	}
-	return nil
+	return host.InTheWay(changes)
 }
