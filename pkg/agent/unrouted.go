@@ -28,13 +28,16 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
 	for _, n := range stored {
 		known[n.Address] = true
 	}
+	var self netip.Addr
 	var addrs []netip.Addr
 	for _, n := range list.Nodes {
-		if n.Name != a.Node {
+		if n.Name == a.Node {
+			self = n.Address
+		} else {
 			addrs = append(addrs, n.Address)
 		}
 	}
-	unrouted, err := kernel.Unrouted(ctx, addrs)
+	unrouted, err := kernel.Unrouted(ctx, self, addrs)
 	if err != nil {
 		return err
 	}

@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
 	"ovs-gre-cni/pkg/state"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// ifaProto is IFA_PROTO of linux/if_addr.h: who made the address. Kernels
-// before 5.18 do not know it and leave it out; there an address of ours looks
-// like anybody's, so that Prune lets it be.
-const ifaProto = 11
 
 // Addr is an address of a link.
 type Addr struct {
@@ -26,68 +23,72 @@ type Addr struct {
 	Proto uint8
 }
 
-func addrHeader(index int, p netip.Prefix) []byte {
-	b := make([]byte, unix.SizeofIfAddrmsg)
-	if p.IsValid() {
-		b[0], b[1] = family(p.Addr()), uint8(p.Bits())
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
 	}
-	ne.PutUint32(b[4:], uint32(index))
-	return b
+	return unix.AF_INET6
 }
 
-// addrMessage makes or deletes an address.
-func addrMessage(typ, flags uint16, index int, p netip.Prefix) message {
-	h := addrHeader(index, p)
-	if p.Addr().Is6() && typ == unix.RTM_NEWADDR {
-		// The configuration says that nobody else has it, and without
-		// duplicate address detection it is good at once.
-		h[2] = unix.IFA_F_NODAD
+// ipNet is a prefix as the library has it; host bits stay.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// prefix is the reverse of ipNet; nil is the zero Prefix.
+func prefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
 	}
-	// The kernel takes the one for the address and the other for the far end
-	// of a point-to-point link; ip sends both.
-	return newMessage(typ, flags, h).addr(unix.IFA_LOCAL, p.Addr()).addr(unix.IFA_ADDRESS, p.Addr())
+	a := addrOf(n.IP)
+	bits, size := n.Mask.Size()
+	if size == a.Unmap().BitLen() {
+		a = a.Unmap() // the library's 0.0.0.0 has 16 bytes
+	}
+	return netip.PrefixFrom(a, bits)
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a
+}
+
+// addrFlags: the configuration says that nobody else has an address, and
+// without duplicate address detection it is good at once.
+func addrFlags(p netip.Prefix) uint8 {
+	if p.Addr().Is6() {
+		return unix.IFA_F_NODAD
+	}
+	return 0
+}
+
+// libAddr is an address as the library has it. It has no broadcast address,
+// which the library else makes up.
+func libAddr(index int, p netip.Prefix) *netlink.Addr {
+	return &netlink.Addr{IPNet: ipNet(p), LinkIndex: index, Flags: int(addrFlags(p)), Broadcast: net.IPv4zero}
 }
 
 // addrs lists the addresses of one link, or of all where index is 0. It leaves
-// the name of the link out.
+// the name of the link and Proto out.
 func (c *conn) addrs(ctx context.Context, index int) ([]Addr, error) {
-	bodies, err := c.dump(ctx, newMessage(unix.RTM_GETADDR, 0, addrHeader(index, netip.Prefix{})))
+	list, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("addresses: %w", err)
 	}
-	list := make([]Addr, 0, len(bodies))
-	for _, b := range bodies {
-		a, ok := parseAddr(b)
-		if ok && (index == 0 || index == a.Index) {
-			list = append(list, a)
+	addrs := make([]Addr, 0, len(list))
+	for _, a := range list {
+		if index != 0 && index != a.LinkIndex {
+			continue
+		}
+		p := prefix(a.IPNet)
+		if a.Peer != nil { // the prefix length is the far end's
+			p = netip.PrefixFrom(p.Addr(), prefix(a.Peer).Bits())
+		}
+		if p.IsValid() {
+			addrs = append(addrs, Addr{Index: a.LinkIndex, Prefix: p})
 		}
 	}
-	return list, nil
-}
-
-func parseAddr(b []byte) (Addr, bool) {
-	if len(b) < unix.SizeofIfAddrmsg {
-		return Addr{}, false
-	}
-	a := Addr{Index: getU32(b[4:])}
-	var local, address netip.Addr
-	for typ, v := range attrs(b[unix.SizeofIfAddrmsg:]) {
-		switch typ {
-		case unix.IFA_LOCAL:
-			local = getAddr(v)
-		case unix.IFA_ADDRESS:
-			address = getAddr(v)
-		case ifaProto:
-			if len(v) > 0 {
-				a.Proto = v[0]
-			}
-		}
-	}
-	if !local.IsValid() {
-		local = address
-	}
-	a.Prefix = netip.PrefixFrom(local, int(b[1]))
-	return a, a.Prefix.IsValid()
+	return addrs, nil
 }
 
 // observeAddrs adds the wanted addresses, whoever made them, and the network's.
@@ -98,17 +99,23 @@ func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Se
 			devs = append(devs, a.Dev)
 		}
 	}
-	return c.eachLink(devs, func(dev string, index int) error {
-		list, err := c.addrs(ctx, index)
-		for _, a := range list {
-			o := state.Addr{Dev: dev, Prefix: a.Prefix}
-			ours := a.Proto == state.RouteProtocol && b.scope.owns(dev, a.Prefix.Addr())
-			if _, wanted := want[o.ID()]; wanted || ours {
-				have.Put(o)
-			}
-		}
+	links, err := c.indexesOf(ctx, devs)
+	if err != nil || len(links) == 0 {
 		return err
-	})
+	}
+	list, err := c.addrsWithProto(ctx)
+	for _, a := range list {
+		dev, ok := links[a.Index]
+		if !ok {
+			continue
+		}
+		o := state.Addr{Dev: dev, Prefix: a.Prefix}
+		ours := a.Proto == state.RouteProtocol && b.scope.owns(dev, a.Prefix.Addr())
+		if _, wanted := want[o.ID()]; wanted || ours {
+			have.Put(o)
+		}
+	}
+	return err
 }
 
 // owns reports whether an address that carries our protocol is the network's.
@@ -116,52 +123,52 @@ func (s Scope) owns(dev string, a netip.Addr) bool {
 	return slices.Contains(s.AddrLinks, dev) || slices.Contains(s.SharedLinks, dev) && slices.Contains(s.Gateways, a)
 }
 
-func newAddr(c *conn, a state.Addr) (message, error) {
-	index, err := c.index(a.Dev)
+func (c *conn) addAddr(ctx context.Context, a state.Addr) error {
+	index, err := c.index(ctx, a.Dev)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return addrMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, a.Prefix).u8(ifaProto, state.RouteProtocol), nil
+	return c.sameAddr(ctx, index, a.Prefix, newAddr(ctx, index, a.Prefix, state.RouteProtocol))
 }
 
-// delAddr is nil where there is nothing of ours to delete: the kernel would
-// delete anybody's.
-func delAddr(ctx context.Context, c *conn, a state.Addr) (message, error) {
-	index, err := c.index(a.Dev)
+// delAddr deletes nothing where nothing is ours: the kernel would delete
+// anybody's.
+func (c *conn) delAddr(ctx context.Context, a state.Addr) error {
+	index, err := c.index(ctx, a.Dev)
 	if errors.As(err, new(noLink)) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	list, err := c.addrs(ctx, index)
-	if err != nil {
-		return nil, err
+	list, err := c.addrsWithProto(ctx)
+	if err != nil || !slices.Contains(list, Addr{Index: index, Prefix: a.Prefix, Proto: state.RouteProtocol}) {
+		return err
 	}
-	for _, have := range list {
-		if have.Prefix == a.Prefix && have.Proto == state.RouteProtocol {
-			return addrMessage(unix.RTM_DELADDR, 0, index, a.Prefix), nil
-		}
-	}
-	return nil, nil
+	return c.tell(ctx, func(h *netlink.Handle) error { return h.AddrDel(nil, libAddr(index, a.Prefix)) })
 }
 
-// sameAddr says whether an address that the kernel calls taken is the one we
-// meant: IPv6 refuses a second prefix length too.
-func (c *conn) sameAddr(ctx context.Context, index int, p netip.Prefix) error {
+// sameAddr forgets the error about an address that is there already. IPv6
+// refuses a second prefix length too.
+func (c *conn) sameAddr(ctx context.Context, index int, p netip.Prefix, err error) error {
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
 	list, err := c.addrs(ctx, index)
 	if err != nil {
 		return err
 	}
+	other := netip.Prefix{}
 	for _, a := range list {
 		if a.Prefix == p {
 			return nil
 		}
-	}
-	for _, a := range list {
 		if a.Prefix.Addr() == p.Addr() {
-			return fmt.Errorf("%w: the link has it as %s", unix.EEXIST, a.Prefix)
+			other = a.Prefix
 		}
+	}
+	if other.IsValid() {
+		return fmt.Errorf("%w: the link has it as %s", unix.EEXIST, other)
 	}
 	return unix.EEXIST
 }

@@ -3,11 +3,8 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // Announce tells the segment that the addresses of a link are at mac, the
@@ -23,22 +20,21 @@ func (n *Netns) Announce(ifName, mac string, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	hw, err := net.ParseMAC(mac)
-	if err != nil {
-		return fmt.Errorf("announce on %s: %w", ifName, err)
-	}
-	err = n.with(func(c *conn) error {
-		index, err := c.index(ifName)
+	ctx := context.Background()
+	err := n.with(func(c *conn) error {
+		index, err := c.index(ctx, ifName)
 		if err != nil {
 			return err
 		}
 		if err := n.do(func() error { return notify(ifName, addrs) }); err != nil {
 			return err
 		}
-		_, err = c.one(context.Background(), newMessage(unix.RTM_SETLINK, 0, linkHeader(index, 0, 0)).attr(unix.IFLA_ADDRESS, hw))
-		return err
+		return c.setMAC(ctx, index, mac)
 	})
-	return wrap("announce on "+ifName, err)
+	if err != nil {
+		return fmt.Errorf("announce on %s: %w", ifName, err)
+	}
+	return nil
 }
 
 // notify makes the kernel speak up when the link's address is set. It stays

@@ -19,11 +19,11 @@ func frames(t *testing.T, link string, send func()) []string {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	index, err := linkIndex(fd, link)
+	l, err := LinkByName(t.Context(), link)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Index}); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300000}); err != nil {

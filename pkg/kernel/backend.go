@@ -64,9 +64,8 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	return have, err
 }
 
-// Apply implements host.Backend. All that is rtnetlink's goes to the kernel in
-// as few sends as there are sysctls in between. An error about a route that is
-// not ours wraps host.ErrForeign.
+// Apply implements host.Backend. An error about a route that is not ours wraps
+// host.ErrForeign.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	c, err := dial()
 	if err != nil {
@@ -74,101 +73,63 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	}
 	defer c.close()
 	c.remember()
-	a := application{backend: b, conn: c}
+	var errs []error
+	var taken []state.Change // routes whose place was free a moment ago
 	for _, ch := range changes {
-		a.add(ctx, ch)
+		if f, ok := ch.Old.(state.Foreign); ok {
+			errs = append(errs, refuse(ch, f))
+			continue
+		}
+		err := c.apply(ctx, ch)
+		if _, ok := ch.New.(state.Route); ok && errors.Is(err, unix.EEXIST) {
+			taken = append(taken, ch)
+			continue
+		}
+		errs = append(errs, about(ch, err))
 	}
-	a.flush(ctx)
-	return errors.Join(a.errs...)
+	if len(taken) > 0 {
+		errs = append(errs, b.settle(ctx, c, taken)...)
+	}
+	return errors.Join(errs...)
 }
 
-// application is one call of Apply.
-type application struct {
-	backend *Backend
-	conn    *conn
-	changes []state.Change // whose messages wait to be sent
-	reqs    []message
-	errs    []error
-}
-
-// add does a change, or puts it with those that wait.
-func (a *application) add(ctx context.Context, ch state.Change) {
-	if f, ok := ch.Old.(state.Foreign); ok {
-		a.refuse(ch, f)
-		return
-	}
-	if s, ok := ch.New.(state.Sysctl); ok {
-		a.flush(ctx)
-		a.fail(ch, writeSysctl(s.Key, s.Value))
-		return
-	}
-	m, err := a.message(ctx, ch)
-	a.fail(ch, err)
-	if m != nil && err == nil {
-		a.changes, a.reqs = append(a.changes, ch), append(a.reqs, m)
-	}
-}
-
-// message is nil where there is nothing to do.
-func (a *application) message(ctx context.Context, ch state.Change) (message, error) {
+func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	switch o := ch.New.(type) {
+	case state.Sysctl:
+		return writeSysctl(o.Key, o.Value)
 	case state.Link:
-		return setLink(ctx, a.conn, o)
+		old, _ := ch.Old.(state.Link)
+		return c.setLink(ctx, o, old)
 	case state.Addr:
-		return newAddr(a.conn, o)
+		return c.addAddr(ctx, o)
 	case state.Neigh:
-		return newNeigh(a.conn, o)
+		return c.setNeigh(ctx, o)
 	case state.Route:
-		return newRoute(a.conn, o, ch.Old != nil)
+		return c.putRoute(ctx, o, ch.Old != nil)
 	}
 	if ch.New != nil {
-		return nil, nil
+		return nil
 	}
 	switch o := ch.Old.(type) {
 	case state.Addr:
-		return delAddr(ctx, a.conn, o)
+		return unlessGone(c.delAddr(ctx, o))
 	case state.Neigh:
-		return delNeigh(a.conn, o)
+		return unlessGone(c.delNeigh(ctx, o))
 	case state.Route:
-		return delRoute(a.conn, o)
+		return unlessGone(c.delRoute(ctx, o))
 	}
-	return nil, nil
+	return nil
 }
 
-// flush sends what waits.
-func (a *application) flush(ctx context.Context) {
-	if len(a.reqs) == 0 {
-		return
-	}
-	var taken []state.Change
-	for i, ans := range a.conn.exchange(ctx, a.reqs...) {
-		ch := a.changes[i]
-		_, isRoute := ch.New.(state.Route)
-		switch {
-		case isRoute && errors.Is(ans.err, unix.EEXIST):
-			taken = append(taken, ch)
-		case ch.New == nil:
-			a.fail(ch, unlessGone(ans.err))
-		default:
-			a.fail(ch, a.unlessSame(ctx, ch.New, ans.err))
-		}
-	}
-	a.changes, a.reqs = nil, nil
-	if len(taken) > 0 {
-		a.settle(ctx, taken)
-	}
-}
-
-// settle looks again at routes whose place was free a moment ago: what is
-// there now is the same, or ours, or foreign.
-func (a *application) settle(ctx context.Context, taken []state.Change) {
+// settle looks at routes whose place is taken: what is there is the same, or
+// ours, or foreign.
+func (b *Backend) settle(ctx context.Context, c *conn, taken []state.Change) (errs []error) {
 	want, have := state.Set{}, state.Set{}
 	for _, ch := range taken {
 		want.Put(ch.New)
 	}
-	if err := a.backend.observeRoutes(ctx, a.conn, want, have); err != nil {
-		a.errs = append(a.errs, err)
-		return
+	if err := b.observeRoutes(ctx, c, want, have); err != nil {
+		return []error{err}
 	}
 	for _, ch := range taken {
 		r := ch.New.(state.Route)
@@ -177,51 +138,27 @@ func (a *application) settle(ctx context.Context, taken []state.Change) {
 			continue
 		}
 		if f, ok := old.(state.Foreign); ok {
-			a.refuse(ch, f)
+			errs = append(errs, refuse(ch, f))
 			continue
 		}
-		m, err := newRoute(a.conn, r, old != nil)
-		if err == nil {
-			_, err = a.conn.one(ctx, m)
-		}
-		a.fail(ch, err)
+		errs = append(errs, about(ch, c.putRoute(ctx, r, old != nil)))
 	}
+	return errs
 }
 
-// unlessSame forgets the error about an address that is there already.
-func (a *application) unlessSame(ctx context.Context, o state.Object, err error) error {
-	addr, ok := o.(state.Addr)
-	if !ok || !errors.Is(err, unix.EEXIST) {
-		return err
+func refuse(ch state.Change, f state.Foreign) error {
+	if ch.New == nil || !mine(ch.Kind()) {
+		return nil
 	}
-	index, err := a.conn.index(addr.Dev)
-	if err != nil {
-		return err
-	}
-	return a.conn.sameAddr(ctx, index, addr.Prefix)
-}
-
-// unlessGone forgets the errors about deleting what is not there.
-func unlessGone(err error) error {
-	for _, gone := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL} {
-		if errors.Is(err, gone) {
-			return nil
-		}
-	}
-	return err
-}
-
-func (a *application) refuse(ch state.Change, f state.Foreign) {
-	if ch.New != nil && mine(ch.Kind()) {
-		a.errs = append(a.errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", ch.New.Noun(), host.ErrForeign, ch.New, f.Have))
-	}
+	return fmt.Errorf("%s is in the way: %w: want %s; have %s", ch.New.Noun(), host.ErrForeign, ch.New, f.Have)
 }
 
 func mine(k state.Kind) bool { return k >= state.KindSysctl && k <= state.KindRoute }
 
-func (a *application) fail(ch state.Change, err error) {
+// about says what an error of a change is about.
+func about(ch state.Change, err error) error {
 	if err == nil {
-		return
+		return nil
 	}
 	o := ch.New
 	if o == nil {
@@ -229,8 +166,7 @@ func (a *application) fail(ch state.Change, err error) {
 	}
 	var gone noLink
 	if o.ID().Kind == state.KindLink && errors.As(err, &gone) && string(gone) == o.ID().Name {
-		a.errs = append(a.errs, err) // names it already
-		return
+		return err // names it already
 	}
-	a.errs = append(a.errs, fmt.Errorf("%s: %w", o.Noun(), err))
+	return fmt.Errorf("%s: %w", o.Noun(), err)
 }

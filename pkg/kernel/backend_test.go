@@ -352,6 +352,40 @@ func TestMaster(t *testing.T) {
 	}
 }
 
+func TestMTUAndMAC(t *testing.T) {
+	ctx := underlay(t)
+	b := NewBackend(Scope{})
+	want := state.Set{}
+	want.Put(state.Link{Name: "obr0", Up: true, MTU: 1400, MAC: "0A:58:c0:a8:01:01"})
+	mustEnsure(t, ctx, want, b)
+	for spoil, see := range map[string]string{
+		"link set obr0 mtu 1300":                  "~ ip link set obr0 up mtu 1400 address 0A:58:c0:a8:01:01  (was: ip link set obr0 up mtu 1300 address 0A:58:c0:a8:01:01)\n",
+		"link set obr0 address 0a:58:00:00:00:09": "~ ip link set obr0 up mtu 1400 address 0A:58:c0:a8:01:01  (was: ip link set obr0 up mtu 1400 address 0a:58:00:00:00:09)\n",
+		"link set obr0 alias x":                   "",
+	} {
+		ip(t, spoil)
+		if s := mustCheck(t, ctx, want, b); s != see {
+			t.Errorf("ip %s\nshows as: %s\nwant: %s", spoil, s, see)
+		}
+		mustEnsure(t, ctx, want, b)
+		if s := mustCheck(t, ctx, want, b); s != "" {
+			t.Errorf("ip %s\nis not mended:\n%s", spoil, s)
+		}
+	}
+	if out := ip(t, "link show obr0"); !strings.Contains(out, "mtu 1400") || !strings.Contains(out, "ether 0a:58:c0:a8:01:01") {
+		t.Error(out)
+	}
+	want.Put(state.Link{Name: "obr0", Up: true})
+	ip(t, "link set obr0 mtu 1300 address 0a:58:00:00:00:09")
+	if s := mustCheck(t, ctx, want, b); s != "" {
+		t.Errorf("what nobody asked for is in the way: %s", s)
+	}
+	want.Put(state.Link{Name: "obr0", Up: true, MTU: 12})
+	if _, err := host.Ensure(ctx, want, b); err == nil || err.Error() != "link obr0: MTU 12: invalid argument (mtu less than device minimum)" {
+		t.Errorf("a tiny MTU: %v", err)
+	}
+}
+
 func TestMissingLinks(t *testing.T) {
 	ctx := inNetns(t)
 	b, want := NewBackend(scope), kernelOnly(wanted())

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,7 +52,7 @@ func (r ContainerRoute) route(index int) route {
 	r = r.canonical()
 	k := route{
 		hop: hop{via: r.Via, oif: index, onlink: r.Onlink}, dst: r.Dst, table: r.Table, metric: r.Priority,
-		mtu: r.MTU, advMSS: r.AdvMSS, scope: uint8(r.Scope),
+		mtu: r.MTU, advMSS: r.AdvMSS, scope: r.Scope,
 		// As if a person had typed it.
 		proto: unix.RTPROT_BOOT, typ: unix.RTN_UNICAST,
 	}
@@ -70,7 +71,7 @@ func (r ContainerRoute) route(index int) route {
 // containerRoute is the reverse of ContainerRoute.route.
 func containerRoute(r route) ContainerRoute {
 	return ContainerRoute{
-		Dst: r.dst, Via: r.via, Onlink: r.onlink, MTU: r.mtu, AdvMSS: r.advMSS, Priority: r.metric, Table: r.table, Scope: int(r.scope),
+		Dst: r.dst, Via: r.via, Onlink: r.onlink, MTU: r.mtu, AdvMSS: r.advMSS, Priority: r.metric, Table: r.table, Scope: r.scope,
 	}.canonical()
 }
 
@@ -93,32 +94,29 @@ type ContainerLink struct {
 }
 
 // Configure takes a link of the namespace up and gives it addresses and
-// routes, in one send. Routes without next hop go first, because others may
-// need them. What is there already is fine; a route whose place another takes
-// is an error that wraps fs.ErrExist.
+// routes. Routes without next hop go first, because others may need them. What
+// is there already is fine; a route whose place another takes is an error that
+// wraps fs.ErrExist.
 func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Prefix, routes []ContainerRoute) error {
 	return n.with(func(c *conn) error {
-		index, err := c.index(ifName)
+		index, err := c.index(ctx, ifName)
 		if err != nil {
 			return err
 		}
-		errs := c.configure(ctx, index, addrs, routes)
-		if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) && errors.Is(errors.Join(errs...), unix.EACCES) {
+		err = c.configure(ctx, index, addrs, routes)
+		if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) && errors.Is(err, unix.EACCES) {
 			// IPv6 is disabled on the link. The runtime may have done so, but
 			// who assigns an address wants it used.
 			if err := n.do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "0") }); err != nil {
 				return fmt.Errorf("link %s: enable IPv6: %w", ifName, err)
 			}
-			errs = c.configure(ctx, index, addrs, routes)
+			err = c.configure(ctx, index, addrs, routes)
 		}
-		if err := errors.Join(errs...); err != nil {
-			return fmt.Errorf("interface %s: %w", ifName, err)
-		}
-		return nil
+		return wrap("interface "+ifName, err)
 	})
 }
 
-func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) []error {
+func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) error {
 	routes = slices.Clone(routes)
 	slices.SortStableFunc(routes, func(a, b ContainerRoute) int {
 		switch {
@@ -129,36 +127,20 @@ func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, r
 		}
 		return 1
 	})
-	reqs := []message{newMessage(unix.RTM_SETLINK, 0, linkHeader(index, unix.IFF_UP, unix.IFF_UP))}
+	errs := []error{wrap("up", c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(byIndex(index)) }))}
 	for _, p := range addrs {
-		reqs = append(reqs, addrMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, p))
+		err := c.tell(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
+		errs = append(errs, wrap("address "+p.String(), c.sameAddr(ctx, index, p, err)))
 	}
 	for _, r := range routes {
-		reqs = append(reqs, r.route(index).message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
-	}
-	var errs []error
-	for i, a := range c.exchange(ctx, reqs...) {
-		if a.err == nil {
-			continue
+		k := r.route(index)
+		err := c.tell(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
+		if errors.Is(err, unix.EEXIST) {
+			err = c.sameRoute(ctx, k)
 		}
-		exists := errors.Is(a.err, unix.EEXIST)
-		switch i -= 1; {
-		case i < 0:
-			errs = append(errs, fmt.Errorf("up: %w", a.err))
-		case i < len(addrs):
-			if exists {
-				a.err = c.sameAddr(ctx, index, addrs[i])
-			}
-			errs = append(errs, wrap("address "+addrs[i].String(), a.err))
-		default:
-			r := routes[i-len(addrs)]
-			if exists {
-				a.err = c.sameRoute(ctx, r.route(index))
-			}
-			errs = append(errs, wrap("route "+r.String(), a.err))
-		}
+		errs = append(errs, wrap("route "+r.String(), err))
 	}
-	return errs
+	return errors.Join(errs...)
 }
 
 func wrap(what string, err error) error {
@@ -183,7 +165,7 @@ func (c *conn) sameRoute(ctx context.Context, want route) error {
 		if r.via == want.via && r.oif == want.oif {
 			return nil
 		}
-		in = r.text(c)
+		in = r.text(ctx, c)
 	}
 	return fmt.Errorf("%w: %s", unix.EEXIST, in)
 }
@@ -213,36 +195,16 @@ func (n *Netns) Inspect(ctx context.Context, ifName string) (ContainerLink, erro
 // are the kernel's bookkeeping.
 func (c *conn) routesBy(ctx context.Context, index int) ([]ContainerRoute, error) {
 	var list []ContainerRoute
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		h := make([]byte, unix.SizeofRtMsg)
-		h[0] = family
-		bodies, err := c.dump(ctx, newMessage(unix.RTM_GETROUTE, 0, h))
-		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-			continue // no IPv6 on this host
-		}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := c.routes(ctx, family, unix.RT_TABLE_UNSPEC, 0)
 		if err != nil {
-			return nil, fmt.Errorf("routes: %w", err)
+			return nil, err
 		}
-		for _, b := range bodies {
-			r, ok := parseRoute(b)
-			if ok && !r.cached && r.oif == index && r.typ == unix.RTN_UNICAST && r.table != unix.RT_TABLE_LOCAL {
+		for _, r := range routes {
+			if r.oif == index && r.typ == unix.RTN_UNICAST && r.table != unix.RT_TABLE_LOCAL {
 				list = append(list, containerRoute(r))
 			}
 		}
 	}
 	return list, nil
-}
-
-// HasLink reports whether the namespace has a link of that name.
-func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
-	has := false
-	err := n.with(func(c *conn) error {
-		_, err := c.index(ifName)
-		if errors.As(err, new(noLink)) {
-			return nil
-		}
-		has = err == nil
-		return err
-	})
-	return has, err
 }

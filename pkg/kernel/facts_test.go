@@ -92,43 +92,6 @@ func TestManyLinks(t *testing.T) {
 	}
 }
 
-func TestUnderlayMTU(t *testing.T) {
-	ctx := underlay(t)
-	ip(t, "link set obr0 mtu 1300")
-	ip(t, "link set obr0 up")
-	ip(t, "addr add 10.0.0.1/24 dev obr0")
-	ip(t, "-6 addr add fd00:99::1/64 dev eth0 nodad")
-	ip(t, "route add 10.7.0.0/16 via 172.30.0.7 mtu 1450")
-	ip(t, "-6 route add fd00:7::/64 via fd00:99::7 mtu 1400")
-	ip(t, "route add unreachable 10.8.0.0/16")
-	ip(t, "route add blackhole 10.9.0.0/16")
-	ip(t, "-6 route add prohibit fd00:9::/64")
-	for _, c := range []struct {
-		self  string
-		peers []netip.Addr
-		want  int
-		err   string
-	}{
-		{"172.30.0.1", addresses("172.30.0.2", "172.30.0.3"), 1500, ""},
-		{"172.30.0.1", addresses("172.30.0.2", "10.7.0.1"), 1450, ""},
-		{"172.30.0.1", addresses("10.7.0.1", "10.0.0.2"), 1300, ""},
-		{"fd00:99::1", addresses("fd00:99::2"), 1500, ""},
-		{"fd00:99::1", addresses("fd00:7::2", "fd00:99::2"), 1400, ""},
-		{"10.0.0.1", nil, 1300, ""},
-		{"172.30.0.1", nil, 1500, ""},
-		{"192.0.2.1", nil, 1500, ""},
-		{"127.0.0.1", nil, 1500, ""},
-		{"172.30.0.1", addresses("172.30.0.255"), 0, "no route to 172.30.0.255"}, // the subnet's broadcast address
-		{"172.30.0.1", addresses("172.30.0.2", "10.8.0.1", "10.9.0.1", "192.0.2.1", "fd00:8::1", "fd00:9::1"), 0,
-			"no route to 10.8.0.1\nno route to 10.9.0.1\nno route to 192.0.2.1\nno route to fd00:8::1\nno route to fd00:9::1"},
-	} {
-		mtu, err := UnderlayMTU(ctx, netip.MustParseAddr(c.self), c.peers)
-		if c.err == "" && err != nil || mtu != c.want || c.err != "" && (!errors.Is(err, ErrNoRoute) || err.Error() != c.err) {
-			t.Errorf("%s to %v: %d, %v; want %d, %s", c.self, c.peers, mtu, err, c.want, c.err)
-		}
-	}
-}
-
 func TestConnected(t *testing.T) {
 	ctx := underlay(t)
 	ip(t, "addr add 10.0.0.1/32 dev eth0")

@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"ovs-gre-cni/pkg/state"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: statistics are
-// most of what the kernel has to say about a link.
-const skipStats = 1 << 3
 
 // Link is what the kernel knows of a link.
 type Link struct {
@@ -21,7 +19,7 @@ type Link struct {
 	Name  string
 	// Kind is the type as "ip -d link" shows it; "" is hardware.
 	Kind string
-	// MAC in lower case with colons.
+	// MAC in lower case with colons; "" is none, or all zeros.
 	MAC string
 	// Alias is the link's ifalias; "" is none.
 	Alias string
@@ -32,94 +30,56 @@ type Link struct {
 	Up, LowerUp bool
 }
 
-// linkHeader is struct ifinfomsg: of a link by index, with flags to change.
-func linkHeader(index int, flags, change uint32) []byte {
-	b := make([]byte, unix.SizeofIfInfomsg)
-	ne.PutUint32(b[4:], uint32(index))
-	ne.PutUint32(b[8:], flags)
-	ne.PutUint32(b[12:], change)
-	return b
-}
-
-func getLink(name string) message {
-	return newMessage(unix.RTM_GETLINK, 0, linkHeader(0, 0, 0)).text(unix.IFLA_IFNAME, name).u32(unix.IFLA_EXT_MASK, skipStats)
-}
-
-func getLinkByIndex(index int) message {
-	return newMessage(unix.RTM_GETLINK, 0, linkHeader(index, 0, 0)).u32(unix.IFLA_EXT_MASK, skipStats)
-}
-
 // link asks for one link. The error is a noLink where there is none.
 func (c *conn) link(ctx context.Context, name string) (Link, error) {
-	if len(name) >= unix.IFNAMSIZ || name == "" {
-		return Link{}, noLink(name)
-	}
-	body, err := c.one(ctx, getLink(name))
-	if errors.Is(err, unix.ENODEV) {
-		return Link{}, noLink(name)
-	}
+	l, err := c.find(ctx, name)
 	if err != nil {
-		return Link{}, fmt.Errorf("link %s: %w", name, err)
+		return Link{}, err
 	}
-	return c.parseLink(body)
+	return c.linkOf(ctx, l), nil
 }
 
-func (c *conn) parseLink(b []byte) (Link, error) {
-	if len(b) < unix.SizeofIfInfomsg {
-		return Link{}, fmt.Errorf("netlink: a link of %d bytes", len(b))
+func (c *conn) linkOf(ctx context.Context, l netlink.Link) Link {
+	a := l.Attrs()
+	return Link{
+		Index: a.Index, Name: a.Name, Kind: kindOf(l), MAC: a.HardwareAddr.String(), Alias: a.Alias,
+		Master: c.name(ctx, a.MasterIndex), MTU: a.MTU,
+		Up: a.RawFlags&unix.IFF_UP != 0, LowerUp: a.RawFlags&unix.IFF_LOWER_UP != 0,
 	}
-	flags := ne.Uint32(b[8:])
-	l := Link{Index: getU32(b[4:]), Up: flags&unix.IFF_UP != 0, LowerUp: flags&unix.IFF_LOWER_UP != 0}
-	for typ, v := range attrs(b[unix.SizeofIfInfomsg:]) {
-		switch typ {
-		case unix.IFLA_IFNAME:
-			l.Name = getText(v)
-		case unix.IFLA_MTU:
-			l.MTU = getU32(v)
-		case unix.IFLA_ADDRESS:
-			l.MAC = net.HardwareAddr(v).String()
-		case unix.IFLA_IFALIAS:
-			l.Alias = getText(v)
-		case unix.IFLA_MASTER:
-			l.Master = c.name(getU32(v))
-		case unix.IFLA_LINKINFO:
-			for typ, v := range attrs(v) {
-				if typ == unix.IFLA_INFO_KIND {
-					l.Kind = getText(v)
-				}
-			}
-		}
+}
+
+// kindOf is the kind as iproute2 calls it: the library has two names of its
+// own.
+func kindOf(l netlink.Link) string {
+	switch kind := l.Type(); kind {
+	case "device":
+		return ""
+	case "tuntap":
+		return "tun"
+	default:
+		return kind
 	}
-	return l, nil
 }
 
 // observeLinks adds the wanted links, and what else has the name of an OVS
 // bridge.
 func observeLinks(ctx context.Context, c *conn, want, have state.Set) error {
-	var names []string
-	var reqs []message
-	asked := map[string]bool{}
-	for _, o := range want {
-		if name := linkName(o); name != "" && !asked[name] {
-			asked[name] = true
-			names, reqs = append(names, name), append(reqs, getLink(name))
-		}
-	}
 	var errs []error
-	for i, a := range c.exchange(ctx, reqs...) {
-		if errors.Is(a.err, unix.ENODEV) {
+	asked := map[string]bool{"": true}
+	for _, o := range want {
+		name := linkName(o)
+		if asked[name] {
 			continue
 		}
-		var l Link
-		err := a.err
-		if err == nil {
-			l, err = c.parseLink(a.body)
+		asked[name] = true
+		l, err := c.link(ctx, name)
+		switch {
+		case errors.As(err, new(noLink)):
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			putLink(l, name, want, have)
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("link %s: %w", names[i], err))
-			continue
-		}
-		putLink(l, names[i], want, have)
 	}
 	return errors.Join(errs...)
 }
@@ -139,12 +99,7 @@ func linkName(o state.Object) string {
 
 func putLink(l Link, name string, want, have state.Set) {
 	if o, ok := want[state.Link{Name: name}.ID()]; ok {
-		seen := state.Link{Name: name, Up: l.Up, Master: l.Master}
-		if o.(state.Link).Master == "" {
-			// Nobody cares whose port it is.
-			seen.Master = ""
-		}
-		have.Put(seen)
+		have.Put(observedLink(l, o.(state.Link)))
 	}
 	if l.Kind == "openvswitch" || l.Kind == "tun" {
 		return // OVS's own: its port on the kernel's datapath, its tap on the other
@@ -158,40 +113,79 @@ func putLink(l Link, name string, want, have state.Set) {
 	}
 }
 
-// setLink is the message that gives a link its state and master.
-func setLink(ctx context.Context, c *conn, l state.Link) (message, error) {
-	index, err := c.index(l.Name)
-	if err != nil {
-		return nil, err
+// observedLink is the link as an object, without what nobody cares about.
+func observedLink(l Link, want state.Link) state.Link {
+	seen := state.Link{Name: want.Name, Up: l.Up}
+	if want.Master != "" {
+		seen.Master = l.Master
 	}
-	var flags uint32
-	if l.Up {
-		flags = unix.IFF_UP
+	if want.MTU != 0 {
+		seen.MTU = l.MTU
 	}
-	m := newMessage(unix.RTM_SETLINK, 0, linkHeader(index, flags, unix.IFF_UP))
-	if l.Master != "" {
-		master, err := c.link(ctx, l.Master)
-		if err == nil {
-			err = c.keepMAC(ctx, master)
-		}
-		if err != nil {
-			return nil, err
-		}
-		m = m.u32(unix.IFLA_MASTER, master.Index)
+	if want.MAC != "" {
+		seen.MAC = l.MAC
 	}
-	return m, nil
+	if strings.EqualFold(want.MAC, l.MAC) {
+		seen.MAC = want.MAC
+	}
+	return seen
 }
 
-// keepMAC gives a link the address that it has. A Linux bridge that nobody has
-// given one takes the least of its ports', and another with each port that comes
-// or goes; the containers on it know their gateway by the one before.
-func (c *conn) keepMAC(ctx context.Context, l Link) error {
-	mac, err := net.ParseMAC(l.MAC)
+// setLink gives a link what is wanted of it and differs from old. The link
+// goes up last, and when it is all that it should be.
+func (c *conn) setLink(ctx context.Context, l, old state.Link) error {
+	index, err := c.index(ctx, l.Name)
 	if err != nil {
-		return fmt.Errorf("link %s: %w", l.Name, err)
+		return err
 	}
-	if _, err := c.one(ctx, newMessage(unix.RTM_SETLINK, 0, linkHeader(l.Index, 0, 0)).attr(unix.IFLA_ADDRESS, mac)); err != nil {
-		return fmt.Errorf("link %s: address %s: %w", l.Name, mac, err)
+	if l.MAC != old.MAC && l.MAC != "" {
+		if err := c.setMAC(ctx, index, l.MAC); err != nil {
+			return err
+		}
 	}
-	return nil
+	link := byIndex(index)
+	if l.MTU != old.MTU && l.MTU != 0 {
+		if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(link, l.MTU) }); err != nil {
+			return fmt.Errorf("MTU %d: %w", l.MTU, err)
+		}
+	}
+	if l.Master != old.Master && l.Master != "" {
+		if err := c.setMaster(ctx, link, l.Master); err != nil {
+			return err
+		}
+	}
+	return c.tell(ctx, func(h *netlink.Handle) error {
+		if l.Up {
+			return h.LinkSetUp(link)
+		}
+		return h.LinkSetDown(link)
+	})
+}
+
+// byIndex is a link for a request about it.
+func byIndex(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+func (c *conn) setMaster(ctx context.Context, l netlink.Link, name string) error {
+	master, err := c.link(ctx, name)
+	if err != nil {
+		return err
+	}
+	// A Linux bridge that nobody has given an address takes the least of its
+	// ports', and another with each port that comes or goes; the containers on
+	// it know their gateway by the one before.
+	if err := c.setMAC(ctx, master.Index, master.MAC); err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	return c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetMasterByIndex(l, master.Index) })
+}
+
+func (c *conn) setMAC(ctx context.Context, index int, mac string) error {
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		return err
+	}
+	err = c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetHardwareAddr(byIndex(index), hw) })
+	return wrap("address "+mac, err)
 }

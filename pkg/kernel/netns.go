@@ -1,13 +1,13 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime"
 	"sync"
-	"unsafe"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,8 +19,7 @@ var ErrNotNetns = errors.New("not a network namespace")
 // of their own, so that the caller stays where he is. They may be called
 // concurrently.
 type Netns struct {
-	path string
-	fd   int
+	ns ns.NetNS
 
 	mu   sync.Mutex
 	conn *conn // made when it is first needed
@@ -30,26 +29,21 @@ type Netns struct {
 // fs.ErrNotExist where there is nothing, ErrNotNetns where there is something
 // else.
 func OpenNetns(path string) (*Netns, error) {
-	// A FIFO must not hold us.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, &fs.PathError{Op: "open network namespace", Path: path, Err: err}
+	n, err := ns.GetNS(path)
+	switch {
+	case errors.As(err, new(ns.NSPathNotExistErr)):
+		return nil, &fs.PathError{Op: "open network namespace", Path: path, Err: unix.ENOENT}
+	case errors.As(err, new(ns.NSPathNotNSErr)):
+		return nil, fmt.Errorf("%s: %w", path, ErrNotNetns)
+	case err != nil:
+		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	if !isNetns(fd) {
-		_ = unix.Close(fd)
+	// GetNS takes namespaces of every kind, and whatever is in procfs.
+	if typ, _ := unix.IoctlRetInt(int(n.Fd()), unix.NS_GET_NSTYPE); typ != unix.CLONE_NEWNET {
+		_ = n.Close()
 		return nil, fmt.Errorf("%s: %w", path, ErrNotNetns)
 	}
-	return &Netns{path: path, fd: fd}, nil
-}
-
-func isNetns(fd int) bool {
-	var s unix.Statfs_t
-	if unix.Fstatfs(fd, &s) != nil || s.Type != unix.NSFS_MAGIC {
-		return false
-	}
-	typ, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
-	// A kernel before 4.11 cannot tell one namespace from another.
-	return typ == unix.CLONE_NEWNET || err == unix.ENOTTY
+	return &Netns{ns: n}, nil
 }
 
 // Close closes the namespace; what is in it stays.
@@ -60,7 +54,7 @@ func (n *Netns) Close() error {
 		n.conn.close()
 		n.conn = nil
 	}
-	return unix.Close(n.fd)
+	return n.ns.Close()
 }
 
 // IsHost reports whether it is the namespace that we are in ourselves.
@@ -69,8 +63,8 @@ func (n *Netns) IsHost() (bool, error) {
 	if err := unix.Stat("/proc/thread-self/ns/net", &here); err != nil {
 		return false, fmt.Errorf("own network namespace: %w", err)
 	}
-	if err := unix.Fstat(n.fd, &there); err != nil {
-		return false, fmt.Errorf("%s: %w", n.path, err)
+	if err := unix.Fstat(int(n.ns.Fd()), &there); err != nil {
+		return false, fmt.Errorf("%s: %w", n.ns.Path(), err)
 	}
 	return here.Dev == there.Dev && here.Ino == there.Ino, nil
 }
@@ -78,26 +72,15 @@ func (n *Netns) IsHost() (bool, error) {
 // do calls f on a thread that is in the namespace. A thread that does not come
 // back is not used again.
 func (n *Netns) do(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		back, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			defer func() { _ = unix.Close(back) }()
-			err = unix.Setns(n.fd, unix.CLONE_NEWNET)
-		}
-		if err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("enter network namespace %s: %w", n.path, err)
-			return
-		}
-		err = f()
-		if unix.Setns(back, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
+	entered := false
+	err := n.ns.Do(func(ns.NetNS) error {
+		entered = true
+		return f()
+	})
+	if err != nil && !entered {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return err
 }
 
 // with calls f with the connection inside the namespace.
@@ -105,6 +88,7 @@ func (n *Netns) with(f func(c *conn) error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.conn == nil {
+		// netlink.NewHandleAt would leave a thread in the namespace when it fails.
 		err := n.do(func() (err error) {
 			n.conn, err = dial()
 			return err
@@ -112,6 +96,7 @@ func (n *Netns) with(f func(c *conn) error) error {
 		if err != nil {
 			return err
 		}
+		n.conn.enter = n.do
 	}
 	return f(n.conn)
 }
@@ -120,13 +105,11 @@ func (n *Netns) with(f func(c *conn) error) error {
 // OVS's userspace datapath takes frames as they are, and the receiver drops
 // what has none.
 func (n *Netns) DisableTxChecksum(ifName string) error {
-	return n.with(func(c *conn) error {
-		value := ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}
-		if err := ethtool(c.fd, ifName, &value); err != nil {
-			return fmt.Errorf("link %s: tx checksum offload off: %w", ifName, err)
-		}
-		return nil
-	})
+	err := n.do(func() error { return ethtool(ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}) })
+	if err != nil {
+		return fmt.Errorf("link %s: tx checksum offload off: %w", ifName, err)
+	}
+	return nil
 }
 
 // IgnoreRedirects makes a link of the namespace deaf to ICMPv6 redirects. For
@@ -140,22 +123,16 @@ func (n *Netns) IgnoreRedirects(ifName string) error {
 	return nil
 }
 
-// ethtoolValue is struct ethtool_value of linux/ethtool.h.
-type ethtoolValue struct{ cmd, data uint32 }
-
-func ethtool(fd int, name string, v *ethtoolValue) error {
-	ifr := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [24 - unsafe.Sizeof(uintptr(0))]byte // struct ifreq has a union of 24 bytes
-	}{data: unsafe.Pointer(v)}
-	if copy(ifr.name[:unix.IFNAMSIZ-1], name) != len(name) {
-		return unix.ENODEV
-	}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr)))
-	runtime.KeepAlive(v)
-	if errno != 0 {
-		return errno
-	}
-	return nil
+// HasLink reports whether the namespace has a link of that name.
+func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
+	has := false
+	err := n.with(func(c *conn) error {
+		_, err := c.index(ctx, ifName)
+		if errors.As(err, new(noLink)) {
+			return nil
+		}
+		has = err == nil
+		return err
+	})
+	return has, err
 }

@@ -4,40 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"ovs-gre-cni/pkg/state"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// metric6 is what the kernel makes of an IPv6 route's metric 0
-	// (IP6_RT_PRIO_USER of linux/ipv6_route.h).
-	metric6 = 1024
-	// rtaNhID is RTA_NH_ID of linux/rtnetlink.h: the route's next hop is an
-	// object of its own.
-	rtaNhID = 30
-)
+// metric6 is what the kernel makes of an IPv6 route's metric 0
+// (IP6_RT_PRIO_USER of linux/ipv6_route.h).
+const metric6 = 1024
 
 // route is a route as rtnetlink has it.
 type route struct {
 	hop
-	dst          netip.Prefix
-	src          netip.Addr
-	table        int
-	metric       int // IPv6: as the kernel has it, 1024 by default
-	proto        uint8
-	typ          uint8
-	scope        uint8
-	tos          uint8
-	cached       bool
-	mtu, advMSS  int
-	nexthopID    int
-	moreHops     []hop // the rest of a multipath route
-	cacheExpires int   // when the kernel learned the metrics and will forget them
+	dst         netip.Prefix
+	src         netip.Addr
+	table       int
+	metric      int // IPv6: as the kernel has it, 1024 by default
+	proto       int
+	typ         int
+	scope       int
+	tos         int
+	mtu, advMSS int
+	moreHops    []hop // the rest of a multipath route
 }
 
 // hop is one next hop.
@@ -47,154 +41,61 @@ type hop struct {
 	onlink bool
 }
 
-func (h hop) message(m message, family4 bool) message {
-	switch {
-	case !h.via.IsValid():
-	case family4 && h.via.Is6():
-		via := ne.AppendUint16(nil, unix.AF_INET6)
-		m = m.attr(unix.RTA_VIA, append(via, h.via.AsSlice()...))
-	default:
-		m = m.addr(unix.RTA_GATEWAY, h.via)
+// lib is the route as the library has it.
+func (r route) lib() *netlink.Route {
+	k := &netlink.Route{
+		Dst: ipNet(r.dst), LinkIndex: r.oif, Src: r.src.AsSlice(), Table: r.table, Priority: r.metric,
+		Protocol: netlink.RouteProtocol(r.proto), Type: r.typ, Scope: netlink.Scope(r.scope), MTU: r.mtu, AdvMSS: r.advMSS,
 	}
-	if h.oif != 0 {
-		m = m.u32(unix.RTA_OIF, h.oif)
-	}
-	return m
-}
-
-func (r route) message(typ, flags uint16) message {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[1], h[5], h[6], h[7] = family(r.dst.Addr()), uint8(r.dst.Bits()), r.proto, r.scope, r.typ
-	if r.table < 256 {
-		h[4] = uint8(r.table) // else RT_TABLE_UNSPEC
+	if r.via.Is6() && r.dst.Addr().Is4() {
+		k.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: r.via.AsSlice()}
+	} else {
+		k.Gw = r.via.AsSlice()
 	}
 	if r.onlink {
-		ne.PutUint32(h[8:], unix.RTNH_F_ONLINK)
+		k.Flags = int(netlink.FLAG_ONLINK)
 	}
-	m := newMessage(typ, flags, h).u32(unix.RTA_TABLE, r.table)
-	if r.dst.Bits() > 0 {
-		m = m.addr(unix.RTA_DST, r.dst.Addr())
-	}
-	m = r.hop.message(m, r.dst.Addr().Is4())
-	if r.src.IsValid() {
-		m = m.addr(unix.RTA_PREFSRC, r.src)
-	}
-	if r.metric != 0 {
-		m = m.u32(unix.RTA_PRIORITY, r.metric)
-	}
-	if r.mtu != 0 || r.advMSS != 0 {
-		m = m.nest(unix.RTA_METRICS, func(m message) message {
-			if r.mtu != 0 {
-				m = m.u32(unix.RTAX_MTU, r.mtu)
-			}
-			if r.advMSS != 0 {
-				m = m.u32(unix.RTAX_ADVMSS, r.advMSS)
-			}
-			return m
-		})
-	}
-	return m
+	return k
 }
 
-func parseRoute(b []byte) (route, bool) {
-	if len(b) < unix.SizeofRtMsg {
-		return route{}, false
+// routeOf is the reverse of lib.
+func routeOf(k netlink.Route) route {
+	r := route{
+		hop: hopOf(k.Gw, k.Via, k.LinkIndex, k.Flags), dst: prefix(k.Dst), src: addrOf(k.Src), table: k.Table, metric: k.Priority,
+		proto: int(k.Protocol), typ: k.Type, scope: int(k.Scope), tos: k.Tos, mtu: k.MTU, advMSS: k.AdvMSS,
 	}
-	flags := ne.Uint32(b[8:])
-	r := route{tos: b[3], table: int(b[4]), proto: b[5], scope: b[6], typ: b[7], cached: flags&unix.RTM_F_CLONED != 0}
-	r.onlink = flags&unix.RTNH_F_ONLINK != 0
-	dst := netip.IPv4Unspecified()
-	if b[0] == unix.AF_INET6 {
-		dst = netip.IPv6Unspecified()
-	}
-	for typ, v := range attrs(b[unix.SizeofRtMsg:]) {
-		switch typ {
-		case unix.RTA_DST:
-			dst = getAddr(v)
-		case unix.RTA_PREFSRC:
-			r.src = getAddr(v)
-		case unix.RTA_PRIORITY:
-			r.metric = getU32(v)
-		case unix.RTA_TABLE:
-			r.table = getU32(v)
-		case rtaNhID:
-			r.nexthopID = getU32(v)
-		case unix.RTA_METRICS:
-			r.parseMetrics(v)
-		case unix.RTA_CACHEINFO:
-			if len(v) >= 12 { // struct rta_cacheinfo: clntref, lastuse, expires
-				r.cacheExpires = int(int32(ne.Uint32(v[8:])))
-			}
-		case unix.RTA_MULTIPATH:
-			r.moreHops = parseHops(v)
-		default:
-			r.hop.parse(typ, v)
-		}
+	for _, h := range k.MultiPath {
+		r.moreHops = append(r.moreHops, hopOf(h.Gw, h.Via, h.LinkIndex, h.Flags))
 	}
 	if len(r.moreHops) > 0 {
 		r.hop, r.moreHops = r.moreHops[0], r.moreHops[1:]
 	}
-	r.dst = netip.PrefixFrom(dst, int(b[1]))
-	return r, (b[0] == unix.AF_INET || b[0] == unix.AF_INET6) && r.dst.IsValid()
+	return r
 }
 
-func (h *hop) parse(typ uint16, v []byte) {
-	switch typ {
-	case unix.RTA_GATEWAY:
-		h.via = getAddr(v)
-	case unix.RTA_VIA:
-		if len(v) > 2 {
-			h.via = getAddr(v[2:])
-		}
-	case unix.RTA_OIF:
-		h.oif = getU32(v)
+func hopOf(gw net.IP, via netlink.Destination, oif, flags int) hop {
+	h := hop{via: addrOf(gw), oif: oif, onlink: flags&int(netlink.FLAG_ONLINK) != 0}
+	if v, ok := via.(*netlink.Via); ok {
+		h.via = addrOf(v.Addr)
 	}
+	return h
 }
 
-func (r *route) parseMetrics(b []byte) {
-	for typ, v := range attrs(b) {
-		switch typ {
-		case unix.RTAX_MTU:
-			r.mtu = getU32(v)
-		case unix.RTAX_ADVMSS:
-			r.advMSS = getU32(v)
-		}
-	}
-}
-
-// parseHops reads a list of struct rtnexthop, each with attributes.
-func parseHops(b []byte) []hop {
-	var hops []hop
-	for len(b) >= unix.SizeofRtNexthop {
-		n := int(ne.Uint16(b))
-		if n < unix.SizeofRtNexthop || n > len(b) {
-			break
-		}
-		h := hop{oif: getU32(b[4:]), onlink: b[2]&unix.RTNH_F_ONLINK != 0}
-		for typ, v := range attrs(b[unix.SizeofRtNexthop:n]) {
-			h.parse(typ, v)
-		}
-		hops = append(hops, h)
-		b = b[min(align4(n), len(b)):]
-	}
-	return hops
-}
+// hops are all next hops.
+func (r route) hops() []hop { return append([]hop{r.hop}, r.moreHops...) }
 
 // text is the route as "ip route" prints it.
-func (r route) text(c *conn) string {
+func (r route) text(ctx context.Context, c *conn) string {
 	var b strings.Builder
-	types := map[uint8]string{unix.RTN_UNICAST: "", unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ", unix.RTN_LOCAL: "local "}
+	types := map[int]string{unix.RTN_UNICAST: "", unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ", unix.RTN_LOCAL: "local "}
 	if s, ok := types[r.typ]; ok {
 		b.WriteString(s)
 	} else {
 		fmt.Fprintf(&b, "type %d ", r.typ)
 	}
 	b.WriteString(r.dst.String())
-	if r.nexthopID != 0 {
-		fmt.Fprintf(&b, " nhid %d", r.nexthopID)
-	}
 	if len(r.moreHops) == 0 {
-		b.WriteString(r.hop.text(c, r.dst))
+		b.WriteString(r.hop.text(ctx, c, r.dst))
 	}
 	if r.table != unix.RT_TABLE_MAIN {
 		fmt.Fprintf(&b, " table %d", r.table)
@@ -207,14 +108,14 @@ func (r route) text(c *conn) string {
 		fmt.Fprintf(&b, " metric %d", r.metric)
 	}
 	if len(r.moreHops) > 0 {
-		for _, h := range append([]hop{r.hop}, r.moreHops...) {
-			b.WriteString(" nexthop" + h.text(c, r.dst))
+		for _, h := range r.hops() {
+			b.WriteString(" nexthop" + h.text(ctx, c, r.dst))
 		}
 	}
 	return b.String()
 }
 
-func (h hop) text(c *conn, dst netip.Prefix) string {
+func (h hop) text(ctx context.Context, c *conn, dst netip.Prefix) string {
 	var s string
 	if h.via.IsValid() && h.via.Is4() != dst.Addr().Is4() {
 		s = " via inet6 " + h.via.String()
@@ -222,7 +123,7 @@ func (h hop) text(c *conn, dst netip.Prefix) string {
 		s = " via " + h.via.String()
 	}
 	if h.oif != 0 {
-		name := c.name(h.oif)
+		name := c.name(ctx, h.oif)
 		if name == "" {
 			name = fmt.Sprintf("if%d", h.oif)
 		}
@@ -235,8 +136,8 @@ func (h hop) text(c *conn, dst netip.Prefix) string {
 }
 
 // protoName is the name that iproute2's rt_protos has for a protocol.
-func protoName(p uint8) string {
-	names := map[uint8]string{
+func protoName(p int) string {
+	names := map[int]string{
 		unix.RTPROT_UNSPEC: "unspec", unix.RTPROT_REDIRECT: "redirect", unix.RTPROT_KERNEL: "kernel", unix.RTPROT_BOOT: "boot",
 		unix.RTPROT_STATIC: "static", unix.RTPROT_RA: "ra", unix.RTPROT_DHCP: "dhcp", unix.RTPROT_ZEBRA: "zebra",
 		unix.RTPROT_BIRD: "bird", unix.RTPROT_BGP: "bgp", unix.RTPROT_OSPF: "ospf", state.RouteProtocol: "ovs-gre",
@@ -247,33 +148,35 @@ func protoName(p uint8) string {
 	return fmt.Sprint(p)
 }
 
-// routes lists the routes of a family in a table, of one protocol unless
-// proto is 0, without what the kernel caches.
-func (c *conn) routes(ctx context.Context, family uint8, table int, proto uint8) ([]route, error) {
-	h := make([]byte, unix.SizeofRtMsg)
-	h[0], h[5] = family, proto
-	bodies, err := c.dump(ctx, newMessage(unix.RTM_GETROUTE, 0, h).u32(unix.RTA_TABLE, table))
+// routes lists the routes of a family in a table, of one protocol unless proto
+// is 0. Table 0 is all.
+func (c *conn) routes(ctx context.Context, family, table, proto int) ([]route, error) {
+	filter, mask := &netlink.Route{Table: table, Protocol: netlink.RouteProtocol(proto)}, netlink.RT_FILTER_TABLE
+	if proto != 0 {
+		mask |= netlink.RT_FILTER_PROTOCOL
+	}
+	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
+		// Strictly asked, the kernel leaves out itself what was not asked for.
+		// Kernels before 4.20 cannot. Most other requests of v1.3.1 fail so.
+		_ = h.SetStrictCheck(true)
+		defer func() { _ = h.SetStrictCheck(false) }()
+		return h.RouteListFiltered(family, filter, mask)
+	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // no such table yet, or no such family on this host
 	}
 	if err != nil {
 		return nil, fmt.Errorf("routes of table %d: %w", table, err)
 	}
-	list := make([]route, 0, len(bodies))
-	for _, b := range bodies {
-		r, ok := parseRoute(b)
-		if ok && !r.cached && r.table == table && (proto == 0 || proto == r.proto) {
-			list = append(list, r)
-		}
+	list := make([]route, len(found))
+	for i, k := range found {
+		list[i] = routeOf(k)
 	}
 	return list, nil
 }
 
 // A routeQuery is what one dump is about.
-type routeQuery struct {
-	family uint8
-	table  int
-}
+type routeQuery struct{ family, table int }
 
 // wantedRoutes are the routes of a query that are wanted.
 type wantedRoutes map[state.ID]state.Route
@@ -326,7 +229,7 @@ func (b *Backend) observeRoutes(ctx context.Context, c *conn, want, have state.S
 		for _, r := range ours {
 			w, ok := wanted.find(r)
 			if ok && b.own(r, w) || !ok && slices.Contains(b.scope.RouteSources, r.src) {
-				have.Put(observed(c, r, w))
+				have.Put(observed(ctx, c, r, w))
 			}
 		}
 		if err := b.inTheWay(ctx, c, q, wanted, have); err != nil {
@@ -357,7 +260,7 @@ func (b *Backend) inTheWay(ctx context.Context, c *conn, q routeQuery, wanted wa
 			continue
 		}
 		if w, ok := wanted.find(r); ok && !b.own(r, w) {
-			have.Put(state.Foreign{Want: w, Have: r.text(c)})
+			have.Put(state.Foreign{Want: w, Have: r.text(ctx, c)})
 		}
 	}
 	return nil
@@ -375,19 +278,19 @@ func (b *Backend) own(r route, w state.Route) bool {
 }
 
 // observed is the route as an object. w is the wanted one that it is, if any.
-func observed(c *conn, r route, w state.Route) state.Route {
+func observed(ctx context.Context, c *conn, r route, w state.Route) state.Route {
 	o := state.Route{Dst: r.dst, Via: r.via, Onlink: r.onlink, Src: r.src, Table: r.table, Metric: r.metric}
 	if r.dst.Addr().Is6() && r.metric == metric6 && w.Metric != metric6 {
 		o.Metric = 0
 	}
 	if w.Dev != "" || !w.Dst.IsValid() {
-		o.Dev = c.name(r.oif)
+		o.Dev = c.name(ctx, r.oif)
 	}
 	return o
 }
 
-// kernelRoute is a route for a message.
-func kernelRoute(c *conn, o state.Route) (route, error) {
+// kernelRoute is a route for a request.
+func (c *conn) kernelRoute(ctx context.Context, o state.Route) (route, error) {
 	r := route{
 		hop: hop{via: o.Via, onlink: o.Onlink}, dst: o.Dst, src: o.Src, table: o.Table, metric: o.Metric,
 		proto: state.RouteProtocol, typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_UNIVERSE,
@@ -400,34 +303,36 @@ func kernelRoute(c *conn, o state.Route) (route, error) {
 	}
 	var err error
 	if o.Dev != "" {
-		r.oif, err = c.index(o.Dev)
+		r.oif, err = c.index(ctx, o.Dev)
 	}
 	return r, err
 }
 
-// newRoute takes the place of ours, or a free one: a foreign route that came
+// putRoute takes the place of ours, or a free one: a foreign route that came
 // meanwhile is answered with EEXIST.
-func newRoute(c *conn, o state.Route, replace bool) (message, error) {
-	r, err := kernelRoute(c, o)
+func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error {
+	r, err := c.kernelRoute(ctx, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if replace {
-		return r.message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE), nil
-	}
-	return r.message(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL), nil
+	return c.tell(ctx, func(h *netlink.Handle) error {
+		if replace {
+			return h.RouteReplace(r.lib())
+		}
+		return h.RouteAdd(r.lib())
+	})
 }
 
-// delRoute names all that we know, so that no other route fits. It is nil
-// where the link is gone, and the route with it.
-func delRoute(c *conn, o state.Route) (message, error) {
-	r, err := kernelRoute(c, o)
+// delRoute names all that we know, so that no other route fits. It deletes
+// nothing where the link is gone, and the route with it.
+func (c *conn) delRoute(ctx context.Context, o state.Route) error {
+	r, err := c.kernelRoute(ctx, o)
 	if errors.As(err, new(noLink)) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.typ, r.scope, r.onlink = 0, unix.RT_SCOPE_NOWHERE, false
-	return r.message(unix.RTM_DELROUTE, 0), nil
+	return c.tell(ctx, func(h *netlink.Handle) error { return h.RouteDel(r.lib()) })
 }

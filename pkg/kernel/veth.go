@@ -7,17 +7,14 @@ import (
 	"io/fs"
 	"net"
 
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // ErrIfNameTaken is wrapped by the error of AddVeth about a container that has
 // a link of that name already.
 var ErrIfNameTaken = errors.New("the container has an interface of that name already")
-
-const (
-	vethInfoPeer   = 1 // VETH_INFO_PEER of linux/veth.h
-	addrGenModeOff = 1 // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
-)
 
 // Veth is a pair of links, one end here and the other in a container.
 type Veth struct {
@@ -42,90 +39,65 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 		return err
 	}
 	defer c.close()
-	m, err := newVeth(v, n.fd)
+	pair, err := v.lib(n)
 	if err != nil {
-		return err
+		return fmt.Errorf("veth %s: %w", v.Name, err)
 	}
-	if _, err := c.one(ctx, m); err != nil {
-		return whoseName(c, v, n, err)
+	if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
+		return whoseName(ctx, c, v, n, err)
 	}
-	// What the kernel ignores when it makes a link is a second message. It
-	// waits for the answer to the first: that may be EEXIST, and then the link
-	// is not ours to change.
-	err = quietUp(ctx, c, v)
-	if err != nil {
+	// The kernel can take up neither end when it makes them: the container's
+	// has no peer yet (ENOTCONN), and the host's would speak before it is told
+	// to be quiet. It ignores an alias then too.
+	if err := c.quietUp(ctx, pair, v.Alias); err != nil {
 		err = fmt.Errorf("veth %s: %w", v.Name, err)
 		return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
 	}
 	return nil
 }
 
-// newVeth is the message that makes both ends. The kernel can take up neither
-// here: the container's end has no peer yet (ENOTCONN), and the host's would
-// speak before it is told to be quiet.
-func newVeth(v Veth, netns int) (message, error) {
-	end := func(m message, name, mac string) (message, error) {
-		m = m.text(unix.IFLA_IFNAME, name)
-		if v.MTU != 0 {
-			m = m.u32(unix.IFLA_MTU, v.MTU)
-		}
-		if mac == "" {
-			return m, nil
-		}
-		a, err := net.ParseMAC(mac)
-		return m.attr(unix.IFLA_ADDRESS, a), err
+// lib is the pair as the library has it.
+func (v Veth) lib(n *Netns) (*netlink.Veth, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = v.Name, v.MTU
+	pair := netlink.NewVeth(attrs)
+	pair.PeerName, pair.PeerNamespace = v.IfName, netlink.NsFd(n.ns.Fd())
+	var err, peer error
+	if v.MAC != "" {
+		pair.HardwareAddr, err = net.ParseMAC(v.MAC)
 	}
-	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, 0, 0))
-	m, err := end(m, v.Name, v.MAC)
-	if err != nil {
-		return nil, fmt.Errorf("veth %s: %w", v.Name, err)
+	if v.IfMAC != "" {
+		pair.PeerHardwareAddr, peer = net.ParseMAC(v.IfMAC)
 	}
-	m = m.nest(unix.IFLA_LINKINFO, func(m message) message {
-		return m.text(unix.IFLA_INFO_KIND, "veth").nest(unix.IFLA_INFO_DATA, func(m message) message {
-			return m.nest(vethInfoPeer, func(m message) message {
-				m = append(m, linkHeader(0, 0, 0)...)
-				m, err = end(m, v.IfName, v.IfMAC)
-				return m.u32(unix.IFLA_NET_NS_FD, netns)
-			})
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("veth %s: container end %s: %w", v.Name, v.IfName, err)
-	}
-	return m, nil
+	return pair, errors.Join(err, wrap("container end "+v.IfName, peer))
 }
 
 // quietUp takes the host end up without an IPv6 address: its chatter would be
 // flooded to every port of the bridge.
-func quietUp(ctx context.Context, c *conn, v Veth) error {
-	m := newMessage(unix.RTM_SETLINK, 0, linkHeader(0, unix.IFF_UP, unix.IFF_UP)).text(unix.IFLA_IFNAME, v.Name)
-	if v.Alias != "" {
-		m = m.attr(unix.IFLA_IFALIAS, []byte(v.Alias))
+func (c *conn) quietUp(ctx context.Context, l netlink.Link, alias string) error {
+	if alias != "" {
+		if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetAlias(l, alias) }); err != nil {
+			return err
+		}
 	}
-	quiet := m.nest(unix.IFLA_AF_SPEC, func(m message) message {
-		return m.nest(unix.AF_INET6, func(m message) message {
-			return m.u8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeOff)
-		})
-	})
-	_, err := c.one(ctx, quiet)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		// No IPv6 on the host, or not with an MTU this small.
-		_, err = c.one(ctx, m)
+	err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE) })
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // no IPv6 on the host, or not with an MTU this small
+		return err
 	}
-	return err
+	return c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(l) })
 }
 
 // whoseName says which of the two names EEXIST is about: the kernel does not.
-func whoseName(c *conn, v Veth, n *Netns, err error) error {
+func whoseName(ctx context.Context, c *conn, v Veth, n *Netns, err error) error {
 	if errors.Is(err, unix.EEXIST) {
-		if _, err := c.index(v.Name); err == nil {
+		if _, err := c.index(ctx, v.Name); err == nil {
 			return fmt.Errorf("veth %s: %w", v.Name, fs.ErrExist)
 		}
-		if has, _ := n.HasLink(context.Background(), v.IfName); has {
+		if has, _ := n.HasLink(ctx, v.IfName); has {
 			return fmt.Errorf("interface %s: %w", v.IfName, ErrIfNameTaken)
 		}
 	}
-	return fmt.Errorf("veth %s to %s in %s: %w", v.Name, v.IfName, n.path, err)
+	return fmt.Errorf("veth %s to %s in %s: %w", v.Name, v.IfName, n.ns.Path(), err)
 }
 
 // DelLink deletes a link of this host, and with it the other end of a pair.
@@ -140,11 +112,15 @@ func DelLink(ctx context.Context, name string) error {
 }
 
 func (c *conn) delLink(ctx context.Context, name string) error {
-	_, err := c.one(ctx, newMessage(unix.RTM_DELLINK, 0, linkHeader(0, 0, 0)).text(unix.IFLA_IFNAME, name))
-	if err == nil || errors.Is(err, unix.ENODEV) {
+	index, err := c.index(ctx, name)
+	if errors.As(err, new(noLink)) {
 		return nil
 	}
-	return fmt.Errorf("link %s: delete: %w", name, err)
+	if err != nil {
+		return err
+	}
+	err = c.tell(ctx, func(h *netlink.Handle) error { return h.LinkDel(byIndex(index)) })
+	return wrap("link "+name+": delete", unlessGone(err))
 }
 
 // QuietHostEnd keeps the kernel's own stack from answering on a host end: on

@@ -347,7 +347,7 @@ func TestDisableTxChecksum(t *testing.T) {
 	on := func() (v ethtoolValue) {
 		t.Helper()
 		v.cmd = unix.ETHTOOL_GTXCSUM
-		if err := n.with(func(c *conn) error { return ethtool(c.fd, "eth0", &v) }); err != nil {
+		if err := n.do(func() error { return ethtool("eth0", &v) }); err != nil {
 			t.Fatal(err)
 		}
 		return v

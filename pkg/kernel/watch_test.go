@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -69,5 +70,57 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch: %v", err)
+	}
+}
+
+// TestWatchOverflow: who missed something is told so, and the watch goes on.
+func TestWatchOverflow(t *testing.T) {
+	needRoot(t)
+	n := container(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	called, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- n.do(func() error {
+			return Watch(ctx, scope, func() {
+				called <- struct{}{}
+				<-goOn
+			})
+		})
+	}()
+	<-called // the watch stands, and reads nothing
+	err := n.with(func(c *conn) error {
+		for i := range 3000 { // foreign routes
+			dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+			r := route{hop: hop{oif: 1}, dst: dst, table: 254, proto: 4, typ: 1, scope: 253}
+			if err := c.handle.RouteAdd(r.lib()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	goOn <- struct{}{}
+	select {
+	case <-called:
+	case err := <-ended:
+		t.Fatalf("the watch ended: %v", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("no word about what was missed")
+	}
+	goOn <- struct{}{}
+	cancel()
+	for {
+		select {
+		case <-called:
+			goOn <- struct{}{}
+		case err := <-ended:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Watch: %v", err)
+			}
+			return
+		}
 	}
 }

@@ -67,7 +67,7 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	for _, p := range n.Mesh.Peers {
 		peers = append(peers, p.Address)
 	}
-	underlay, err := kernel.UnderlayMTU(ctx, n.Mesh.Self.Address, peers)
+	underlay, _, err := kernel.UnderlayMTU(ctx, n.Mesh.Self.Address, peers)
 	if err != nil {
 		return nil, 0, err
 	}

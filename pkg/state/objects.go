@@ -82,11 +82,15 @@ type (
 		Key, Value string
 	}
 
-	// Link is a link that something else makes: it should be up, perhaps a
-	// port of a Linux bridge.
+	// Link is a link that something else makes: it should be up, perhaps with
+	// an MTU and a MAC address, perhaps a port of a Linux bridge.
 	Link struct {
 		Name string
 		Up   bool
+		// MTU in bytes; 0 leaves it as it is.
+		MTU int
+		// MAC with colons; "" leaves it as it is.
+		MAC string
 		// Master is the Linux bridge it is a port of; "" is none.
 		Master string
 	}
@@ -215,6 +219,12 @@ func (l Link) String() string {
 		s += " up"
 	} else {
 		s += " down"
+	}
+	if l.MTU != 0 {
+		s += " mtu " + strconv.Itoa(l.MTU)
+	}
+	if l.MAC != "" {
+		s += " address " + l.MAC
 	}
 	if l.Master != "" {
 		s += " master " + l.Master

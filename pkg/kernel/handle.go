@@ -1,0 +1,197 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// dumpTries is how often a list is read that changes while the kernel writes
+// it. containernetworking/plugins' netlinksafe reads five times and then
+// returns what is inconsistent as if it were not.
+const dumpTries = 20
+
+// The sockets of requests without a Handle get the kernel's words about what
+// it refuses. The switch is one for the process. Such a socket must not dump:
+// v1.3.1 panics where a dump is refused with words.
+func init() { nl.EnableErrorMessageReporting = true }
+
+// conn is a netlink.Handle, in the network namespace it was made in. A Handle
+// keeps its socket, which makes a request five times as fast as a function of
+// the package is. It is not for concurrent use.
+type conn struct {
+	handle *netlink.Handle
+	// enter calls a function on a thread that is in the namespace.
+	enter func(func() error) error
+
+	// What remember keeps; nil without.
+	indexes map[string]int
+	names   map[int]string
+}
+
+// dial opens a connection in the network namespace of this thread.
+func dial() (*conn, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink: socket: %w", err)
+	}
+	return &conn{handle: h, enter: func(f func() error) error { return f() }}, nil
+}
+
+func (c *conn) close() { c.handle.Close() }
+
+// patience is how long to wait for the kernel, which answers before a send
+// returns: the bound is for surprises. Without a deadline it is the library's.
+func patience(ctx context.Context) (time.Duration, error) {
+	if t, ok := ctx.Deadline(); ok {
+		return max(time.Until(t), time.Millisecond), ctx.Err()
+	}
+	return netlink.GetSocketTimeout(), ctx.Err()
+}
+
+func (c *conn) bound(ctx context.Context) error {
+	timeout, err := patience(ctx)
+	if err != nil {
+		return err
+	}
+	return c.handle.SetSocketTimeout(timeout)
+}
+
+// ask asks the kernel something, again while it says that its answer is
+// inconsistent.
+func ask[T any](ctx context.Context, c *conn, question func(*netlink.Handle) (T, error)) (T, error) {
+	for range dumpTries {
+		if err := c.bound(ctx); err != nil {
+			return *new(T), err
+		}
+		answer, err := question(c.handle)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return answer, plain(err)
+		}
+	}
+	return *new(T), fmt.Errorf("netlink: the list changed during each of %d attempts to read it: %w", dumpTries, unix.EINTR)
+}
+
+// tell makes the kernel do something. A Handle has no words about what is
+// refused, so the request is then made again by a function of the package,
+// which is what an empty Handle is.
+func (c *conn) tell(ctx context.Context, order func(*netlink.Handle) error) error {
+	if err := c.bound(ctx); err != nil {
+		return err
+	}
+	err := order(c.handle)
+	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EAGAIN) || unlessGone(err) == nil {
+		return plain(err) // the caller knows what it means
+	}
+	return plain(c.enter(func() error { return order(&netlink.Handle{}) }))
+}
+
+// plain is an error of the library as we print it: the errno, and in brackets
+// what the kernel says besides.
+func plain(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
+	if errno == unix.EAGAIN {
+		return fmt.Errorf("netlink: no answer: %w", context.DeadlineExceeded)
+	}
+	if words, ok := strings.CutPrefix(err.Error(), errno.Error()+": "); ok {
+		return fmt.Errorf("%w (%s)", errno, words)
+	}
+	return err
+}
+
+// unlessGone forgets the errors about deleting what is not there.
+func unlessGone(err error) error {
+	for _, gone := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, gone) {
+			return nil
+		}
+	}
+	return err
+}
+
+// noLink is the error about a link that does not exist. It wraps
+// fs.ErrNotExist.
+type noLink string
+
+func (n noLink) Error() string        { return fmt.Sprintf("link %s: no such link", string(n)) }
+func (n noLink) Is(target error) bool { return target == fs.ErrNotExist }
+
+// remember asks for each index and name only once: for a connection that ends
+// before a link can come or go unnoticed.
+func (c *conn) remember() { c.indexes, c.names = map[string]int{}, map[int]string{} }
+
+// index is the index of a link. The error is a noLink where there is none.
+func (c *conn) index(ctx context.Context, name string) (int, error) {
+	if i, ok := c.indexes[name]; ok {
+		return i, nil
+	}
+	l, err := c.find(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return l.Attrs().Index, nil
+}
+
+// indexesOf returns the names of links by their indexes; one that is not there
+// is left out.
+func (c *conn) indexesOf(ctx context.Context, names []string) (map[int]string, error) {
+	links := map[int]string{}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		index, err := c.index(ctx, name)
+		if errors.As(err, new(noLink)) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		links[index] = name
+	}
+	return links, nil
+}
+
+// name is the name of a link; "" where there is none.
+func (c *conn) name(ctx context.Context, index int) string {
+	if name, ok := c.names[index]; ok || index == 0 {
+		return name
+	}
+	l, err := ask(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
+	if err != nil {
+		return ""
+	}
+	return c.keep(l).Attrs().Name
+}
+
+// keep remembers what a link is called.
+func (c *conn) keep(l netlink.Link) netlink.Link {
+	if c.names != nil {
+		c.indexes[l.Attrs().Name], c.names[l.Attrs().Index] = l.Attrs().Index, l.Attrs().Name
+	}
+	return l
+}
+
+// find looks for a link. The error is a noLink where there is none.
+func (c *conn) find(ctx context.Context, name string) (netlink.Link, error) {
+	if len(name) >= unix.IFNAMSIZ || name == "" {
+		return nil, noLink(name)
+	}
+	l, err := ask(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByName(name) })
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil, noLink(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("link %s: %w", name, err)
+	}
+	return c.keep(l), nil
+}

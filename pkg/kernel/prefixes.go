@@ -1,0 +1,103 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// mostTables bounds what Prefixes reads: a host with more tables is a router
+// with one for each of its customers.
+const mostTables = 16
+
+// Prefix is a network that this host has already, on a link or behind a route.
+type Prefix struct {
+	netip.Prefix
+	// Link is the link that has the network or leads to it, the first of a
+	// multipath route; "" is none, as of a blackhole.
+	Link string
+	// Addr is the link's address in the network; the zero Addr means that it is
+	// a route's.
+	Addr netip.Addr
+	// Src is the source address that the route prefers; the zero Addr is none.
+	Src netip.Addr
+	// Proto says who made it: 0 nobody says, else as in IFA_PROTO or
+	// rtm_protocol, which are different tables that agree on
+	// state.RouteProtocol.
+	Proto int
+	// Table is the route's; 0 is an address's.
+	Table int
+
+	text string
+}
+
+// String is an address or a route as ip prints it.
+func (p Prefix) String() string { return p.text }
+
+// Prefixes lists the networks that this host has: by the addresses of its
+// links, up or not, and by its routes in main and in the tables that policy
+// rules name, the first 16 of them. It leaves out default routes, what is
+// link-local or loopback, multicast, and the kernel's own table of local
+// addresses. It reads every route of these tables: it is not for ADD.
+func Prefixes(ctx context.Context) ([]Prefix, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	c.remember()
+	addrs, err := c.addrsWithProto(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []Prefix
+	for _, a := range addrs {
+		link := c.name(ctx, a.Index)
+		list = append(list, Prefix{
+			Prefix: a.Prefix.Masked(), Link: link, Addr: a.Prefix.Addr(), Proto: int(a.Proto), text: fmt.Sprintf("%s dev %s", a.Prefix, link),
+		})
+	}
+	tables, err := c.tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range tables {
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			routes, err := c.routes(ctx, family, table, 0)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range routes {
+				if r.typ != unix.RTN_LOCAL && r.typ != unix.RTN_BROADCAST && r.typ != unix.RTN_ANYCAST {
+					list = append(list, Prefix{
+						Prefix: r.dst, Link: c.name(ctx, r.oif), Src: r.src, Proto: r.proto, Table: r.table, text: r.text(ctx, c),
+					})
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(p Prefix) bool {
+		a := p.Prefix.Addr()
+		return p.Bits() == 0 || a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast()
+	}), nil
+}
+
+// tables are main and those that policy rules look into, without local.
+func (c *conn) tables(ctx context.Context) ([]int, error) {
+	rules, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_ALL) })
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // this kernel knows no policy
+		return nil, fmt.Errorf("policy rules: %w", err)
+	}
+	tables := []int{unix.RT_TABLE_MAIN}
+	for _, r := range rules {
+		if r.Table > 0 && r.Table != unix.RT_TABLE_LOCAL && !slices.Contains(tables, r.Table) && len(tables) < mostTables {
+			tables = append(tables, r.Table)
+		}
+	}
+	return tables, nil
+}

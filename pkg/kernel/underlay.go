@@ -1,0 +1,163 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoRoute is wrapped by errors about a peer that this host has no route to.
+var ErrNoRoute = errors.New("no route")
+
+// defaultMTU is what is left to assume where there is nothing to ask: Ethernet's
+// (RFC 894).
+const defaultMTU = 1500
+
+// UnderlayMTU returns the least MTU on the way from self, the tunnels' source
+// address, to the peers: of the links that their routes leave by, all of a
+// multipath route's, and of the routes themselves where they have one. What the
+// kernel has learned of a path and will forget again does not count.
+//
+// unreachable are the peers without a route; they do not count. Where none is
+// left, or there are none, the MTU is that of the link with the address self,
+// or else 1500 bytes. The error wraps ErrNoRoute and names every peer where
+// none is left and no link has the address self.
+func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, unreachable []netip.Addr, err error) {
+	c, err := dial()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer c.close()
+	mtu, indexes, unreachable, err := c.waysTo(ctx, self, peers)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(indexes) == 0 {
+		if indexes, err = c.linkOfAddr(ctx, self); err != nil {
+			return 0, nil, err
+		}
+		if len(indexes) == 0 && len(unreachable) > 0 {
+			return 0, unreachable, noRoutes(unreachable)
+		}
+	}
+	links, err := c.linksByIndex(ctx, indexes)
+	if err != nil {
+		return 0, nil, err
+	}
+	for _, l := range links {
+		mtu = lesser(mtu, l.MTU)
+	}
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	return mtu, unreachable, nil
+}
+
+// lesser is the less of two MTUs; 0 is none.
+func lesser(a, b int) int {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+func noRoutes(to []netip.Addr) error {
+	var errs []error
+	for _, a := range to {
+		errs = append(errs, fmt.Errorf("%w to %s", ErrNoRoute, a))
+	}
+	return errors.Join(errs...)
+}
+
+// linkOfAddr returns the index of the link with an address, or nothing.
+func (c *conn) linkOfAddr(ctx context.Context, self netip.Addr) ([]int, error) {
+	addrs, err := c.addrs(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(addrs, func(a Addr) bool { return a.Prefix.Addr() == self })
+	if i < 0 {
+		return nil, nil
+	}
+	return []int{addrs[i].Index}, nil
+}
+
+// waysTo returns the least MTU of the routes to the peers, 0 where none has
+// one, and the links that they leave by.
+func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
+	source := c.source(ctx, self)
+	for _, p := range peers {
+		r, err := c.routeTo(ctx, p, source)
+		if errors.Is(err, ErrNoRoute) {
+			unreachable = append(unreachable, p)
+			continue
+		}
+		if err != nil {
+			return 0, nil, nil, err
+		}
+		mtu = lesser(mtu, r.mtu)
+		for _, h := range r.hops() {
+			indexes = append(indexes, h.oif)
+		}
+	}
+	return mtu, indexes, unreachable, nil
+}
+
+// Unrouted returns those of addrs that this host has no route to from self,
+// the tunnels' source address; the zero Addr is any.
+func Unrouted(ctx context.Context, self netip.Addr, addrs []netip.Addr) ([]netip.Addr, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	_, _, unreachable, err := c.waysTo(ctx, self, addrs)
+	return unreachable, err
+}
+
+// source is self where packets may have it as their source: where it is one of
+// this host's addresses. The kernel answers EINVAL to a look-up from another.
+func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
+	if !self.IsValid() {
+		return self
+	}
+	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGet(self.AsSlice()) })
+	if err != nil || len(found) == 0 || found[0].Type != unix.RTN_LOCAL {
+		return netip.Addr{}
+	}
+	return self
+}
+
+// routeTo looks up the route to an address, as the table has it. The error
+// wraps ErrNoRoute where there is none, or one that says no.
+func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (route, error) {
+	opts := &netlink.RouteGetOptions{FIBMatch: true}
+	if source.BitLen() == to.BitLen() {
+		opts.SrcAddr = net.IP(source.AsSlice())
+	}
+	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), opts) })
+	switch {
+	case noRoute(err), err == nil && (len(found) == 0 || found[0].Type != unix.RTN_UNICAST && found[0].Type != unix.RTN_LOCAL):
+		return route{}, fmt.Errorf("%w to %s", ErrNoRoute, to)
+	case err != nil:
+		return route{}, fmt.Errorf("route to %s: %w", to, err)
+	}
+	return routeOf(found[0]), nil
+}
+
+// noRoute reports whether a lookup ended in nothing or in a route that says
+// no: blackhole is EINVAL, prohibit EACCES (fib_props in net/ipv4).
+func noRoute(err error) bool {
+	for _, no := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, unix.EACCES} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
+}
