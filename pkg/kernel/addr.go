@@ -71,7 +71,7 @@ func libAddr(index int, p netip.Prefix) *netlink.Addr {
 // addrs lists the addresses of one link, or of all where index is 0. It leaves
 // the name of the link and Proto out.
 func (c *conn) addrs(ctx context.Context, index int) ([]Addr, error) {
-	list, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+	list, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("addresses: %w", err)
 	}
@@ -135,9 +135,6 @@ func (c *conn) addAddr(ctx context.Context, a state.Addr) error {
 // anybody's.
 func (c *conn) delAddr(ctx context.Context, a state.Addr) error {
 	index, err := c.index(ctx, a.Dev)
-	if errors.As(err, new(noLink)) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +142,7 @@ func (c *conn) delAddr(ctx context.Context, a state.Addr) error {
 	if err != nil || !slices.Contains(list, Addr{Index: index, Prefix: a.Prefix, Proto: state.RouteProtocol}) {
 		return err
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error { return h.AddrDel(nil, libAddr(index, a.Prefix)) })
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.AddrDel(nil, libAddr(index, a.Prefix)) })
 }
 
 // sameAddr forgets the error about an address that is there already. IPv6

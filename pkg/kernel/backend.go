@@ -9,6 +9,7 @@ import (
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/state"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,19 +50,14 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	if err := observeSysctls(want, have); err != nil {
 		return nil, err
 	}
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	c.remember()
-	err = errors.Join(
-		observeLinks(ctx, c, want, have),
-		b.observeAddrs(ctx, c, want, have),
-		b.observeNeighs(ctx, c, want, have),
-		b.observeRoutes(ctx, c, want, have),
-	)
-	return have, err
+	return withConn(func(c *conn) (state.Set, error) {
+		return have, errors.Join(
+			observeLinks(ctx, c, want, have),
+			b.observeAddrs(ctx, c, want, have),
+			b.observeNeighs(ctx, c, want, have),
+			b.observeRoutes(ctx, c, want, have),
+		)
+	})
 }
 
 // Apply implements host.Backend. An error about a route that is not ours wraps
@@ -72,7 +68,6 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 		return err
 	}
 	defer c.close()
-	c.remember()
 	var errs []error
 	var taken []state.Change // routes whose place was free a moment ago
 	for _, ch := range changes {
@@ -103,7 +98,7 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	case state.Addr:
 		return c.addAddr(ctx, o)
 	case state.Neigh:
-		return c.setNeigh(ctx, o)
+		return c.doNeigh(ctx, o, (*netlink.Handle).NeighSet)
 	case state.Route:
 		return c.putRoute(ctx, o, ch.Old != nil)
 	}
@@ -114,7 +109,7 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	case state.Addr:
 		return unlessGone(c.delAddr(ctx, o))
 	case state.Neigh:
-		return unlessGone(c.delNeigh(ctx, o))
+		return unlessGone(c.doNeigh(ctx, o, (*netlink.Handle).NeighDel))
 	case state.Route:
 		return unlessGone(c.delRoute(ctx, o))
 	}

@@ -41,7 +41,7 @@ func newAddr(ctx context.Context, index int, p netip.Prefix, proto uint8) error 
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(proto)))
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return plain(err)
+	return translate(err)
 }
 
 // addrsWithProto lists the addresses of all links, without the links' names.
@@ -51,9 +51,9 @@ func (c *conn) addrsWithProto(ctx context.Context) ([]Addr, error) {
 		return nil, fmt.Errorf("netlink: socket: %w", err)
 	}
 	defer s.Close()
-	list, err := ask(ctx, c, func(*netlink.Handle) ([]Addr, error) {
-		timeout, _ := patience(ctx)
-		tv := unix.NsecToTimeval(timeout.Nanoseconds())
+	list, err := query(ctx, c, func(*netlink.Handle) ([]Addr, error) {
+		t, _ := timeout(ctx)
+		tv := unix.NsecToTimeval(t.Nanoseconds())
 		_ = s.SetReceiveTimeout(&tv) // it cannot fail
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}

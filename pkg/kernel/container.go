@@ -117,24 +117,16 @@ func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Pref
 }
 
 func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) error {
-	routes = slices.Clone(routes)
-	slices.SortStableFunc(routes, func(a, b ContainerRoute) int {
-		switch {
-		case a.Via.IsValid() == b.Via.IsValid():
-			return 0
-		case b.Via.IsValid():
-			return -1
-		}
-		return 1
-	})
-	errs := []error{wrap("up", c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(byIndex(index)) }))}
+	errs := []error{wrap("up", c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(byIndex(index)) }))}
 	for _, p := range addrs {
-		err := c.tell(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
+		err := c.execute(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
 		errs = append(errs, wrap("address "+p.String(), c.sameAddr(ctx, index, p, err)))
 	}
+	routes = slices.Clone(routes) // the zero Addr has 0 bits
+	slices.SortStableFunc(routes, func(a, b ContainerRoute) int { return a.Via.BitLen() - b.Via.BitLen() })
 	for _, r := range routes {
 		k := r.route(index)
-		err := c.tell(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
+		err := c.execute(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
 		if errors.Is(err, unix.EEXIST) {
 			err = c.sameRoute(ctx, k)
 		}

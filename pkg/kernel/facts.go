@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,70 +15,45 @@ import (
 
 // Addrs lists all addresses of this host.
 func Addrs(ctx context.Context) ([]Addr, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	c.remember()
-	list, err := c.addrsWithProto(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for i, a := range list {
-		list[i].Link = c.name(ctx, a.Index)
-	}
-	return list, nil
+	return withConn(func(c *conn) ([]Addr, error) {
+		list, err := c.addrsWithProto(ctx)
+		for i, a := range list {
+			list[i].Link = c.name(ctx, a.Index)
+		}
+		return list, err
+	})
 }
 
 // LocalAddrs lists all addresses of this host, without their links.
 func LocalAddrs(ctx context.Context) ([]netip.Addr, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	list, err := c.addrs(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	addrs := make([]netip.Addr, len(list))
-	for i, a := range list {
-		addrs[i] = a.Prefix.Addr()
-	}
-	return addrs, nil
+	return withConn(func(c *conn) ([]netip.Addr, error) {
+		list, err := c.addrs(ctx, 0)
+		addrs := make([]netip.Addr, len(list))
+		for i, a := range list {
+			addrs[i] = a.Prefix.Addr()
+		}
+		return addrs, err
+	})
 }
 
 // LinkByName returns a link of this host. The error can be checked with
 // errors.Is(err, fs.ErrNotExist).
 func LinkByName(ctx context.Context, name string) (Link, error) {
-	c, err := dial()
-	if err != nil {
-		return Link{}, err
-	}
-	defer c.close()
-	return c.link(ctx, name)
+	return withConn(func(c *conn) (Link, error) { return c.link(ctx, name) })
 }
 
 // LinksByAliasPrefix lists the links of this host whose alias begins with
 // prefix. It reads all links: it is for GC, not for ADD.
 func LinksByAliasPrefix(ctx context.Context, prefix string) ([]Link, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	links, err := ask(ctx, c, (*netlink.Handle).LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("links: %w", err)
-	}
-	var list []Link
-	for _, l := range links {
-		if alias := l.Attrs().Alias; alias != "" && strings.HasPrefix(alias, prefix) {
-			list = append(list, c.linkOf(ctx, l))
+	return withConn(func(c *conn) (list []Link, err error) {
+		links, err := query(ctx, c, (*netlink.Handle).LinkList)
+		for _, l := range links {
+			if alias := l.Attrs().Alias; alias != "" && strings.HasPrefix(alias, prefix) {
+				list = append(list, c.linkOf(ctx, l))
+			}
 		}
-	}
-	return list, nil
+		return list, wrap("links", err)
+	})
 }
 
 // linksByIndex asks for the links with these indexes; what is gone, and what
@@ -86,7 +62,7 @@ func (c *conn) linksByIndex(ctx context.Context, indexes []int) ([]Link, error) 
 	slices.Sort(indexes)
 	var list []Link
 	for _, index := range slices.Compact(indexes) {
-		l, err := ask(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
+		l, err := query(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
 		if errors.As(err, new(netlink.LinkNotFoundError)) {
 			continue
 		}
@@ -103,33 +79,24 @@ func (c *conn) linksByIndex(ctx context.Context, indexes []int) ([]Link, error) 
 // Connected lists the subnets of the links that are up, masked and sorted,
 // except for those of the links named, of loopback links, and link-local ones.
 func Connected(ctx context.Context, except ...string) ([]netip.Prefix, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	addrs, err := c.addrs(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	on := map[int][]netip.Prefix{}
-	var indexes []int
-	for _, a := range addrs {
-		if !a.Prefix.IsSingleIP() && !a.Prefix.Addr().IsLinkLocalUnicast() && !a.Prefix.Addr().IsLoopback() {
-			on[a.Index] = append(on[a.Index], a.Prefix.Masked())
-			indexes = append(indexes, a.Index)
+	return withConn(func(c *conn) (list []netip.Prefix, err error) {
+		addrs, err := c.addrs(ctx, 0)
+		if err != nil {
+			return nil, err
 		}
-	}
-	links, err := c.linksByIndex(ctx, indexes)
-	if err != nil {
-		return nil, err
-	}
-	var list []netip.Prefix
-	for _, l := range links {
-		if l.Up && !slices.Contains(except, l.Name) {
-			list = append(list, on[l.Index]...)
+		on := map[int][]netip.Prefix{}
+		for _, a := range addrs {
+			if !a.Prefix.IsSingleIP() && !a.Prefix.Addr().IsLinkLocalUnicast() && !a.Prefix.Addr().IsLoopback() {
+				on[a.Index] = append(on[a.Index], a.Prefix.Masked())
+			}
 		}
-	}
-	slices.SortFunc(list, netip.Prefix.Compare)
-	return slices.Compact(list), nil
+		links, err := c.linksByIndex(ctx, slices.Collect(maps.Keys(on)))
+		for _, l := range links {
+			if l.Up && !slices.Contains(except, l.Name) {
+				list = append(list, on[l.Index]...)
+			}
+		}
+		slices.SortFunc(list, netip.Prefix.Compare)
+		return slices.Compact(list), err
+	})
 }

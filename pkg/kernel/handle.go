@@ -32,7 +32,8 @@ type conn struct {
 	// enter calls a function on a thread that is in the namespace.
 	enter func(func() error) error
 
-	// What remember keeps; nil without.
+	// What links were called when they were asked for. A connection that may
+	// outlive a link has neither.
 	indexes map[string]int
 	names   map[int]string
 }
@@ -43,60 +44,71 @@ func dial() (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: socket: %w", err)
 	}
-	return &conn{handle: h, enter: func(f func() error) error { return f() }}, nil
+	here := func(f func() error) error { return f() }
+	return &conn{handle: h, enter: here, indexes: map[string]int{}, names: map[int]string{}}, nil
+}
+
+// withConn calls f with a connection for this call.
+func withConn[T any](f func(c *conn) (T, error)) (answer T, err error) {
+	c, err := dial()
+	if err != nil {
+		return answer, err
+	}
+	defer c.close()
+	return f(c)
 }
 
 func (c *conn) close() { c.handle.Close() }
 
-// patience is how long to wait for the kernel, which answers before a send
+// timeout is how long to wait for the kernel, which answers before a send
 // returns: the bound is for surprises. Without a deadline it is the library's.
-func patience(ctx context.Context) (time.Duration, error) {
+func timeout(ctx context.Context) (time.Duration, error) {
 	if t, ok := ctx.Deadline(); ok {
 		return max(time.Until(t), time.Millisecond), ctx.Err()
 	}
 	return netlink.GetSocketTimeout(), ctx.Err()
 }
 
-func (c *conn) bound(ctx context.Context) error {
-	timeout, err := patience(ctx)
+func (c *conn) setTimeout(ctx context.Context) error {
+	t, err := timeout(ctx)
 	if err != nil {
 		return err
 	}
-	return c.handle.SetSocketTimeout(timeout)
+	return c.handle.SetSocketTimeout(t)
 }
 
-// ask asks the kernel something, again while it says that its answer is
+// query reads from the kernel, and again while it says that what it wrote is
 // inconsistent.
-func ask[T any](ctx context.Context, c *conn, question func(*netlink.Handle) (T, error)) (T, error) {
+func query[T any](ctx context.Context, c *conn, read func(*netlink.Handle) (T, error)) (T, error) {
 	for range dumpTries {
-		if err := c.bound(ctx); err != nil {
+		if err := c.setTimeout(ctx); err != nil {
 			return *new(T), err
 		}
-		answer, err := question(c.handle)
+		answer, err := read(c.handle)
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return answer, plain(err)
+			return answer, translate(err)
 		}
 	}
 	return *new(T), fmt.Errorf("netlink: the list changed during each of %d attempts to read it: %w", dumpTries, unix.EINTR)
 }
 
-// tell makes the kernel do something. A Handle has no words about what is
-// refused, so the request is then made again by a function of the package,
-// which is what an empty Handle is.
-func (c *conn) tell(ctx context.Context, order func(*netlink.Handle) error) error {
-	if err := c.bound(ctx); err != nil {
+// execute makes a request that changes something. A Handle does not get the
+// kernel's words about what is refused, so the request is then made again by
+// an empty Handle, as the functions of the package are.
+func (c *conn) execute(ctx context.Context, request func(*netlink.Handle) error) error {
+	if err := c.setTimeout(ctx); err != nil {
 		return err
 	}
-	err := order(c.handle)
-	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EAGAIN) || unlessGone(err) == nil {
-		return plain(err) // the caller knows what it means
+	err := request(c.handle)
+	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EAGAIN) {
+		return translate(err) // there is nothing to say besides
 	}
-	return plain(c.enter(func() error { return order(&netlink.Handle{}) }))
+	return translate(c.enter(func() error { return request(&netlink.Handle{}) }))
 }
 
-// plain is an error of the library as we print it: the errno, and in brackets
-// what the kernel says besides.
-func plain(err error) error {
+// translate makes an error of the library one of ours: the errno, and in
+// brackets what the kernel says besides.
+func translate(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err
@@ -110,8 +122,12 @@ func plain(err error) error {
 	return err
 }
 
-// unlessGone forgets the errors about deleting what is not there.
+// unlessGone forgets the errors about deleting what is not there, or is not
+// where there is no link.
 func unlessGone(err error) error {
+	if errors.As(err, new(noLink)) {
+		return nil
+	}
 	for _, gone := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.ENXIO, unix.EADDRNOTAVAIL} {
 		if errors.Is(err, gone) {
 			return nil
@@ -126,10 +142,6 @@ type noLink string
 
 func (n noLink) Error() string        { return fmt.Sprintf("link %s: no such link", string(n)) }
 func (n noLink) Is(target error) bool { return target == fs.ErrNotExist }
-
-// remember asks for each index and name only once: for a connection that ends
-// before a link can come or go unnoticed.
-func (c *conn) remember() { c.indexes, c.names = map[string]int{}, map[int]string{} }
 
 // index is the index of a link. The error is a noLink where there is none.
 func (c *conn) index(ctx context.Context, name string) (int, error) {
@@ -166,15 +178,15 @@ func (c *conn) name(ctx context.Context, index int) string {
 	if name, ok := c.names[index]; ok || index == 0 {
 		return name
 	}
-	l, err := ask(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
+	l, err := query(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
 	if err != nil {
 		return ""
 	}
-	return c.keep(l).Attrs().Name
+	return c.remember(l).Attrs().Name
 }
 
-// keep remembers what a link is called.
-func (c *conn) keep(l netlink.Link) netlink.Link {
+// remember keeps what a link is called.
+func (c *conn) remember(l netlink.Link) netlink.Link {
 	if c.names != nil {
 		c.indexes[l.Attrs().Name], c.names[l.Attrs().Index] = l.Attrs().Index, l.Attrs().Name
 	}
@@ -186,12 +198,12 @@ func (c *conn) find(ctx context.Context, name string) (netlink.Link, error) {
 	if len(name) >= unix.IFNAMSIZ || name == "" {
 		return nil, noLink(name)
 	}
-	l, err := ask(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByName(name) })
+	l, err := query(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByName(name) })
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil, noLink(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", name, err)
 	}
-	return c.keep(l), nil
+	return c.remember(l), nil
 }

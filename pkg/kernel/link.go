@@ -145,7 +145,7 @@ func (c *conn) setLink(ctx context.Context, l, old state.Link) error {
 	}
 	link := byIndex(index)
 	if l.MTU != old.MTU && l.MTU != 0 {
-		if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(link, l.MTU) }); err != nil {
+		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(link, l.MTU) }); err != nil {
 			return fmt.Errorf("MTU %d: %w", l.MTU, err)
 		}
 	}
@@ -154,7 +154,7 @@ func (c *conn) setLink(ctx context.Context, l, old state.Link) error {
 			return err
 		}
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error {
+	return c.execute(ctx, func(h *netlink.Handle) error {
 		if l.Up {
 			return h.LinkSetUp(link)
 		}
@@ -178,7 +178,7 @@ func (c *conn) setMaster(ctx context.Context, l netlink.Link, name string) error
 	if err := c.setMAC(ctx, master.Index, master.MAC); err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetMasterByIndex(l, master.Index) })
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMasterByIndex(l, master.Index) })
 }
 
 func (c *conn) setMAC(ctx context.Context, index int, mac string) error {
@@ -186,6 +186,6 @@ func (c *conn) setMAC(ctx context.Context, index int, mac string) error {
 	if err != nil {
 		return err
 	}
-	err = c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetHardwareAddr(byIndex(index), hw) })
+	err = c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetHardwareAddr(byIndex(index), hw) })
 	return wrap("address "+mac, err)
 }

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -25,7 +24,7 @@ func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.S
 	if err != nil || len(links) == 0 {
 		return err
 	}
-	list, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Neigh, error) { return h.NeighList(0, netlink.FAMILY_ALL) })
+	list, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Neigh, error) { return h.NeighList(0, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("neighbours: %w", err)
 	}
@@ -41,7 +40,8 @@ func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.S
 	return nil
 }
 
-func (c *conn) setNeigh(ctx context.Context, n state.Neigh) error {
+// doNeigh sets or deletes an entry.
+func (c *conn) doNeigh(ctx context.Context, n state.Neigh, do func(*netlink.Handle, *netlink.Neigh) error) error {
 	mac, err := net.ParseMAC(n.MAC)
 	if err != nil {
 		return err
@@ -50,21 +50,6 @@ func (c *conn) setNeigh(ctx context.Context, n state.Neigh) error {
 	if err != nil {
 		return err
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error {
-		return h.NeighSet(&netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: n.IP.AsSlice(), HardwareAddr: mac})
-	})
-}
-
-// delNeigh deletes nothing where the link is gone.
-func (c *conn) delNeigh(ctx context.Context, n state.Neigh) error {
-	index, err := c.index(ctx, n.Dev)
-	if errors.As(err, new(noLink)) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return c.tell(ctx, func(h *netlink.Handle) error {
-		return h.NeighDel(&netlink.Neigh{LinkIndex: index, IP: n.IP.AsSlice()})
-	})
+	k := &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: n.IP.AsSlice(), HardwareAddr: mac}
+	return c.execute(ctx, func(h *netlink.Handle) error { return do(h, k) })
 }

@@ -96,7 +96,7 @@ func (n *Netns) with(f func(c *conn) error) error {
 		if err != nil {
 			return err
 		}
-		n.conn.enter = n.do
+		n.conn.enter, n.conn.indexes, n.conn.names = n.do, nil, nil
 	}
 	return f(n.conn)
 }

@@ -45,51 +45,34 @@ func (p Prefix) String() string { return p.text }
 // link-local or loopback, multicast, and the kernel's own table of local
 // addresses. It reads every route of these tables: it is not for ADD.
 func Prefixes(ctx context.Context) ([]Prefix, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	c.remember()
-	addrs, err := c.addrsWithProto(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var list []Prefix
-	for _, a := range addrs {
-		link := c.name(ctx, a.Index)
-		list = append(list, Prefix{
-			Prefix: a.Prefix.Masked(), Link: link, Addr: a.Prefix.Addr(), Proto: int(a.Proto), text: fmt.Sprintf("%s dev %s", a.Prefix, link),
-		})
-	}
-	tables, err := c.tables(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, table := range tables {
-		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-			routes, err := c.routes(ctx, family, table, 0)
-			if err != nil {
-				return nil, err
-			}
-			for _, r := range routes {
-				if r.typ != unix.RTN_LOCAL && r.typ != unix.RTN_BROADCAST && r.typ != unix.RTN_ANYCAST {
-					list = append(list, Prefix{
-						Prefix: r.dst, Link: c.name(ctx, r.oif), Src: r.src, Proto: r.proto, Table: r.table, text: r.text(ctx, c),
-					})
+	return withConn(func(c *conn) (list []Prefix, err error) {
+		addrs, err := c.addrsWithProto(ctx)
+		for _, a := range addrs {
+			p := Prefix{Prefix: a.Prefix.Masked(), Link: c.name(ctx, a.Index), Addr: a.Prefix.Addr(), Proto: int(a.Proto)}
+			p.text = fmt.Sprintf("%s dev %s", a.Prefix, p.Link)
+			list = append(list, p)
+		}
+		tables, err2 := c.tables(ctx)
+		err = errors.Join(err, err2)
+		for _, table := range tables {
+			for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+				routes, err2 := c.routes(ctx, family, table, 0)
+				err = errors.Join(err, err2)
+				for _, r := range routes {
+					list = append(list, Prefix{Prefix: r.dst, Link: c.name(ctx, r.oif), Src: r.src, Proto: r.proto, Table: r.table, text: r.text(ctx, c)})
 				}
 			}
 		}
-	}
-	return slices.DeleteFunc(list, func(p Prefix) bool {
-		a := p.Prefix.Addr()
-		return p.Bits() == 0 || a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast()
-	}), nil
+		return slices.DeleteFunc(list, func(p Prefix) bool {
+			a := p.Prefix.Addr()
+			return p.Bits() == 0 || a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast()
+		}), err
+	})
 }
 
 // tables are main and those that policy rules look into, without local.
 func (c *conn) tables(ctx context.Context) ([]int, error) {
-	rules, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_ALL) })
+	rules, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_ALL) })
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // this kernel knows no policy
 		return nil, fmt.Errorf("policy rules: %w", err)
 	}

@@ -84,13 +84,18 @@ func hopOf(gw net.IP, via netlink.Destination, oif, flags int) hop {
 // hops are all next hops.
 func (r route) hops() []hop { return append([]hop{r.hop}, r.moreHops...) }
 
+// routeTypes are the names of the types that have one in "ip route".
+var routeTypes = map[int]string{
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw", unix.RTN_LOCAL: "local",
+}
+
 // text is the route as "ip route" prints it.
 func (r route) text(ctx context.Context, c *conn) string {
 	var b strings.Builder
-	types := map[int]string{unix.RTN_UNICAST: "", unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ", unix.RTN_LOCAL: "local "}
-	if s, ok := types[r.typ]; ok {
-		b.WriteString(s)
-	} else {
+	switch name, ok := routeTypes[r.typ]; {
+	case ok:
+		b.WriteString(name + " ")
+	case r.typ != unix.RTN_UNICAST:
 		fmt.Fprintf(&b, "type %d ", r.typ)
 	}
 	b.WriteString(r.dst.String())
@@ -137,15 +142,10 @@ func (h hop) text(ctx context.Context, c *conn, dst netip.Prefix) string {
 
 // protoName is the name that iproute2's rt_protos has for a protocol.
 func protoName(p int) string {
-	names := map[int]string{
-		unix.RTPROT_UNSPEC: "unspec", unix.RTPROT_REDIRECT: "redirect", unix.RTPROT_KERNEL: "kernel", unix.RTPROT_BOOT: "boot",
-		unix.RTPROT_STATIC: "static", unix.RTPROT_RA: "ra", unix.RTPROT_DHCP: "dhcp", unix.RTPROT_ZEBRA: "zebra",
-		unix.RTPROT_BIRD: "bird", unix.RTPROT_BGP: "bgp", unix.RTPROT_OSPF: "ospf", state.RouteProtocol: "ovs-gre",
+	if p == state.RouteProtocol {
+		return "ovs-gre"
 	}
-	if s, ok := names[p]; ok {
-		return s
-	}
-	return fmt.Sprint(p)
+	return netlink.RouteProtocol(p).String()
 }
 
 // routes lists the routes of a family in a table, of one protocol unless proto
@@ -155,7 +155,7 @@ func (c *conn) routes(ctx context.Context, family, table, proto int) ([]route, e
 	if proto != 0 {
 		mask |= netlink.RT_FILTER_PROTOCOL
 	}
-	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
+	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
 		// Strictly asked, the kernel leaves out itself what was not asked for.
 		// Kernels before 4.20 cannot. Most other requests of v1.3.1 fail so.
 		_ = h.SetStrictCheck(true)
@@ -315,7 +315,7 @@ func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error 
 	if err != nil {
 		return err
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error {
+	return c.execute(ctx, func(h *netlink.Handle) error {
 		if replace {
 			return h.RouteReplace(r.lib())
 		}
@@ -323,16 +323,13 @@ func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error 
 	})
 }
 
-// delRoute names all that we know, so that no other route fits. It deletes
-// nothing where the link is gone, and the route with it.
+// delRoute names all that we know, so that no other route fits. Where the link
+// is gone, the route is gone with it.
 func (c *conn) delRoute(ctx context.Context, o state.Route) error {
 	r, err := c.kernelRoute(ctx, o)
-	if errors.As(err, new(noLink)) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
 	r.typ, r.scope, r.onlink = 0, unix.RT_SCOPE_NOWHERE, false
-	return c.tell(ctx, func(h *netlink.Handle) error { return h.RouteDel(r.lib()) })
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.RouteDel(r.lib()) })
 }

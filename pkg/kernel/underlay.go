@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,34 +28,28 @@ const defaultMTU = 1500
 // or else 1500 bytes. The error wraps ErrNoRoute and names every peer where
 // none is left and no link has the address self.
 func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, unreachable []netip.Addr, err error) {
-	c, err := dial()
-	if err != nil {
-		return 0, nil, err
-	}
-	defer c.close()
-	mtu, indexes, unreachable, err := c.waysTo(ctx, self, peers)
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(indexes) == 0 {
-		if indexes, err = c.linkOfAddr(ctx, self); err != nil {
-			return 0, nil, err
+	_, err = withConn(func(c *conn) (_ any, err error) {
+		source, at := c.source(ctx, self)
+		var indexes []int
+		if mtu, indexes, unreachable, err = c.waysTo(ctx, source, peers); err != nil {
+			return nil, err
+		}
+		if len(indexes) == 0 && at != 0 {
+			indexes = []int{at}
 		}
 		if len(indexes) == 0 && len(unreachable) > 0 {
-			return 0, unreachable, noRoutes(unreachable)
+			return nil, noRoutes(unreachable)
 		}
-	}
-	links, err := c.linksByIndex(ctx, indexes)
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, l := range links {
-		mtu = lesser(mtu, l.MTU)
-	}
-	if mtu == 0 {
-		mtu = defaultMTU
-	}
-	return mtu, unreachable, nil
+		links, err := c.linksByIndex(ctx, indexes)
+		for _, l := range links {
+			mtu = lesser(mtu, l.MTU)
+		}
+		if mtu == 0 {
+			mtu = defaultMTU
+		}
+		return nil, err
+	})
+	return mtu, unreachable, err
 }
 
 // lesser is the less of two MTUs; 0 is none.
@@ -75,23 +68,9 @@ func noRoutes(to []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// linkOfAddr returns the index of the link with an address, or nothing.
-func (c *conn) linkOfAddr(ctx context.Context, self netip.Addr) ([]int, error) {
-	addrs, err := c.addrs(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(addrs, func(a Addr) bool { return a.Prefix.Addr() == self })
-	if i < 0 {
-		return nil, nil
-	}
-	return []int{addrs[i].Index}, nil
-}
-
 // waysTo returns the least MTU of the routes to the peers, 0 where none has
 // one, and the links that they leave by.
-func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
-	source := c.source(ctx, self)
+func (c *conn) waysTo(ctx context.Context, source netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
 	for _, p := range peers {
 		r, err := c.routeTo(ctx, p, source)
 		if errors.Is(err, ErrNoRoute) {
@@ -112,26 +91,24 @@ func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) 
 // Unrouted returns those of addrs that this host has no route to from self,
 // the tunnels' source address; the zero Addr is any.
 func Unrouted(ctx context.Context, self netip.Addr, addrs []netip.Addr) ([]netip.Addr, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	_, _, unreachable, err := c.waysTo(ctx, self, addrs)
-	return unreachable, err
+	return withConn(func(c *conn) ([]netip.Addr, error) {
+		source, _ := c.source(ctx, self)
+		_, _, unreachable, err := c.waysTo(ctx, source, addrs)
+		return unreachable, err
+	})
 }
 
-// source is self where packets may have it as their source: where it is one of
-// this host's addresses. The kernel answers EINVAL to a look-up from another.
-func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
+// source is self, and the index of its link, where it is an address of this
+// host: the kernel answers EINVAL to a look-up from another.
+func (c *conn) source(ctx context.Context, self netip.Addr) (netip.Addr, int) {
 	if !self.IsValid() {
-		return self
+		return netip.Addr{}, 0
 	}
-	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGet(self.AsSlice()) })
-	if err != nil || len(found) == 0 || found[0].Type != unix.RTN_LOCAL {
-		return netip.Addr{}
+	r, err := c.routeTo(ctx, self, netip.Addr{})
+	if err != nil || r.typ != unix.RTN_LOCAL {
+		return netip.Addr{}, 0
 	}
-	return self
+	return self, r.oif
 }
 
 // routeTo looks up the route to an address, as the table has it. The error
@@ -141,7 +118,7 @@ func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (route, error
 	if source.BitLen() == to.BitLen() {
 		opts.SrcAddr = net.IP(source.AsSlice())
 	}
-	found, err := ask(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), opts) })
+	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), opts) })
 	switch {
 	case noRoute(err), err == nil && (len(found) == 0 || found[0].Type != unix.RTN_UNICAST && found[0].Type != unix.RTN_LOCAL):
 		return route{}, fmt.Errorf("%w to %s", ErrNoRoute, to)

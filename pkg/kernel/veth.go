@@ -43,7 +43,7 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 	if err != nil {
 		return fmt.Errorf("veth %s: %w", v.Name, err)
 	}
-	if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
+	if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
 		return whoseName(ctx, c, v, n, err)
 	}
 	// The kernel can take up neither end when it makes them: the container's
@@ -76,15 +76,15 @@ func (v Veth) lib(n *Netns) (*netlink.Veth, error) {
 // flooded to every port of the bridge.
 func (c *conn) quietUp(ctx context.Context, l netlink.Link, alias string) error {
 	if alias != "" {
-		if err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetAlias(l, alias) }); err != nil {
+		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetAlias(l, alias) }); err != nil {
 			return err
 		}
 	}
-	err := c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE) })
+	err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE) })
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // no IPv6 on the host, or not with an MTU this small
 		return err
 	}
-	return c.tell(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(l) })
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(l) })
 }
 
 // whoseName says which of the two names EEXIST is about: the kernel does not.
@@ -103,23 +103,16 @@ func whoseName(ctx context.Context, c *conn, v Veth, n *Netns, err error) error 
 // DelLink deletes a link of this host, and with it the other end of a pair.
 // One that is not there is fine.
 func DelLink(ctx context.Context, name string) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	return c.delLink(ctx, name)
+	_, err := withConn(func(c *conn) (any, error) { return nil, c.delLink(ctx, name) })
+	return err
 }
 
 func (c *conn) delLink(ctx context.Context, name string) error {
 	index, err := c.index(ctx, name)
-	if errors.As(err, new(noLink)) {
-		return nil
-	}
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
-	err = c.tell(ctx, func(h *netlink.Handle) error { return h.LinkDel(byIndex(index)) })
+	err = c.execute(ctx, func(h *netlink.Handle) error { return h.LinkDel(byIndex(index)) })
 	return wrap("link "+name+": delete", unlessGone(err))
 }
 
