@@ -29,16 +29,17 @@ const defaultMTU = 1500
 // none is left and no link has the address self.
 func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, unreachable []netip.Addr, err error) {
 	_, err = withConn(func(c *conn) (_ any, err error) {
-		source, at := c.source(ctx, self)
 		var indexes []int
-		if mtu, indexes, unreachable, err = c.waysTo(ctx, source, peers); err != nil {
+		if mtu, indexes, unreachable, err = c.waysTo(ctx, self, peers); err != nil {
 			return nil, err
 		}
-		if len(indexes) == 0 && at != 0 {
-			indexes = []int{at}
-		}
-		if len(indexes) == 0 && len(unreachable) > 0 {
-			return nil, noRoutes(unreachable)
+		if len(indexes) == 0 {
+			if indexes, err = c.linksOfAddr(ctx, self); err != nil {
+				return nil, err
+			}
+			if len(indexes) == 0 && len(unreachable) > 0 {
+				return nil, noRoutes(unreachable)
+			}
 		}
 		links, err := c.linksByIndex(ctx, indexes)
 		for _, l := range links {
@@ -68,9 +69,20 @@ func noRoutes(to []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
+func (c *conn) linksOfAddr(ctx context.Context, self netip.Addr) (indexes []int, err error) {
+	addrs, err := c.addrs(ctx, 0)
+	for _, a := range addrs {
+		if a.Prefix.Addr() == self {
+			indexes = append(indexes, a.Index)
+		}
+	}
+	return indexes, err
+}
+
 // waysTo returns the least MTU of the routes to the peers, 0 where none has
 // one, and the links that they leave by.
-func (c *conn) waysTo(ctx context.Context, source netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
+func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
+	source := c.source(ctx, self)
 	for _, p := range peers {
 		r, err := c.routeTo(ctx, p, source)
 		if errors.Is(err, ErrNoRoute) {
@@ -92,23 +104,22 @@ func (c *conn) waysTo(ctx context.Context, source netip.Addr, peers []netip.Addr
 // the tunnels' source address; the zero Addr is any.
 func Unrouted(ctx context.Context, self netip.Addr, addrs []netip.Addr) ([]netip.Addr, error) {
 	return withConn(func(c *conn) ([]netip.Addr, error) {
-		source, _ := c.source(ctx, self)
-		_, _, unreachable, err := c.waysTo(ctx, source, addrs)
+		_, _, unreachable, err := c.waysTo(ctx, self, addrs)
 		return unreachable, err
 	})
 }
 
-// source is self, and the index of its link, where it is an address of this
-// host: the kernel answers EINVAL to a look-up from another.
-func (c *conn) source(ctx context.Context, self netip.Addr) (netip.Addr, int) {
+// source is self where packets can have it as their source already, else the
+// zero Addr: the kernel answers EINVAL to a look-up from another address than
+// its own.
+func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
 	if !self.IsValid() {
-		return netip.Addr{}, 0
+		return self
 	}
-	r, err := c.routeTo(ctx, self, netip.Addr{})
-	if err != nil || r.typ != unix.RTN_LOCAL {
-		return netip.Addr{}, 0
+	if r, err := c.routeTo(ctx, self, netip.Addr{}); err != nil || r.typ != unix.RTN_LOCAL {
+		return netip.Addr{}
 	}
-	return self, r.oif
+	return self
 }
 
 // routeTo looks up the route to an address, as the table has it. The error

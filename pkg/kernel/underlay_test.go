@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -15,6 +16,9 @@ func ways(t *testing.T) context.Context {
 	ip(t, "link set obr0 up")
 	ip(t, "addr add 10.0.0.1/24 dev obr0")
 	ip(t, "-6 addr add fd00:99::1/64 dev eth0 nodad")
+	// The kernel adds an IPv6 address in two steps.
+	for !strings.HasPrefix(ip(t, "-6 route get fd00:99::1"), "local") && ctx.Err() == nil {
+	}
 	for _, route := range []string{
 		"-4 route add 10.7.0.0/16 via 172.30.0.7 mtu 1450",
 		"-6 route add fd00:7::/64 via fd00:99::7 mtu 1400",
