@@ -32,8 +32,7 @@ type conn struct {
 	// enter calls a function on a thread that is in the namespace.
 	enter func(func() error) error
 
-	// What links were called when they were asked for. A connection that may
-	// outlive a link has neither.
+	// What links were called when they were asked for.
 	indexes map[string]int
 	names   map[int]string
 }
@@ -187,9 +186,7 @@ func (c *conn) name(ctx context.Context, index int) string {
 
 // remember keeps what a link is called.
 func (c *conn) remember(l netlink.Link) netlink.Link {
-	if c.names != nil {
-		c.indexes[l.Attrs().Name], c.names[l.Attrs().Index] = l.Attrs().Index, l.Attrs().Name
-	}
+	c.indexes[l.Attrs().Name], c.names[l.Attrs().Index] = l.Attrs().Index, l.Attrs().Name
 	return l
 }
 

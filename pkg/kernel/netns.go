@@ -17,7 +17,8 @@ var ErrNotNetns = errors.New("not a network namespace")
 
 // Netns is a container's network namespace. Its methods enter it on a thread
 // of their own, so that the caller stays where he is. They may be called
-// concurrently.
+// concurrently. A link keeps its index as long as the Netns is open: it is for
+// one call of a plugin.
 type Netns struct {
 	ns ns.NetNS
 
@@ -96,7 +97,7 @@ func (n *Netns) with(f func(c *conn) error) error {
 		if err != nil {
 			return err
 		}
-		n.conn.enter, n.conn.indexes, n.conn.names = n.do, nil, nil
+		n.conn.enter = n.do
 	}
 	return f(n.conn)
 }
@@ -127,7 +128,7 @@ func (n *Netns) IgnoreRedirects(ifName string) error {
 func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
 	has := false
 	err := n.with(func(c *conn) error {
-		_, err := c.index(ctx, ifName)
+		_, err := c.find(ctx, ifName)
 		if errors.As(err, new(noLink)) {
 			return nil
 		}

@@ -49,7 +49,7 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 	// The kernel can take up neither end when it makes them: the container's
 	// has no peer yet (ENOTCONN), and the host's would speak before it is told
 	// to be quiet. It ignores an alias then too.
-	if err := c.quietUp(ctx, pair, v.Alias); err != nil {
+	if err := c.quietUp(ctx, v, pair.Index); err != nil {
 		err = fmt.Errorf("veth %s: %w", v.Name, err)
 		return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
 	}
@@ -74,17 +74,14 @@ func (v Veth) lib(n *Netns) (*netlink.Veth, error) {
 
 // quietUp takes the host end up without an IPv6 address: its chatter would be
 // flooded to every port of the bridge.
-func (c *conn) quietUp(ctx context.Context, l netlink.Link, alias string) error {
-	if alias != "" {
-		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetAlias(l, alias) }); err != nil {
-			return err
-		}
-	}
-	err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE) })
+func (c *conn) quietUp(ctx context.Context, v Veth, index int) error {
+	end := &netlink.GenericLink{LinkAttrs: netlink.NewLinkAttrs(), LinkType: "veth"}
+	end.Index, end.Name, end.Alias, end.Flags = index, v.Name, v.Alias, net.FlagUp
+	err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(end, nl.IN6_ADDR_GEN_MODE_NONE) })
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // no IPv6 on the host, or not with an MTU this small
 		return err
 	}
-	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(l) })
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkModify(end) })
 }
 
 // whoseName says which of the two names EEXIST is about: the kernel does not.
