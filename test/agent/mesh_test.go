@@ -137,14 +137,10 @@ func TestUnrouted(t *testing.T) {
 		t.Errorf("%.0f nodes are left out", n)
 	}
 	h.Shell(t, "ip route del unreachable 10.200.0.2/32; ip route add unreachable 10.200.0.1/32")
-	list(t, l, l.Hosts, append(all(l), strangers(3)...))
-	testnet.Eventually(t, longest, func() error {
-		if body, code := a.get("/readyz"); code != 503 || !strings.Contains(body, "10.200.0.1") {
-			return fmt.Errorf("readyz: %d %s", code, body)
-		}
-		return nil
-	})
+	list(t, l, l.Hosts, append(all(l), strangers(4)...))
+	standing(t, h, "10.200.0.4", true)
 	standing(t, h, "10.200.0.1", true)
+	a.ready(t)
 	h.Shell(t, "ip route del unreachable 10.200.0.1/32")
 	standing(t, h, "10.200.0.2", true)
 }
