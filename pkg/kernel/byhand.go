@@ -52,9 +52,6 @@ func (c *conn) addrsWithProto(ctx context.Context) ([]Addr, error) {
 	}
 	defer s.Close()
 	list, err := query(ctx, c, func(*netlink.Handle) ([]Addr, error) {
-		t, _ := timeout(ctx)
-		tv := unix.NsecToTimeval(t.Nanoseconds())
-		_ = s.SetReceiveTimeout(&tv) // it cannot fail
 		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
 		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
@@ -98,8 +95,8 @@ func parseAddr(b []byte) (Addr, error) {
 // ethtoolValue is struct ethtool_value of linux/ethtool.h.
 type ethtoolValue struct{ cmd, data uint32 }
 
-// ethtool is the ioctl about a link of this thread's namespace.
-func ethtool(name string, v *ethtoolValue) error {
+// ethtool is the ioctl about a link of a socket's namespace.
+func ethtool(fd int, name string, v *ethtoolValue) error {
 	ifr := struct {
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
@@ -108,11 +105,6 @@ func ethtool(name string, v *ethtoolValue) error {
 	if copy(ifr.name[:unix.IFNAMSIZ-1], name) != len(name) {
 		return unix.ENODEV
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr)))
 	runtime.KeepAlive(v)
 	if errno != 0 {

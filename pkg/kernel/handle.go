@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -59,28 +58,12 @@ func withConn[T any](f func(c *conn) (T, error)) (answer T, err error) {
 
 func (c *conn) close() { c.handle.Close() }
 
-// timeout is how long to wait for the kernel, which answers before a send
-// returns: the bound is for surprises. Without a deadline it is the library's.
-func timeout(ctx context.Context) (time.Duration, error) {
-	if t, ok := ctx.Deadline(); ok {
-		return max(time.Until(t), time.Millisecond), ctx.Err()
-	}
-	return netlink.GetSocketTimeout(), ctx.Err()
-}
-
-func (c *conn) setTimeout(ctx context.Context) error {
-	t, err := timeout(ctx)
-	if err != nil {
-		return err
-	}
-	return c.handle.SetSocketTimeout(t)
-}
-
 // query reads from the kernel, and again while it says that what it wrote is
-// inconsistent.
+// inconsistent. The kernel answers before a send returns: there is no wait
+// that ctx could end, and a time-out would cost more than the request.
 func query[T any](ctx context.Context, c *conn, read func(*netlink.Handle) (T, error)) (T, error) {
 	for range dumpTries {
-		if err := c.setTimeout(ctx); err != nil {
+		if err := ctx.Err(); err != nil {
 			return *new(T), err
 		}
 		answer, err := read(c.handle)
@@ -95,11 +78,11 @@ func query[T any](ctx context.Context, c *conn, read func(*netlink.Handle) (T, e
 // kernel's words about what is refused, so the request is then made again by
 // an empty Handle, as the functions of the package are.
 func (c *conn) execute(ctx context.Context, request func(*netlink.Handle) error) error {
-	if err := c.setTimeout(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := request(c.handle)
-	if err == nil || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EAGAIN) {
+	if err == nil || errors.Is(err, unix.EEXIST) {
 		return translate(err) // there is nothing to say besides
 	}
 	return translate(c.enter(func() error { return request(&netlink.Handle{}) }))
@@ -111,9 +94,6 @@ func translate(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err
-	}
-	if errno == unix.EAGAIN {
-		return fmt.Errorf("netlink: no answer: %w", context.DeadlineExceeded)
 	}
 	if words, ok := strings.CutPrefix(err.Error(), errno.Error()+": "); ok {
 		return fmt.Errorf("%w (%s)", errno, words)

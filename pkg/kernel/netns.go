@@ -22,8 +22,9 @@ var ErrNotNetns = errors.New("not a network namespace")
 type Netns struct {
 	ns ns.NetNS
 
-	mu   sync.Mutex
-	conn *conn // made when it is first needed
+	mu     sync.Mutex
+	conn   *conn // made when it is first needed, and so is
+	ioctls int   // a socket for ioctls
 }
 
 // OpenNetns opens a network namespace by its path. The error wraps
@@ -53,6 +54,7 @@ func (n *Netns) Close() error {
 	defer n.mu.Unlock()
 	if n.conn != nil {
 		n.conn.close()
+		_ = unix.Close(n.ioctls)
 		n.conn = nil
 	}
 	return n.ns.Close()
@@ -90,23 +92,32 @@ func (n *Netns) with(f func(c *conn) error) error {
 	defer n.mu.Unlock()
 	if n.conn == nil {
 		// netlink.NewHandleAt would leave a thread in the namespace when it fails.
-		err := n.do(func() (err error) {
-			n.conn, err = dial()
-			return err
-		})
-		if err != nil {
+		if err := n.do(n.dial); err != nil {
 			return err
 		}
-		n.conn.enter = n.do
 	}
 	return f(n.conn)
+}
+
+// dial opens the sockets in this thread's namespace.
+func (n *Netns) dial() error {
+	ioctls, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink: socket: %w", err)
+	}
+	if n.conn, err = dial(); err != nil {
+		_ = unix.Close(ioctls)
+		return err
+	}
+	n.ioctls, n.conn.enter = ioctls, n.do
+	return nil
 }
 
 // DisableTxChecksum makes a link of the namespace compute its own checksums:
 // OVS's userspace datapath takes frames as they are, and the receiver drops
 // what has none.
 func (n *Netns) DisableTxChecksum(ifName string) error {
-	err := n.do(func() error { return ethtool(ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}) })
+	err := n.with(func(*conn) error { return ethtool(n.ioctls, ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}) })
 	if err != nil {
 		return fmt.Errorf("link %s: tx checksum offload off: %w", ifName, err)
 	}

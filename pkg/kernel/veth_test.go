@@ -347,7 +347,7 @@ func TestDisableTxChecksum(t *testing.T) {
 	on := func() (v ethtoolValue) {
 		t.Helper()
 		v.cmd = unix.ETHTOOL_GTXCSUM
-		if err := n.do(func() error { return ethtool("eth0", &v) }); err != nil {
+		if err := n.with(func(*conn) error { return ethtool(n.ioctls, "eth0", &v) }); err != nil {
 			t.Fatal(err)
 		}
 		return v
