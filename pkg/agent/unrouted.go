@@ -18,8 +18,8 @@ const flap = time.Minute
 // An absence tells since when addresses have been without a route.
 type absence map[netip.Addr]time.Time
 
-// dropUnrouted leaves nodes out that this host has no route to: the plugins
-// refuse a list with one, and so would keep others from coming. A node that is
+// dropUnrouted leaves nodes out that this host has no route to from its own
+// node's address: tunnels to them would carry nothing. A node that is
 // new is left out at once, one that is stored already after a while, and not
 // while there is no route to any: then it is this host that is cut off.
 func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {

@@ -1,5 +1,5 @@
 // Package kernel is all that the project asks of the Linux kernel by rtnetlink
-// and procfs.
+// and procfs. It alone imports vishvananda/netlink.
 //
 // Backend makes links, addresses, neighbours, routes and sysctls of the host
 // match a state, and says how they differ. Netns and AddVeth are the

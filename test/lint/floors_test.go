@@ -26,6 +26,9 @@ var floors = map[string]int{
 	"pkg/attach": 4, "pkg/chain": 4, "pkg/doctor": 4, "pkg/agent": 4, "pkg/agent/kube": 4,
 }
 
+// doors are imports that one package alone has.
+var doors = map[string]string{"github.com/vishvananda/netlink": "pkg/kernel"}
+
 // barred are imports that a package must not have, nor anything that it
 // imports, however high it lives.
 var barred = map[string][]string{
@@ -74,6 +77,11 @@ func violations(list []pkg) (bad []string) {
 			if known && in == "pkg/testnet" {
 				bad = append(bad, name+" imports the test lab")
 			}
+			for lib, door := range doors {
+				if name != door && (in == lib || strings.HasPrefix(in, lib+"/")) {
+					bad = append(bad, fmt.Sprintf("%s imports %s, whose door is %s", name, in, door))
+				}
+			}
 		}
 		for _, b := range barred[name] {
 			for _, d := range p.Deps {
@@ -99,6 +107,7 @@ func TestFloorsBite(t *testing.T) {
 		{ImportPath: module + "pkg/kernel", Imports: []string{module + "pkg/attach"}},
 		{ImportPath: module + "pkg/host", Imports: []string{module + "pkg/testnet"}},
 		{ImportPath: module + "pkg/unheard-of"},
+		{ImportPath: module + "pkg/network", Imports: []string{"github.com/vishvananda/netlink/nl"}},
 		{ImportPath: module + "plugins/main/ovs-gre", Deps: []string{"k8s.io/client-go/rest"}},
 		{ImportPath: module + "plugins/meta/route-sync", Deps: []string{module + "pkg/ovs"}},
 	} {
@@ -132,6 +141,20 @@ func TestDepguard(t *testing.T) {
 			case at > floor && !barred:
 				t.Errorf("rule floor%d does not bar %s", floor, name)
 			}
+		}
+	}
+}
+
+// TestDoors holds golangci-lint's rules against the table of doors.
+func TestDoors(t *testing.T) {
+	raw, err := os.ReadFile("../../.golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lib, door := range doors {
+		rule := fmt.Sprintf("files: [\"**/*.go\", \"!**/%s/*.go\"]\n          deny: [{pkg: %s,", door, lib)
+		if !strings.Contains(string(raw), rule) {
+			t.Errorf("no rule that bars %s from all but %s", lib, door)
 		}
 	}
 }
