@@ -18,7 +18,8 @@ var ErrConfined = errors.New("the host's network is out of reach")
 // The error wraps ErrConfined; nil also means that the kernel does not tell.
 func Confined() error {
 	var data [2]unix.CapUserData
-	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0])
+	if err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
 		return fmt.Errorf("%w: this process has no CAP_NET_ADMIN", ErrConfined)
 	}
 	ns, err := os.Open("/proc/thread-self/ns/net")

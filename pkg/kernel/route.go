@@ -86,7 +86,8 @@ func (r route) hops() []hop { return append([]hop{r.hop}, r.moreHops...) }
 
 // routeTypes are the names of the types that have one in "ip route".
 var routeTypes = map[int]string{
-	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw", unix.RTN_LOCAL: "local",
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
+	unix.RTN_THROW: "throw", unix.RTN_LOCAL: "local",
 }
 
 // text is the route as "ip route" prints it.

@@ -81,12 +81,12 @@ func (c *conn) linksOfAddr(ctx context.Context, self netip.Addr) (indexes []int,
 
 // waysTo returns the least MTU of the routes to the peers, 0 where none has
 // one, and the links that they leave by.
-func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, indexes []int, unreachable []netip.Addr, err error) {
+func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, links []int, barred []netip.Addr, err error) {
 	source := c.source(ctx, self)
 	for _, p := range peers {
 		r, err := c.routeTo(ctx, p, source)
 		if errors.Is(err, ErrNoRoute) {
-			unreachable = append(unreachable, p)
+			barred = append(barred, p)
 			continue
 		}
 		if err != nil {
@@ -94,10 +94,10 @@ func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) 
 		}
 		mtu = lesser(mtu, r.mtu)
 		for _, h := range r.hops() {
-			indexes = append(indexes, h.oif)
+			links = append(links, h.oif)
 		}
 	}
-	return mtu, indexes, unreachable, nil
+	return mtu, links, barred, nil
 }
 
 // Unrouted returns those of addrs that this host has no route to from self,

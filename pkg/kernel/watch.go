@@ -15,7 +15,10 @@ import (
 )
 
 // watched are the multicast groups of what a network has in the kernel.
-var watched = []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
+var watched = []uint{
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+	unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+}
 
 // Watch calls changed when the kernel says that something in scope was made,
 // changed or removed, by whomever: the links AddrLinks and their addresses,
