@@ -22,9 +22,7 @@ var inUse string
 func main() { os.Exit(run()) }
 
 func run() int {
-	// A call ends before collecting its garbage pays, but for a mesh beyond reason.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(256 << 20)
+	debug.SetGCPercent(400) // a call ends before collecting its garbage pays
 	failed := skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add: verb(add), Del: verb(del), Check: verb(check), GC: verb(gc), Status: status,
 	}, version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"), "CNI plugin ovs-gre "+release)

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
@@ -22,9 +21,6 @@ var inUse string
 func main() { os.Exit(run()) }
 
 func run() int {
-	// A call ends before collecting its garbage pays, but for a mesh beyond reason.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(256 << 20)
 	failed := skel.PluginMainFuncsWithError(skel.CNIFuncs{
 		Add: verb(add), Del: verb(del), Check: verb(check), GC: verb(gc), Status: status,
 	}, version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"), "CNI plugin route-sync "+release)
