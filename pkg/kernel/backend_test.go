@@ -372,6 +372,11 @@ func TestMTUAndMAC(t *testing.T) {
 			t.Errorf("ip %s\nis not mended:\n%s", spoil, s)
 		}
 	}
+	ip(t, "link set obr0 down mtu 1300 address 0a:58:00:00:00:09")
+	ip(t, strings.TrimPrefix(want[state.Link{Name: "obr0"}.ID()].String(), "ip "))
+	if s := mustCheck(t, ctx, want, b); s != "" {
+		t.Errorf("the object's text does not do it: %s", s)
+	}
 	if out := ip(t, "link show obr0"); !strings.Contains(out, "mtu 1400") || !strings.Contains(out, "ether 0a:58:c0:a8:01:01") {
 		t.Error(out)
 	}
