@@ -15,12 +15,18 @@ import (
 
 var summary = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
+// soon is how long the first packet between containers may go unanswered.
+const soon = 30 * time.Second
+
 // During pings one container from another every 50 ms while f runs, and until
 // the pinged answers again, for which it has as long as within says. It returns
-// how many pings were sent and how many answered.
+// how many pings were sent and how many answered. f is to meet a conversation
+// that goes on: without an answer before it the test ends.
 func During(t testing.TB, from, to *Container, within time.Duration, f func()) (sent, answered int) {
 	t.Helper()
-	cmd := from.Command(context.Background(), "ping", "-n", "-i", "0.05", to.Addr(t, false).String())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	cmd := from.Command(ctx, "ping", "-n", "-i", "0.05", to.Addr(t, false).String())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -28,16 +34,14 @@ func During(t testing.TB, from, to *Container, within time.Duration, f func()) (
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	giveUp := time.AfterFunc(soon, cancel) // ping itself would go on for ever
 	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			t.Fatalf("ping ended: %v", err)
-		}
-		if strings.Contains(line, "bytes from") {
-			break // what f does is to meet a conversation that goes on
+	for line := ""; !strings.Contains(line, "bytes from"); {
+		if line, err = lines.ReadString('\n'); err != nil {
+			t.Fatalf("%s does not answer %s within %v: %v", to.Addr(t, false), from.Name, soon, err)
 		}
 	}
+	giveUp.Stop()
 	f()
 	testnet.Eventually(t, within, func() error {
 		lost, err := Unreached(from, to.Addrs()...)
