@@ -134,7 +134,7 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 	}
 	defer n.OVS.Close()
 	r.Node, r.Address, r.Peers = n.Mesh.Self.Name, n.Mesh.Self.Address.String(), len(n.Mesh.Peers)
-	if err := ovs.VswitchdAlive(c.OVSDB); err != nil {
+	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
 		r.Drift = append(r.Drift, err.Error())
 	}
 	if r.Bridge, err = linkState(ctx, c.Bridge); err != nil {

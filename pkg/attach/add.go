@@ -46,6 +46,9 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 		return nil, err
 	}
 	defer n.OVS.Close()
+	if err := ovs.VswitchdAlive(r.Config.OVSDB); err != nil {
+		return nil, err
+	}
 
 	var u undo
 	a := &adding{Request: r, net: n, ns: ns, undo: &u, mac: mac, done: func() {}}

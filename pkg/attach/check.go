@@ -37,7 +37,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 		return nil
 	}
 	looks := []func() error{
-		func() error { return checkVswitchd(r.Config.OVSDB) },
+		func() error { return checkVswitchd(ctx, r.Config.OVSDB) },
 		func() error { return checkContainer(ctx, r, prev) },
 		func() error { return checkHost(ctx, r) },
 		func() error { return checkIPAM(ctx, r, prev) },
@@ -59,8 +59,8 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 	return nil
 }
 
-func checkVswitchd(socket string) error {
-	if err := ovs.VswitchdAlive(socket); err != nil {
+func checkVswitchd(ctx context.Context, socket string) error {
+	if err := ovs.VswitchdServes(ctx, socket); err != nil {
 		return host.Drift{err.Error()}
 	}
 	return nil

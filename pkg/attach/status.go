@@ -24,7 +24,7 @@ func Status(ctx context.Context, c *spec.Network) error {
 		return err
 	}
 	defer n.OVS.Close()
-	if err := ovs.VswitchdAlive(c.OVSDB); err != nil {
+	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
 		return fmt.Errorf("%w: %w", host.ErrLimited, err)
 	}
 	if err := statusHost(ctx, n); err != nil {

@@ -65,6 +65,9 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 		return err
 	}
 	defer n.OVS.Close()
+	if err := n.OVS.Serve(ctx); err != nil {
+		return err
+	}
 	stale, err := former(ctx, n)
 	if err != nil {
 		return err

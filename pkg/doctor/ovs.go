@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,7 @@ func (p *patient) sockets() map[string]*net {
 // daemons looks whether OVS runs, and answers.
 func daemons(ctx context.Context, p *patient) []Finding {
 	var list []Finding
-	for socket := range p.sockets() {
+	for socket, n := range p.sockets() {
 		conn, err := ovs.Dial(ctx, socket)
 		if err != nil {
 			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
@@ -37,9 +38,16 @@ func daemons(ctx context.Context, p *patient) []Finding {
 		_, _, err = conn.DatapathType(ctx, "")
 		conn.Close()
 		if err == nil {
-			err = ovs.VswitchdAlive(socket)
+			err = ovs.VswitchdServes(ctx, socket)
 		}
-		version := ovs.VswitchdVersion(ctx, socket)
+		if errors.Is(err, ovs.ErrNoHandlers) {
+			list = append(list, fail("", n.mend("up"), "%v: it was started less than ten seconds after boot, and counts processors again with the next change in OVSDB", err))
+			continue
+		}
+		var version string
+		if err == nil {
+			version, err = ovs.VswitchdVersion(ctx, socket)
+		}
 		if err != nil {
 			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
 			continue

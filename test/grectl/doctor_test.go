@@ -217,10 +217,18 @@ func TestDoctorOVS(t *testing.T) {
 		stop, start func(context.Context) error
 	}{
 		{"ovs-vswitchd does not run", h.KillVswitchd, h.StartVswitchd},
+		{"does not answer on its control socket", h.PauseVswitchd, h.ResumeVswitchd},
 		{"db.sock", h.KillOVSDB, h.StartOVSDB},
 	} {
 		if err := daemon.stop(ctx); err != nil {
 			t.Fatal(err)
+		}
+		// Nothing is amiss that up could mend, and up says what is.
+		if r := ctl(t, h, "up"); r.code == 0 || !strings.Contains(r.err, daemon.seen) {
+			t.Errorf("up: %+v", r)
+		}
+		if r := ctl(t, h, "status"); r.code == 0 || !strings.Contains(r.out+r.err, daemon.seen) {
+			t.Errorf("status: %+v", r)
 		}
 		x := see(t, h, nil).only(t, "openvswitch")
 		if x.Level != doctor.Fail || !strings.Contains(x.Seen, daemon.seen) || !strings.HasPrefix(x.Command, "systemctl restart openvswitch") {

@@ -1,0 +1,222 @@
+package ovs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const vswitchd = "ovs-vswitchd"
+
+// ErrNoCommand is wrapped by errors about a command that this ovs-vswitchd does
+// not know: its version is older than the command.
+var ErrNoCommand = errors.New("ovs-vswitchd has no such command")
+
+// A Control is a connection to ovs-vswitchd's control socket, by which
+// ovs-appctl(8) speaks to it: JSON-RPC, a method for each command. It is not
+// safe for use by several goroutines at once.
+type Control struct {
+	conn   net.Conn
+	dec    *json.Decoder
+	lastID int
+	// pid is the daemon's, as its pidfile has it; "" where there is none.
+	pid string
+}
+
+// A Command is one for ovs-vswitchd, with its arguments, as ovs-appctl has them.
+type Command []string
+
+// An Answer is what ovs-vswitchd says to a Command: Text, or else Err, which
+// wraps ErrRefused, and ErrNoCommand where it does not know the command.
+type Answer struct {
+	Text string
+	Err  error
+}
+
+// DialControl connects to the ovs-vswitchd that serves the database behind the
+// unix socket path: its pidfile and its control socket lie beside that. The
+// error wraps ErrUnavailable.
+func DialControl(ctx context.Context, path string) (*Control, error) {
+	dir := filepath.Dir(path)
+	var pid string
+	var paths []string
+	if raw, err := os.ReadFile(filepath.Join(dir, vswitchd+".pid")); err == nil {
+		pid = strings.TrimSpace(string(raw))
+		paths = []string{filepath.Join(dir, vswitchd+"."+pid+".ctl")}
+	} else {
+		// An installation that keeps the pidfile elsewhere. A daemon that died
+		// leaves its socket, which nobody answers.
+		paths, _ = filepath.Glob(filepath.Join(dir, vswitchd+"*.ctl"))
+	}
+	err := fmt.Errorf("no %s in %s", vswitchd+".pid", dir)
+	for _, p := range paths {
+		var d net.Dialer
+		var conn net.Conn
+		if conn, err = d.DialContext(ctx, "unix", p); err == nil {
+			return &Control{conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), pid: pid}, nil
+		}
+	}
+	c := &Control{pid: pid}
+	if errors.Is(err, syscall.EAGAIN) { // more connections wait than its backlog holds
+		return nil, c.silence()
+	}
+	return nil, fmt.Errorf("%w: %s: its control socket: %w", ErrUnavailable, c, err)
+}
+
+// Close ends the connection. Closing nil does nothing.
+func (c *Control) Close() error {
+	if c == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+func (c *Control) String() string {
+	if c.pid == "" {
+		return vswitchd
+	}
+	return fmt.Sprintf("%s (pid %s)", vswitchd, c.pid)
+}
+
+func (c *Control) silence() error {
+	return fmt.Errorf("%w: %s does not answer on its control socket", ErrUnavailable, c)
+}
+
+// Call sends one command and returns what ovs-vswitchd prints.
+func (c *Control) Call(ctx context.Context, command ...string) (string, error) {
+	answers, err := c.CallAll(ctx, Command(command))
+	if err != nil {
+		return "", err
+	}
+	return answers[0].Text, answers[0].Err
+}
+
+// inFlight is how many commands are sent before their answers are read. Their
+// answers must fit into a socket's buffer, or both sides would wait.
+const inFlight = 50
+
+// CallAll sends commands and returns their answers. The error, which wraps
+// ErrUnavailable, is about the connection: that ctx ended, or that ovs-vswitchd
+// is silent; see silent.
+func (c *Control) CallAll(ctx context.Context, commands ...Command) ([]Answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.unless(ctx, cancel)()
+	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
+	answers := make([]Answer, 0, len(commands))
+	for first := 0; first < len(commands); first += inFlight {
+		batch := commands[first:min(first+inFlight, len(commands))]
+		if err := c.send(batch); err != nil {
+			return nil, c.failed(ctx, err)
+		}
+		for _, command := range batch {
+			a, err := c.answer(command[0])
+			if err != nil {
+				return nil, c.failed(ctx, err)
+			}
+			answers = append(answers, a)
+		}
+	}
+	return answers, nil
+}
+
+func (c *Control) send(commands []Command) error {
+	var b bytes.Buffer
+	for _, command := range commands {
+		c.lastID++
+		msg, err := json.Marshal(map[string]any{"id": c.lastID, "method": command[0], "params": append([]string{}, command[1:]...)})
+		if err != nil {
+			return err
+		}
+		b.Write(msg)
+	}
+	_, err := c.conn.Write(b.Bytes())
+	return err
+}
+
+// answer reads the next answer; they come in the commands' order.
+func (c *Control) answer(command string) (Answer, error) {
+	var m struct {
+		Result, Error *string
+	}
+	if err := c.dec.Decode(&m); err != nil {
+		return Answer{}, err
+	}
+	switch {
+	case m.Error == nil && m.Result == nil:
+		return Answer{}, nil // a command that prints nothing
+	case m.Error == nil:
+		return Answer{Text: *m.Result}, nil
+	case strings.Contains(*m.Error, "is not a valid command"):
+		return Answer{Err: fmt.Errorf("%w: %w: %s", ErrRefused, ErrNoCommand, command)}, nil
+	}
+	return Answer{Err: fmt.Errorf("%w: %s: %s", ErrRefused, command, strings.TrimSpace(brief(*m.Error)))}, nil
+}
+
+func (c *Control) failed(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrUnavailable) {
+		return cause
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", c.silence(), ctx.Err())
+	}
+	return fmt.Errorf("%w: %s: its control socket: %w", ErrUnavailable, c, err)
+}
+
+// silent is after how long an ovs-vswitchd that does not answer, and does
+// nothing else either, is taken for one that never will.
+const silent = time.Second
+
+// unless ends ctx once ovs-vswitchd is silent, until the function that it
+// returns is called. One that is busy, with many tunnels at once or on a slow
+// machine, has as long as ctx says.
+func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
+	_, before := c.works()
+	ticker := time.NewTicker(silent)
+	done := make(chan struct{})
+	go func() {
+		defer ticker.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			now, spent := c.works()
+			if !now && spent == before {
+				end(c.silence())
+				return
+			}
+			before = spent
+		}
+	}()
+	return func() { close(done) }
+}
+
+// works reports whether the daemon is on a processor, or waits for one or for
+// the kernel, and how much processor time it has spent so far (proc_pid_stat(5)).
+// Of a process that is not to be seen from here, it says neither.
+func (c *Control) works() (now bool, spent string) {
+	if _, err := strconv.Atoi(c.pid); err != nil {
+		return false, ""
+	}
+	raw, err := os.ReadFile("/proc/" + c.pid + "/stat")
+	_, rest, ok := strings.Cut(string(raw), "("+vswitchd+") ")
+	f := strings.Fields(rest)
+	if err != nil || !ok || len(f) < 13 {
+		return false, ""
+	}
+	return f[0] == "R" || f[0] == "D", f[11] + " " + f[12]
+}
