@@ -65,8 +65,8 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 		return err
 	}
 	defer n.OVS.Close()
-	if err := n.OVS.Serve(ctx); err != nil {
-		return err
+	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil && !errors.Is(err, ovs.ErrDeaf) {
+		return err // at once, not after a wait for it
 	}
 	stale, err := former(ctx, n)
 	if err != nil {

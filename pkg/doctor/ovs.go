@@ -40,8 +40,8 @@ func daemons(ctx context.Context, p *patient) []Finding {
 		if err == nil {
 			err = ovs.VswitchdServes(ctx, socket)
 		}
-		if errors.Is(err, ovs.ErrNoHandlers) {
-			list = append(list, fail("", n.mend("up"), "%v: it was started less than ten seconds after boot, and counts processors again with the next change in OVSDB", err))
+		if errors.Is(err, ovs.ErrDeaf) {
+			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.mend("up"), "%v", err))
 			continue
 		}
 		var version string

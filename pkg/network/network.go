@@ -184,6 +184,11 @@ func (n *Network) ensure(ctx context.Context, may func() error) (changes []state
 	if err := may(); err != nil {
 		return nil, 0, err
 	}
+	if n.Config.DatapathType != "netdev" {
+		if err := n.OVS.Undeafen(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
 	want, mtu, err := n.Want(ctx)
 	if err != nil {
 		return nil, 0, err

@@ -1,0 +1,128 @@
+package ovs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ovn-org/libovsdb/ovsdb"
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/kernel"
+)
+
+// ErrDeaf is wrapped by errors about an ovs-vswitchd that runs and answers, and
+// takes no packet from the kernel's datapath, so that all traffic is lost.
+//
+// That of version 3.1.0 counts 0 processors until ten seconds after boot
+// (count_cpu_cores in lib/ovs-thread.c of OVS, mended in 3.1.1). On a host with
+// one or two of them it opens the kernel's datapath with 0 handlers, and never
+// listens to it: the threads that it starts after the ten seconds have no
+// sockets (dpif_netlink_handlers_set in lib/dpif-netlink.c). Nothing but opening
+// the datapath anew mends that.
+var ErrDeaf = errors.New("ovs-vswitchd takes no packets from the kernel: it was started less than ten seconds after boot")
+
+const (
+	// counted is how long after boot processors are not counted.
+	counted = 10 * time.Second
+	// miscounts is the version that goes by it.
+	miscounts = "3.1.0"
+)
+
+// deaf returns an error that wraps ErrDeaf where ovs-vswitchd has lost all
+// packets that it should have taken since it was started in the first seconds.
+// Otherwise it costs no more than a look at a file.
+func deaf(ctx context.Context, socket string) error {
+	if !startedEarly(socket) {
+		return nil
+	}
+	missed, lost, err := upcalls(ctx)
+	if err == nil && missed > 0 && lost == missed {
+		err = fmt.Errorf("%w: %w (%d of %d packets were lost)", ErrUnavailable, ErrDeaf, lost, missed)
+	}
+	return err
+}
+
+// upcalls are the packets for ovs-vswitchd, and those that it did not take.
+func upcalls(ctx context.Context) (missed, lost uint64, err error) {
+	list, err := kernel.Datapaths(ctx)
+	for _, d := range list {
+		missed, lost = missed+d.Missed, lost+d.Lost
+	}
+	return missed, lost, err
+}
+
+// startedEarly reports whether the pidfile says that ovs-vswitchd was started in
+// the first ten seconds after boot. Where the host's clock was set since, it may
+// say so of another, too.
+func startedEarly(socket string) bool {
+	info, err := os.Stat(filepath.Join(filepath.Dir(socket), vswitchd+".pid"))
+	return err == nil && info.ModTime().Before(time.Now().Add(counted-since(unix.CLOCK_BOOTTIME)))
+}
+
+func since(clock int32) time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(clock, &t) // never fails with the clocks of since boot
+	return time.Duration(t.Nano())
+}
+
+// Undeafen waits out the ten seconds in which ovs-vswitchd would open the
+// kernel's datapath with 0 handlers, and has one that did open it anew. That
+// makes the links of all kernel bridges anew, without addresses; so it is done
+// only where they are all ours. Mostly there is nothing to do. The error wraps
+// ErrUnavailable, and ErrDeaf where there is a bridge that is not ours:
+// ovs-vswitchd must be restarted then.
+func (c *Conn) Undeafen(ctx context.Context) error {
+	if !startedEarly(c.path) && since(unix.CLOCK_MONOTONIC) > counted {
+		return nil
+	}
+	version, err := VswitchdVersion(ctx, c.path)
+	if err != nil || !strings.HasSuffix(version, " "+miscounts) {
+		return err
+	}
+	select {
+	case <-time.After(counted + 100*time.Millisecond - since(unix.CLOCK_MONOTONIC)):
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrDeaf, ctx.Err())
+	}
+	missed, lost, err := upcalls(ctx)
+	if err != nil || lost < missed || !startedEarly(c.path) {
+		return err
+	}
+	return c.reopen(ctx)
+}
+
+// reopen has ovs-vswitchd close the kernel's datapath and open it again: its
+// last bridge goes to the userspace datapath, and all come back.
+func (c *Conn) reopen(ctx context.Context) error {
+	res, err := c.Transact(ctx, selectOp("Bridge", nil, "_uuid", "name", "datapath_type", "external_ids"))
+	if err != nil {
+		return err
+	}
+	var away, back []ovsdb.Operation
+	for _, r := range res[0].Rows {
+		was := r.str("datapath_type")
+		if was == "netdev" {
+			continue
+		}
+		if r.strings("external_ids")[keyNetwork] == "" {
+			return fmt.Errorf("%w: %w: OVS bridge %s is not ours: restart ovs-vswitchd", ErrUnavailable, ErrDeaf, r.str("name"))
+		}
+		set := func(typ string) ovsdb.Operation {
+			return ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: where("_uuid", ovsdb.ConditionEqual, uuidOf(r.uuid("_uuid"))),
+				Row: ovsdb.Row{"datapath_type": typ}}
+		}
+		away, back = append(away, set("netdev")), append(back, set(was))
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	if err := c.commit(ctx, away); err != nil {
+		return errors.Join(err, c.commit(context.WithoutCancel(ctx), back))
+	}
+	return c.commit(ctx, back)
+}
