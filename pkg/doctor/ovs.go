@@ -53,6 +53,9 @@ func daemons(ctx context.Context, p *patient) []Finding {
 			continue
 		}
 		list = append(list, ok("", "%s runs, OVSDB %s answers", version, socket))
+		if able, err := ovs.StaticFDB(ctx, socket); err == nil && !able {
+			list = append(list, warn("", "", "%s has no static FDB entries (ovs-appctl fdb/add came with 2.16): what is for a peer that sends nothing goes to all peers, and a container can take the gateway's MAC address", version))
+		}
 	}
 	return list
 }

@@ -95,7 +95,7 @@ func newMachine() *machine {
 	backend := func(name string, first, last state.Kind) *memory {
 		return &memory{name: name, first: first, last: last, has: state.Set{}, owned: map[state.ID]bool{}, log: &m.log}
 	}
-	m.ovs = backend("ovs", state.KindBridge, state.KindPort)
+	m.ovs = backend("ovs", state.KindBridge, state.KindFDB)
 	m.kernel = backend("kernel", state.KindSysctl, state.KindRoute)
 	m.filter = backend("filter", state.KindMasquerade, state.KindForward)
 	return m

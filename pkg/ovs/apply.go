@@ -23,16 +23,18 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 			plan.add(c)
 		}
 	}
-	if plan.empty() {
-		return nil
+	if !plan.empty() {
+		if err := plan.moved(ctx); err != nil {
+			return err
+		}
+		if err := plan.run(ctx); err != nil {
+			return err
+		}
+		if err := b.refused(ctx, changes); err != nil {
+			return err
+		}
 	}
-	if err := plan.moved(ctx); err != nil {
-		return err
-	}
-	if err := plan.run(ctx); err != nil {
-		return err
-	}
-	return b.refused(ctx, changes)
+	return b.learn(ctx, changes)
 }
 
 // A plan gathers the operations of one transaction.
@@ -40,6 +42,8 @@ type plan struct {
 	conn  *Conn
 	known map[string]string
 	ops   []ovsdb.Operation
+	// before are operations that must be done before all others.
+	before []ovsdb.Operation
 	// gone are UUIDs of ports that leave; away of those that leave in a
 	// transaction before, because they come back elsewhere.
 	gone, away []string
@@ -117,9 +121,14 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 	case c.Old == nil:
 		p.fresh = append(p.fresh, freshBridge{br, p.id()})
 	default:
+		if was.Flows != "" {
+			// With another fail_mode ovs-vswitchd empties the table, and back in
+			// this one it makes the flow that it makes for a new bridge.
+			p.before = append(p.before, ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName, Row: ovsdb.Row{"fail_mode": "secure"}})
+		}
 		p.ops = append(p.ops,
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
-				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode}},
+				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode, "controller": ovsSet(), "stp_enable": false, "rstp_enable": false}},
 			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(setKeys("other_config", map[string]string{"hwaddr": br.HWAddr}),
 				*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete, ovsSet(keyStamp)))},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: accessPort()},
@@ -196,16 +205,16 @@ func (p *plan) update(o state.Object) {
 		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Interface", Where: byName, Mutations: setKeys("external_ids", ids)})
 }
 
-// moved takes ports out that come back otherwise, and waits until OVS has let
-// go: it does not attach a device again of which it sees only that it changed.
+// moved does what must be done before all else. It takes ports out that come
+// back otherwise, and waits until OVS has let go: it does not attach a device again of which it sees only that it changed.
 func (p *plan) moved(ctx context.Context) error {
 	if err := errors.Join(p.errs...); err != nil {
 		return err
 	}
-	if len(p.away) == 0 {
+	if len(p.away)+len(p.before) == 0 {
 		return nil
 	}
-	return p.conn.commit(ctx, removePorts(p.away))
+	return p.conn.commit(ctx, append(p.before, removePorts(p.away)...))
 }
 
 // run sends the transaction and waits until ovs-vswitchd has done it.

@@ -14,7 +14,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Backend is the host.Backend of state.Bridge, Tunnel and Port. It
+// Backend is the host.Backend of state.Bridge, Tunnel, Port and FDB. It
 // serves one network; what it observed last tells Apply where the rows are.
 type Backend struct {
 	conn    *Conn
@@ -23,6 +23,8 @@ type Backend struct {
 	roles []string
 	// ports are the UUIDs of port rows by name, as last observed.
 	ports map[string]string
+	// fdb are the entries that are wanted, as last observed.
+	fdb []state.FDB
 }
 
 // NewBackend returns the backend of network behind an open connection.
@@ -54,15 +56,20 @@ type rows struct {
 	bridgeOf map[string]string
 	// iface finds an Interface by name.
 	iface map[string]Row
+	// switches is what ovs-vswitchd says of bridges, by name.
+	switches map[string]switched
 }
 
 // Observe implements host.Backend. Containers' ports are only told of where
 // want has them.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
+	asked := b.ask(ctx, want)
 	r, err := b.read(ctx, want)
+	s := <-asked
 	if err != nil {
 		return nil, err
 	}
+	r.switches = s
 	have := state.Set{}
 	for _, row := range r.bridges {
 		if o := b.bridge(row, r, want); o != nil && b.roles != nil {
@@ -75,11 +82,16 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 			have.Put(o)
 		}
 	}
+	for _, f := range b.fdb {
+		if o, ok := r.fdb(f); ok {
+			have.Put(o)
+		}
+	}
 	return have, nil
 }
 
 func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
-	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "other_config", "external_ids"}
+	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "controller", "stp_enable", "rstp_enable", "other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
@@ -153,6 +165,8 @@ func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
 		return state.Bridge{
 			Network: owner, Name: name, DatapathType: row.str("datapath_type"), FailMode: row.str("fail_mode"),
 			HWAddr: row.strings("other_config")["hwaddr"], MTU: atom[int](r.iface[name], "mtu_request"),
+			Controller: len(row.uuids("controller")) > 0, SpanningTree: atom[bool](row, "stp_enable") || atom[bool](row, "rstp_enable"),
+			Flows: r.switches[name].flows,
 			Error: wrong(r.port[name], r.iface[name], "internal"),
 		}
 	case wanted:

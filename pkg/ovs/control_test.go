@@ -54,6 +54,9 @@ func TestControl(t *testing.T) {
 	if err := answers[201].Err; !errors.Is(err, ovs.ErrRefused) || !errors.Is(err, ovs.ErrNoCommand) {
 		t.Error("a command that is none:", err)
 	}
+	if able, err := ovs.StaticFDB(ctx, socket); err != nil || !able {
+		t.Errorf("StaticFDB: %v, %v", able, err)
+	}
 	if out, err := c.Call(ctx, "fdb/show", "b0"); err != nil || strings.Count(out, "static") != 200 {
 		t.Errorf("%d static entries, %v:\n%s", strings.Count(out, "static"), err, out)
 	}

@@ -15,6 +15,11 @@ import (
 func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 	s := Set{}
 	s.Put(bridge(c, m, mtu))
+	if c.LinuxBridge == "" && !c.AdoptBridge {
+		// No container can draw the others' frames by sending with the
+		// gateway's address. A Linux bridge's address is not ours to know.
+		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: spec.MAC(primary(m.Self))})
+	}
 	s.Put(links(c, m)...)
 	if c.Tunnel.Type != spec.TunnelNone {
 		if UsesTunnelBridge(c) {
@@ -22,6 +27,12 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 		}
 		for _, p := range m.Peers {
 			s.Put(tunnel(c, m, p))
+			if UsesTunnelBridge(c) {
+				// Neighbours are permanent, so nobody asks, and from a peer that
+				// never sends anything the bridge learns nothing: it would copy
+				// to all peers what is for that one.
+				s.Put(FDB{Network: c.Name, Bridge: TunnelBridge(c), Port: spec.TunnelName(c.Name, p.Address), MAC: spec.MAC(p.Address)})
+			}
 		}
 	}
 	if c.IPMasq {

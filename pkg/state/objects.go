@@ -42,6 +42,14 @@ type (
 		// one, as versions without a bridge of the tunnels' own made it; wanted
 		// is "".
 		PortOf string
+		// Controller: OpenFlow controllers rule the bridge; wanted is false.
+		Controller bool
+		// SpanningTree: it takes part in a spanning tree, by stp_enable or
+		// rstp_enable, and forwards nothing at first; wanted is false.
+		SpanningTree bool
+		// Flows is what its OpenFlow table has instead of the one flow of a
+		// switch that learns; wanted is "".
+		Flows string
 		// Error is what OVS says against the internal port; wanted is "".
 		Error string
 	}
@@ -74,6 +82,14 @@ type (
 		Protected bool
 		// Error is what OVS says against the port; wanted is "".
 		Error string
+	}
+
+	// FDB is a static entry of an OVS bridge's table of MAC addresses, for frames
+	// without a VLAN tag: ovs-vswitchd neither forgets nor moves it, whoever
+	// sends with that address. It goes with its port and with ovs-vswitchd.
+	FDB struct {
+		Network, Bridge, Port string
+		MAC                   string
 	}
 
 	// Sysctl is a kernel parameter. Deleting it means nothing.
@@ -141,6 +157,7 @@ type (
 func (b Bridge) ID() ID { return ID{KindBridge, b.Name} }
 func (t Tunnel) ID() ID { return ID{KindTunnel, t.Name} }
 func (p Port) ID() ID   { return ID{KindPort, p.Name} }
+func (f FDB) ID() ID    { return ID{KindFDB, f.Bridge + " " + f.MAC} }
 func (s Sysctl) ID() ID { return ID{KindSysctl, s.Key} }
 func (l Link) ID() ID   { return ID{KindLink, l.Name} }
 func (a Addr) ID() ID   { return ID{KindAddr, a.Dev + " " + a.Prefix.String()} }
@@ -154,6 +171,7 @@ func (f Forward) ID() ID    { return ID{KindForward, f.Network + " " + f.Dev} }
 func (b Bridge) Noun() string     { return "OVS bridge " + b.Name }
 func (t Tunnel) Noun() string     { return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote) }
 func (p Port) Noun() string       { return "OVS port " + p.Name }
+func (f FDB) Noun() string        { return fmt.Sprintf("FDB entry %s of %s", f.MAC, f.Bridge) }
 func (s Sysctl) Noun() string     { return "sysctl " + s.Key }
 func (l Link) Noun() string       { return "link " + l.Name }
 func (a Addr) Noun() string       { return fmt.Sprintf("address %s of %s", a.Prefix, a.Dev) }
@@ -179,7 +197,25 @@ func (b Bridge) String() string {
 	}
 	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s%[3]s other_config:hwaddr=%[4]s "+
 		"external_ids:%[5]s=%[6]s external_ids:ovs-gre.role=bridge -- set port %[1]s tag=0 vlan_mode=access -- set interface %[1]s mtu_request=%[7]d",
-		b.Name, datapath, failMode, ovsString(b.HWAddr), Owner, b.Network, b.MTU) + complaint(b.Error)
+		b.Name, datapath, failMode, ovsString(b.HWAddr), Owner, b.Network, b.MTU) + complaint(b.complaints())
+}
+
+// complaints are all that keeps the bridge from being a switch that learns.
+func (b Bridge) complaints() string {
+	var list []string
+	if b.Controller {
+		list = append(list, "it has a controller")
+	}
+	if b.SpanningTree {
+		list = append(list, "it takes part in a spanning tree")
+	}
+	if b.Flows != "" {
+		list = append(list, "its flows: "+b.Flows)
+	}
+	if b.Error != "" {
+		list = append(list, b.Error)
+	}
+	return strings.Join(list, "; ")
 }
 
 func (t Tunnel) String() string {
@@ -209,6 +245,10 @@ func (t Tunnel) String() string {
 func (p Port) String() string {
 	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container -- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
 		p.Bridge, p.Name, p.Protected, Owner, p.Network, ovsString(p.ContainerID), ovsString(p.IfName)) + complaint(p.Error)
+}
+
+func (f FDB) String() string {
+	return fmt.Sprintf("ovs-appctl fdb/add %s %s 0 %s", f.Bridge, f.Port, f.MAC)
 }
 
 func (s Sysctl) String() string { return fmt.Sprintf("sysctl -qw %s=%s", s.Key, s.Value) }

@@ -61,7 +61,7 @@ func TestShell(t *testing.T) {
 	run := func(script string) [][]string {
 		t.Helper()
 		const stub = `show() { printf '%s\0' "$@"; printf '\n\0'; }
-ovs-vsctl() { show ovs-vsctl "$@"; }; ip() { show ip "$@"; }; sysctl() { show sysctl "$@"; }; nft() { show nft "$@"; }; iptables() { show iptables "$@"; }
+ovs-vsctl() { show ovs-vsctl "$@"; }; ovs-appctl() { show ovs-appctl "$@"; }; ip() { show ip "$@"; }; sysctl() { show sysctl "$@"; }; nft() { show nft "$@"; }; iptables() { show iptables "$@"; }
 touch() { echo pwned >pwned; }
 `
 		cmd := exec.Command(bash, "-eu", "-c", stub+script)
@@ -195,7 +195,7 @@ func TestOVSTakesIt(t *testing.T) {
 	defer server.Process.Kill()
 	vsctl := func(script string) string {
 		t.Helper()
-		const stub = "ip() { :; }; sysctl() { :; }; nft() { :; }; iptables() { :; }; ip6tables() { :; }; ovs-vsctl() { command ovs-vsctl --timeout=10 --no-wait --db=$DB \"$@\"; }\n"
+		const stub = "ip() { :; }; ovs-appctl() { :; }; sysctl() { :; }; nft() { :; }; iptables() { :; }; ip6tables() { :; }; ovs-vsctl() { command ovs-vsctl --timeout=10 --no-wait --db=$DB \"$@\"; }\n"
 		// In a network of its own: should a command slip through, it meets nobody.
 		cmd := exec.Command("unshare", "--user", "--map-root-user", "--net", "bash", "-e", "-c", stub+script)
 		cmd.Env = append(os.Environ(), "DB="+sock)

@@ -16,6 +16,7 @@ const (
 	KindBridge Kind = iota
 	KindTunnel
 	KindPort
+	KindFDB
 	KindSysctl
 	KindLink
 	KindAddr
@@ -67,6 +68,17 @@ func (s Set) Put(objs ...Object) {
 	for _, o := range objs {
 		s[o.ID()] = o
 	}
+}
+
+// Without returns the objects that are not of a kind.
+func (s Set) Without(kind Kind) Set {
+	rest := Set{}
+	for id, o := range s {
+		if id.Kind != kind {
+			rest[id] = o
+		}
+	}
+	return rest
 }
 
 // Sorted lists the objects in order of dependence, then by name.

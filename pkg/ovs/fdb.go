@@ -1,0 +1,187 @@
+package ovs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// switched is what ovs-vswitchd says of one bridge.
+type switched struct {
+	// flows is as in state.Bridge; static are the ports, by their OpenFlow
+	// numbers, of static MAC addresses without a VLAN.
+	flows  string
+	static map[string]string
+}
+
+// local is how ovs-vswitchd writes the number of a bridge's internal port.
+const local = "LOCAL"
+
+// ask asks ovs-vswitchd for what OVSDB does not have of the bridges that are
+// wanted: their flows and static FDB entries. Where it does not answer all is
+// taken to be as wanted: that ovs-vswitchd is silent, VswitchdServes tells.
+func (b *Backend) ask(ctx context.Context, want state.Set) <-chan map[string]switched {
+	var names []string
+	var commands []Command
+	b.fdb = nil
+	for _, o := range want.Sorted() {
+		switch o := o.(type) {
+		case state.Bridge:
+			if !o.Adopted {
+				names = append(names, o.Name)
+				commands = append(commands, Command{"bridge/dump-flows", o.Name}, Command{"fdb/show", o.Name})
+			}
+		case state.FDB:
+			b.fdb = append(b.fdb, o)
+		}
+	}
+	reply := make(chan map[string]switched, 1)
+	if len(names) == 0 {
+		reply <- nil
+		return reply
+	}
+	go func() {
+		// Without arguments it says whether it knows the command.
+		answers, err := b.call(ctx, append(commands, Command{"fdb/add"}))
+		if err != nil {
+			reply <- nil
+			return
+		}
+		able := !errors.Is(answers[len(answers)-1].Err, ErrNoCommand)
+		m := map[string]switched{}
+		for i, name := range names {
+			s := switched{static: map[string]string{}}
+			if a := answers[2*i]; a.Err == nil {
+				s.flows = foreignFlows(a.Text)
+			}
+			if a := answers[2*i+1]; a.Err == nil && able {
+				s.static = static(a.Text)
+			} else if !able {
+				s.static = nil
+			}
+			m[name] = s
+		}
+		reply <- m
+	}()
+	return reply
+}
+
+// StaticFDB reports whether the ovs-vswitchd that serves the database behind
+// socket can have static FDB entries: version 2.16 is the first.
+func StaticFDB(ctx context.Context, socket string) (bool, error) {
+	c, err := DialControl(ctx, socket)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	_, err = c.Call(ctx, "fdb/add") // without arguments it says no more than whether it knows the command
+	if errors.Is(err, ErrRefused) {
+		return !errors.Is(err, ErrNoCommand), nil
+	}
+	return err == nil, err
+}
+
+func (b *Backend) call(ctx context.Context, commands []Command) ([]Answer, error) {
+	c, err := DialControl(ctx, b.conn.path)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.CallAll(ctx, commands...)
+}
+
+// foreignFlows says what a bridge has besides the one flow of a switch that
+// learns. Table 254 is ovs-vswitchd's own (TBL_INTERNAL in ofproto-dpif.h of OVS).
+func foreignFlows(dump string) string {
+	normal, others := false, 0
+	for line := range strings.Lines(dump) {
+		switch line = strings.TrimSpace(line); {
+		case line == "", strings.HasPrefix(line, "table_id=254,"):
+		case strings.Contains(line, " priority=0,") && strings.HasSuffix(line, "actions=NORMAL"):
+			normal = true
+		default:
+			others++
+		}
+	}
+	switch {
+	case normal && others == 0:
+		return ""
+	case normal:
+		return strconv.Itoa(others) + " besides its own"
+	case others > 0:
+		return strconv.Itoa(others) + " in place of its own"
+	}
+	return "none"
+}
+
+// static reads the ports of static entries without a VLAN out of fdb/show, whose
+// columns are port, VLAN, MAC and age.
+func static(show string) map[string]string {
+	m := map[string]string{}
+	for line := range strings.Lines(show) {
+		if f := strings.Fields(line); len(f) == 4 && f[1] == "0" && f[3] == "static" {
+			m[f[2]] = f[0]
+		}
+	}
+	return m
+}
+
+// fdb is the entry with the bridge and the MAC of want as it is; ok is false
+// where there is none.
+func (r *rows) fdb(want state.FDB) (have state.FDB, ok bool) {
+	s, known := r.switches[want.Bridge]
+	if r.switches == nil || known && s.static == nil {
+		return want, true // it cannot be told, or not be had
+	}
+	number, ok := s.static[want.MAC]
+	if number != local || want.Port != want.Bridge {
+		if iface := r.iface[want.Port]; want.Port == want.Bridge || len(iface.set("ofport")) != 1 || strconv.Itoa(atom[int](iface, "ofport")) != number {
+			want.Port = "port " + number
+		}
+	}
+	return want, ok
+}
+
+// learn makes and deletes FDB entries. A port that OVS has made anew, or given
+// other attributes, has lost its entries: they are made again.
+func (b *Backend) learn(ctx context.Context, changes []state.Change) error {
+	touched := map[string]bool{}
+	var commands []Command
+	for _, c := range changes {
+		if c.Kind() < state.KindFDB && c.New != nil {
+			touched[c.New.ID().Name] = true
+		}
+		if f, ok := c.Old.(state.FDB); ok && c.New == nil {
+			commands = append(commands, Command{"fdb/del", f.Bridge, "0", f.MAC})
+		}
+	}
+	add := map[state.FDB]bool{}
+	for _, c := range changes {
+		if f, ok := c.New.(state.FDB); ok {
+			add[f] = true
+		}
+	}
+	for _, f := range b.fdb {
+		if add[f] || touched[f.Bridge] || touched[f.Port] {
+			commands = append(commands, Command{"fdb/add", f.Bridge, f.Port, "0", f.MAC})
+		}
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	answers, err := b.call(ctx, commands)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i, a := range answers {
+		if a.Err != nil && !errors.Is(a.Err, ErrNoCommand) {
+			errs = append(errs, fmt.Errorf("ovs-appctl %s: %w", strings.Join(commands[i], " "), a.Err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// fine wants ovs-grectl status to find all as it should be.
+func fine(h *testnet.Host) error {
+	_, err := h.Output(context.Background(), "/opt/cni/bin/ovs-grectl", "status")
+	return err
+}
+
+// TestFlood sends to a container that never answers. Of that nothing goes to the
+// peers that it is not on, and what goes there without static FDB entries shows
+// that it would.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 3)
+	cnitest.Network{}.Install(t, l)
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	for _, h := range l.Hosts { // what a transit link sends by itself teaches OVS
+		h.Shell(t, "echo 0 >/proc/sys/net/ipv6/conf/obr0-t/router_solicitations; iptables -w -A OUTPUT -o obr0-t -j DROP; ip6tables -w -A OUTPUT -o obr0-t -j DROP")
+	}
+	to := cs[1].Addr(t, false)
+	cs[1].Shell(t, "ip route del default") // it never answers
+	const datagrams = 50
+	copies := func() int {
+		t.Helper()
+		wire := l.Capture(t, fmt.Sprintf("proto gre and dst host %s", l.Hosts[2].Addr4))
+		got := testnet.CaptureIn(t, cs[1].Netns, "eth0", fmt.Sprintf("udp and dst host %s", to))
+		cs[0].Run(t, "bash", "-c", fmt.Sprintf("for i in {1..%d}; do echo x >/dev/udp/%s/9; sleep 0.02; done", datagrams, to))
+		if n := len(got.Stop(t)); n < datagrams*9/10 {
+			t.Errorf("the receiver got %d of %d datagrams: the test proves nothing", n, datagrams)
+		}
+		n := 0
+		for _, line := range wire.Stop(t) {
+			if strings.Contains(line, " > "+to.String()+".9: UDP") {
+				n++
+			}
+		}
+		return n
+	}
+	h := l.Hosts[0]
+	mac := spec.MAC(l.Hosts[1].Addr4)
+	flush := func() { h.Shell(t, "ovs-appctl --timeout=20 fdb/flush obr0-t") }
+	flush()
+	with := copies()
+	h.Shell(t, "ovs-appctl --timeout=20 fdb/del obr0-t 0 "+mac)
+	flush()
+	without := copies()
+	t.Logf("%d datagrams to a silent peer; copies at another: %d, without static entries %d", datagrams, with, without)
+	if with != 0 || without < datagrams*9/10 {
+		t.Errorf("copies at another peer: %d with static entries, %d without", with, without)
+	}
+	// What is missing harms no container, and the next one brings it.
+	if err := cs[0].Call("check"); err != nil {
+		t.Error(err)
+	}
+	cnitest.Add(t, h, "ovsnet", "more")
+	if out := h.Run(t, "ovs-appctl", "--timeout=20", "fdb/show", "obr0-t"); !strings.Contains(out, mac+"  static") {
+		t.Errorf("after ADD: %s", out)
+	}
+}
+
+// TestGatewayMAC: a container that sends with the gateway's MAC address does
+// not draw the others' packets. Without the static FDB entry it would.
+func TestGatewayMAC(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	cnitest.Network{}.Install(t, l)
+	h := l.Hosts[0]
+	victim, attacker := cnitest.Add(t, h, "ovsnet", "victim"), cnitest.Add(t, h, "ovsnet", "attacker")
+	gateway := netip.MustParseAddr("192.168.1.1")
+	mac := spec.MAC(gateway)
+	attacker.Shell(t, "ip link set eth0 address "+mac+"; ip neigh replace 192.168.1.250 lladdr 0a:58:c0:a8:01:fa dev eth0 nud permanent")
+	answered := func() int {
+		t.Helper()
+		ctx, cancel := context.WithCancel(context.Background())
+		cmd := attacker.Command(ctx, "ping", "-n", "-q", "-i", "0.005", "192.168.1.250")
+		must(t, cmd.Start())
+		sent := testnet.CaptureIn(t, victim.Netns, "eth0", "ether src "+mac+" and dst host 192.168.1.250")
+		out, _ := victim.Output(context.Background(), "ping", "-n", "-q", "-i", "0.02", "-c", "100", "-W", "1", gateway.String())
+		cancel()
+		_ = cmd.Wait()
+		if n := len(sent.Stop(t)); n < 20 {
+			t.Errorf("the victim saw %d frames of the attack: the test proves nothing", n)
+		}
+		var n int
+		_, rest, _ := strings.Cut(out, "100 packets transmitted, ")
+		_, _ = fmt.Sscan(rest, &n)
+		return n
+	}
+	with := answered()
+	h.Shell(t, "ovs-appctl --timeout=20 fdb/del obr0 0 "+mac)
+	without := answered()
+	t.Logf("of 100 pings to the gateway under attack %d were answered, without the static entry %d", with, without)
+	if with < 95 || without > 50 {
+		t.Errorf("of 100 pings %d were answered, without the static entry %d", with, without)
+	}
+}
+
+// TestBridgeMistreated does to our bridges what stops traffic: CHECK tells of it,
+// and the next ADD mends it.
+func TestBridgeMistreated(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	cnitest.Network{}.Install(t, l)
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	cnitest.AllReach(t, cs)
+	h := l.Hosts[0]
+	for i, what := range []string{
+		"ovs-ofctl del-flows obr0",
+		"ovs-ofctl del-flows obr0-t",
+		"ovs-ofctl add-flow obr0-t priority=9,actions=drop",
+		"ovs-vsctl set bridge obr0 fail_mode=secure; ovs-ofctl del-flows obr0",
+		"ovs-vsctl set bridge obr0-t fail_mode=secure",
+		"ovs-vsctl set-controller obr0 tcp:127.0.0.1:6653",
+		"ovs-vsctl set-controller obr0-t ptcp:6653:127.0.0.1 -- set bridge obr0-t fail_mode=secure",
+		"ovs-vsctl set bridge obr0 stp_enable=true",
+		"ovs-vsctl set bridge obr0-t rstp_enable=true",
+		"ovs-vsctl set port obr0 tag=7",
+	} {
+		t.Run(what, func(t *testing.T) {
+			h.Shell(t, what)
+			if err := cs[0].Call("check"); err == nil || !strings.Contains(err.Error(), "OVS bridge obr0") {
+				t.Errorf("CHECK: %v", err)
+			}
+			c := cnitest.Add(t, h, "ovsnet", fmt.Sprintf("more%d", i))
+			must(t, fine(h))
+			must(t, cs[0].Call("check"))
+			cnitest.AllReach(t, cs)
+			must(t, c.Call("del"))
+		})
+	}
+}
