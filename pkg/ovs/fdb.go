@@ -28,7 +28,7 @@ func (b *Backend) ask(ctx context.Context, want state.Set) <-chan map[string]swi
 	var names []string
 	var commands []Command
 	b.fdb = nil
-	for _, o := range want.Sorted() {
+	for _, o := range want {
 		switch o := o.(type) {
 		case state.Bridge:
 			if !o.Adopted {
@@ -123,7 +123,10 @@ func foreignFlows(dump string) string {
 func static(show string) map[string]string {
 	m := map[string]string{}
 	for line := range strings.Lines(show) {
-		if f := strings.Fields(line); len(f) == 4 && f[1] == "0" && f[3] == "static" {
+		if !strings.HasSuffix(line, "static\n") {
+			continue
+		}
+		if f := strings.Fields(line); len(f) == 4 && f[1] == "0" {
 			m[f[2]] = f[0]
 		}
 	}

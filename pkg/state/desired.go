@@ -26,12 +26,13 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 			s.Put(tunnelBridge(c, m, mtu)...)
 		}
 		for _, p := range m.Peers {
-			s.Put(tunnel(c, m, p))
+			t := tunnel(c, m, p)
+			s.Put(t)
 			if UsesTunnelBridge(c) {
 				// Neighbours are permanent, so nobody asks, and from a peer that
 				// never sends anything the bridge learns nothing: it would copy
 				// to all peers what is for that one.
-				s.Put(FDB{Network: c.Name, Bridge: TunnelBridge(c), Port: spec.TunnelName(c.Name, p.Address), MAC: spec.MAC(p.Address)})
+				s.Put(FDB{Network: c.Name, Bridge: t.Bridge, Port: t.Name, MAC: spec.MAC(p.Address)})
 			}
 		}
 	}
