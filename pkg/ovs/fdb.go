@@ -141,10 +141,16 @@ func (r *rows) fdb(want state.FDB) (have state.FDB, ok bool) {
 		return want, true // it cannot be told, or not be had
 	}
 	number, ok := s.static[want.MAC]
-	if number != local || want.Port != want.Bridge {
-		if iface := r.iface[want.Port]; want.Port == want.Bridge || len(iface.set("ofport")) != 1 || strconv.Itoa(atom[int](iface, "ofport")) != number {
-			want.Port = "port " + number
+	should := local
+	if want.Port != want.Bridge {
+		iface, read := r.iface[want.Port]
+		if !read && number != local {
+			return want, ok // of many tunnels not each is looked at
 		}
+		should = strconv.Itoa(atom[int](iface, "ofport"))
+	}
+	if number != should {
+		want.Port = "port " + number
 	}
 	return want, ok
 }
