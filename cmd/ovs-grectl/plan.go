@@ -76,7 +76,7 @@ func planFile(ctx context.Context, f chain.File) (planned, error) {
 			last = k
 		}
 		command := o.String()
-		if _, ok := needless[o.ID()]; ok && o.ID().Kind == state.KindForward {
+		if needless[o.ID()] == o && o.ID().Kind == state.KindForward {
 			fmt.Fprintf(&b, "# not needed, nothing here drops it: %s\n", command)
 			continue
 		}
@@ -94,13 +94,9 @@ func planFile(ctx context.Context, f chain.File) (planned, error) {
 	return p, nil
 }
 
-// once keeps commands of iptables from inserting a rule that is there.
-func once(commands string) string {
-	var b strings.Builder
-	for c := range strings.SplitSeq(commands, "; ") {
-		fmt.Fprintf(&b, "%s 2>/dev/null || %s\n", strings.Replace(c, " -I ", " -C ", 1), c)
-	}
-	return b.String()
+// once keeps a command of iptables from making a rule that is there.
+func once(command string) string {
+	return fmt.Sprintf("%s 2>/dev/null || %s\n", strings.Replace(command, " -A ", " -C ", 1), command)
 }
 
 // headings say what the commands of a kind are for.
@@ -148,5 +144,11 @@ func planRoutes(ctx context.Context, f chain.File, p *planned, want state.Set) e
 
 // accepted is what of want no chain of this host would drop.
 func accepted(ctx context.Context, name string, want state.Set) (state.Set, error) {
-	return filter.NewBackend(name).Observe(ctx, want)
+	have, err := filter.NewBackend(name).Observe(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	routes, err := filter.NewRoutesBackend(name).Observe(ctx, want)
+	have.Put(routes.Sorted()...)
+	return have, err
 }

@@ -197,7 +197,7 @@ func (r *report) inspectRoutes(ctx context.Context, f chain.File) {
 		return
 	}
 	r.fail(err)
-	changes, err := host.Check(ctx, want, rt.Backend())
+	changes, err := host.Check(ctx, want, rt.Backends()...)
 	r.fail(err)
 	if err == nil {
 		r.routes(want, changes)

@@ -165,7 +165,7 @@ func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*p
 	if err != nil {
 		return err
 	}
-	changes, err := host.Check(ctx, want, r.Backend())
+	changes, err := host.Check(ctx, want, r.Backends()...)
 	if err != nil {
 		return err
 	}

@@ -2,16 +2,13 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-
 	"ovs-gre-cni/pkg/filter"
+	"ovs-gre-cni/pkg/routes"
 	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
@@ -20,84 +17,136 @@ import (
 func forwardFilter(ctx context.Context, p *patient) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.gateway == "" {
+		if n.gateway == "" || n.meshErr != nil {
 			continue
 		}
-		want := state.Set{}
-		f := state.Forward{Network: n.Name(), Dev: n.gateway}
-		want.Put(f)
-		have, err := filter.NewBackend(n.Name()).Observe(ctx, want)
-		switch _, there := have[f.ID()]; {
+		found, err := n.obstacles(ctx)
+		switch {
 		case err != nil:
 			list = append(list, blind(n.Name(), err))
-		case there:
-			list = append(list, ok(n.Name(), "what %s forwards is not dropped by default", n.gateway))
-		case n.OVS != nil:
-			list = append(list, fail(n.Name(), n.mend("up"), "this host drops what it forwards (policy DROP), and nothing accepts what %s forwards", n.gateway))
+		case len(found) > 0:
+			list = append(list, found...)
 		default:
-			list = append(list, fail(n.Name(), f.String(), "this host drops what it forwards (policy DROP), and nothing accepts what %s forwards", n.gateway))
+			list = append(list, ok(n.Name(), "what %s forwards is not dropped", n.gateway))
 		}
 	}
 	return list
 }
 
-func inputChain(c *nftables.Chain) bool {
-	return c.Type == nftables.ChainTypeFilter && *c.Hooknum == *nftables.ChainHookInput && c.Table.Family != nftables.TableFamilyNetdev
+// obstacles tells of all that drops what the network forwards, one finding a
+// rule.
+func (n *net) obstacles(ctx context.Context) ([]Finding, error) {
+	want := state.Set{}
+	if n.OVS != nil {
+		want.Put(state.Forwards(n.OVS, n.mesh)...)
+	}
+	if n.Routes != nil {
+		if r, err := routes.Open(ctx, n.Routes, n.Bridge()); err == nil {
+			set, _ := r.Want() // what has no way has no accept; the host state's check tells of it
+			for id, o := range set {
+				if id.Kind == state.KindForward {
+					want.Put(o)
+				}
+			}
+		}
+	}
+	all, err := filter.NewBackend(n.Name()).Obstacles(ctx, want)
+	more, err2 := filter.NewRoutesBackend(n.Name()).Obstacles(ctx, want)
+	var list []Finding
+	of := map[string]int{} // findings by rule
+	for _, o := range append(all, more...) {
+		what := strings.TrimPrefix(o.Forward.Noun(), "forward accept of ")
+		f, told := n.obstacle(o, what)
+		at, again := of[o.By+f.Command]
+		switch {
+		case !told:
+		case !again:
+			of[o.By+f.Command] = len(list)
+			list = append(list, f)
+		case !strings.Contains(list[at].Seen+",", what+","):
+			list[at].Seen += ", " + what
+		}
+	}
+	return list, errors.Join(err, err2)
+}
+
+// unprotected is what helps where Docker's nftables backend drops.
+const unprotected = "give Docker's containers a network with gateway mode nat-unprotected (docs/docker.md)"
+
+// obstacle is a finding about what drops packets; told is false where it drops
+// some of those that go out, or come back, which is somebody's wish.
+func (n *net) obstacle(o filter.Obstacle, what string) (f Finding, told bool) {
+	peers := o.Forward.From != "" && o.Forward.To != ""
+	switch {
+	case (o.Docker() || !o.Sure && o.Part) && !peers:
+		return f, false
+	case o.Docker() && o.Sure:
+		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, unprotected, what), true
+	case o.Mendable && o.Sure:
+		return fail(n.Name(), n.mend("up"), "%s drops what is forwarded: %s", o.By, what), true
+	case o.Sure:
+		return warn(n.Name(), o.List(), "%s drops what is forwarded, and stays, for somebody made it for that: %s", o.By, what), true
+	case o.Part:
+		return warn(n.Name(), o.List(), "%s drops some of what is forwarded: %s", o.By, what), true
+	}
+	return warn(n.Name(), o.List(), "%s may drop what is forwarded: %s", o.By, what), true
 }
 
 // tunnelInput looks whether this host takes its peers' tunnel packets. On the
 // userspace datapath they do not pass the kernel's filter.
-func tunnelInput(_ context.Context, p *patient) []Finding {
+func tunnelInput(ctx context.Context, p *patient) []Finding {
 	var list []Finding
-	var rules *ruleset
 	for _, n := range p.nets {
-		if !n.tunnels() || n.meshErr != nil || len(n.mesh.Peers) == 0 {
-			continue
-		}
-		if n.netdev {
+		switch {
+		case !n.tunnels() || n.meshErr != nil || len(n.mesh.Peers) == 0:
+		case n.netdev:
 			list = append(list, ok(n.Name(), "not filtered on the userspace datapath"))
-			continue
+		default:
+			list = append(list, n.tunnelInput(ctx))
 		}
-		if rules == nil {
-			var err error
-			if rules, err = readRuleset(inputChain); err != nil {
-				return append(list, blind("", err))
-			}
-			list = append(list, oldTables("filter", "INPUT")...)
-		}
-		list = append(list, n.tunnelInput(rules))
 	}
 	return list
 }
 
-func (n *net) tunnelInput(rules *ruleset) Finding {
+func (n *net) tunnelInput(ctx context.Context) Finding {
 	proto, port := n.protocol()
 	what := "GRE (IP protocol 47)"
 	if proto == protoUDP {
 		what = "UDP port " + itoa(int(port))
 	}
-	for _, peer := range n.asked() {
-		f := rules.dropped(packet{iif: n.underlay, src: peer.Address, dst: n.mesh.Self.Address, proto: proto, dport: port}, inputChain)
-		if f.verdict != drops {
-			continue
+	var classes []filter.Packet
+	asked := n.asked()
+	for _, peer := range asked {
+		p := filter.Packet{In: n.underlay, IPv6: peer.Address.Is6(), Proto: proto, Port: port}
+		p.From, p.To = single(peer.Address), single(n.mesh.Self.Address)
+		classes = append(classes, p)
+	}
+	found, err := filter.Ask(ctx, filter.Input, classes...)
+	if err != nil {
+		return blind(n.Name(), err)
+	}
+	for i, d := range found {
+		switch {
+		case d == nil:
+		case d.Sure && !d.Doubt:
+			return fail(n.Name(), n.accept(d, proto, port), "%s drops %s from peer %s", d.By, what, asked[i])
+		default:
+			return warn(n.Name(), n.accept(d, proto, port), "%s may drop %s from peer %s", d.By, what, asked[i])
 		}
-		cmd := n.accept(f.chain, proto, port)
-		if f.perhaps {
-			return warn(n.Name(), cmd, "chain %s of table %s may drop %s from peer %s", f.chain.Name, f.chain.Table.Name, what, peer)
-		}
-		return fail(n.Name(), cmd, "chain %s of table %s drops %s from peer %s", f.chain.Name, f.chain.Table.Name, what, peer)
 	}
 	return ok(n.Name(), "%s from the peers is let in", what)
 }
 
+func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())} }
+
 // accept is the command that lets the peers' tunnel packets in, first of all.
-func (n *net) accept(ch *nftables.Chain, proto byte, port uint16) string {
+func (n *net) accept(d *filter.Drop, proto byte, port uint16) string {
 	var addrs []string
 	for _, peer := range n.asked() {
 		addrs = append(addrs, peer.Address.String())
 	}
 	v6 := n.mesh.Self.Address.Is6()
-	if ch.Table.Name == "filter" && ch.Table.Family != nftables.TableFamilyINet {
+	if d.IPTables {
 		cmd, match := "iptables", "-p gre"
 		if v6 {
 			cmd = "ip6tables"
@@ -105,49 +154,31 @@ func (n *net) accept(ch *nftables.Chain, proto byte, port uint16) string {
 		if proto == protoUDP {
 			match = "-p udp --dport " + itoa(int(port))
 		}
+		if d.Legacy {
+			cmd += "-legacy"
+		}
 		return fmt.Sprintf("%s -w -I INPUT %s -s %s -j ACCEPT", cmd, match, strings.Join(addrs, ","))
 	}
-	family, saddr, match := "inet", "ip saddr", "meta l4proto 47"
+	saddr, match := "ip saddr", "meta l4proto 47"
 	if v6 {
 		saddr = "ip6 saddr"
-	}
-	switch ch.Table.Family {
-	case nftables.TableFamilyIPv4:
-		family = "ip"
-	case nftables.TableFamilyIPv6:
-		family = "ip6"
 	}
 	if proto == protoUDP {
 		match = "udp dport " + itoa(int(port))
 	}
-	return fmt.Sprintf("for a in %s; do nft insert rule %s %s %s %s $a %s accept; done", strings.Join(addrs, " "), family, quote(ch.Table.Name), quote(ch.Name), saddr, match)
-}
-
-// rawChain is where Docker 28 and later drop what comes for a container by
-// another link than its bridge.
-func rawChain(c *nftables.Chain) bool {
-	return c.Type == nftables.ChainTypeFilter && *c.Hooknum == *nftables.ChainHookPrerouting && *c.Priority <= *nftables.ChainPriorityRaw && c.Table.Family != nftables.TableFamilyNetdev
+	return fmt.Sprintf("for a in %s; do nft insert rule %s %s %s %s $a %s accept; done",
+		strings.Join(addrs, " "), d.Family, quote(d.Table), quote(d.Chain), saddr, match)
 }
 
 // rawDrop looks whether a peer's packets to our containers' addresses are
-// dropped before they are routed.
-func rawDrop(_ context.Context, p *patient) []Finding {
-	rules, err := readRuleset(rawChain)
-	if err != nil {
-		return []Finding{blind("", err)}
-	}
-	list := oldTables("raw", "PREROUTING")
+// dropped before they are routed: Docker 28 and later do so with what comes for
+// a container by another link than its bridge.
+func rawDrop(ctx context.Context, p *patient) []Finding {
+	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr != nil || len(n.mesh.Peers) == 0 {
-			continue
+		if n.meshErr == nil && len(n.mesh.Peers) > 0 {
+			list = append(list, n.rawDrop(ctx))
 		}
-		iif := n.arrival()
-		f, dst := n.rawDropped(rules, iif)
-		if f.verdict != drops {
-			list = append(list, ok(n.Name(), "no raw rule drops what peers send to containers"))
-			continue
-		}
-		list = append(list, fail(n.Name(), acceptRaw(f.chain, iif, n.mesh.Self.Subnets, dst), "chain %s of table %s drops what comes from %s for %s (Docker 28 and later do that to protect its containers)", f.chain.Name, f.chain.Table.Name, iif, dst))
 	}
 	return list
 }
@@ -163,75 +194,51 @@ func (n *net) arrival() string {
 	return n.gateway
 }
 
-func (n *net) rawDropped(rules *ruleset, iif string) (fate, netip.Addr) {
-	for _, dst := range n.named(rules) {
-		peer := n.mesh.Peers[0].Subnets[0]
-		for _, s := range n.mesh.Peers[0].Subnets {
-			if s.Addr().Is6() == dst.Is6() {
-				peer = s
-			}
-		}
-		f := rules.dropped(packet{iif: iif, src: spec.Gateway(peer).Next(), dst: dst, proto: 6, dport: 80}, rawChain)
-		if f.verdict == drops {
-			return f, dst
-		}
-	}
-	return fate{}, netip.Addr{}
-}
-
-// named are the addresses of this host's container subnets that rules name.
-func (n *net) named(rules *ruleset) []netip.Addr {
-	var list []netip.Addr
-	for _, of := range rules.rules {
-		for _, r := range of {
-			for _, e := range r.Exprs {
-				cmp, isCmp := e.(*expr.Cmp)
-				if !isCmp {
-					continue
-				}
-				a, ok := netip.AddrFromSlice(cmp.Data)
-				for _, s := range n.mesh.Self.Subnets {
-					if ok && s.Contains(a) {
-						list = append(list, a)
-					}
+func (n *net) rawDrop(ctx context.Context) Finding {
+	var classes []filter.Packet
+	for _, s := range n.mesh.Self.Subnets {
+		p := filter.Packet{In: n.arrival(), IPv6: s.Addr().Is6(), To: []netip.Prefix{s}}
+		for _, peer := range n.mesh.Peers {
+			for _, from := range peer.Subnets {
+				if from.Addr().Is6() == p.IPv6 {
+					p.From = append(p.From, from)
 				}
 			}
 		}
+		classes = append(classes, p)
 	}
-	return list
+	found, err := filter.Ask(ctx, filter.Prerouting, classes...)
+	if err != nil {
+		return blind(n.Name(), err)
+	}
+	for i, d := range found {
+		subnet := n.mesh.Self.Subnets[i]
+		switch {
+		case d == nil:
+		case d.Docker():
+			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s", d.By, n.arrival(), subnet, unprotected)
+		case d.Sure || d.Part:
+			return fail(n.Name(), acceptRaw(d, n.arrival(), subnet),
+				"%s drops what comes by %s for %s (Docker 28 and later do that to protect its containers)", d.By, n.arrival(), subnet)
+		default:
+			return warn(n.Name(), d.List(), "%s may drop what comes by %s for %s", d.By, n.arrival(), subnet)
+		}
+	}
+	return ok(n.Name(), "no raw rule drops what peers send to containers")
 }
 
 // acceptRaw is the command that lets the peers' packets by, before Docker's
 // rules; Docker puts its own behind.
-func acceptRaw(ch *nftables.Chain, iif string, subnets []netip.Prefix, dst netip.Addr) string {
-	for _, s := range subnets {
-		if !s.Contains(dst) {
-			continue
-		}
-		cmd, family, daddr := "iptables", "ip", "ip daddr"
-		if dst.Is6() {
-			cmd, family, daddr = "ip6tables", "ip6", "ip6 daddr"
-		}
-		if ch.Table.Name == "raw" && ch.Table.Family != nftables.TableFamilyINet {
-			return fmt.Sprintf("%s -w -t raw -I PREROUTING -i %s -d %s -j ACCEPT", cmd, iif, s)
-		}
-		if ch.Table.Family == nftables.TableFamilyINet {
-			family = "inet"
-		}
-		return fmt.Sprintf("nft insert rule %s %s %s iifname %s %s %s accept", family, quote(ch.Table.Name), quote(ch.Name), iif, daddr, s)
+func acceptRaw(d *filter.Drop, iif string, subnet netip.Prefix) string {
+	cmd, daddr := "iptables", "ip daddr"
+	if subnet.Addr().Is6() {
+		cmd, daddr = "ip6tables", "ip6 daddr"
 	}
-	return ""
-}
-
-// oldTables says that nobody has looked at a table of the old iptables, where
-// the kernel has one.
-func oldTables(table, chain string) []Finding {
-	var list []Finding
-	for file, cmd := range map[string]string{"ip_tables_names": "iptables-legacy", "ip6_tables_names": "ip6tables-legacy"} {
-		names, err := os.ReadFile("/proc/self/net/" + file)
-		if err == nil && slices.Contains(strings.Fields(string(names)), table) {
-			list = append(list, warn("", cmd+" -t "+table+" -S "+chain, "the old iptables has a table %s here, which is not looked at", table))
-		}
+	if d.Legacy {
+		cmd += "-legacy"
 	}
-	return list
+	if d.IPTables {
+		return fmt.Sprintf("%s -w -t raw -I PREROUTING -i %s -d %s -j ACCEPT", cmd, iif, subnet)
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s iifname %s %s %s accept", d.Family, quote(d.Table), quote(d.Chain), iif, daddr, subnet)
 }

@@ -41,14 +41,14 @@ iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -m comment --
 	if got := drift(t, b, nil); got != "" {
 		t.Errorf("others' are taken for ours: %s", got)
 	}
-	ensure(t, b, wanted(blue, obr0, obr0t))
-	if got := drift(t, b, wanted(blue, obr0, obr0t)); got != "" {
+	ensure(t, b, wanted(append(blueAccepts, blue)...))
+	if got := drift(t, b, wanted(append(blueAccepts, blue)...)); got != "" {
 		t.Errorf("drift: %s", got)
 	}
 	if before == sh(t, list) {
 		t.Error("Ensure made nothing")
 	}
-	prune(t, b, wanted(obr0))
+	prune(t, b, wanted(blueAccepts...))
 	prune(t, b, nil)
 	if diff := cmp.Diff(before, sh(t, list)); diff != "" {
 		t.Errorf("others' (-before +after):\n%s", diff)
@@ -64,7 +64,7 @@ func TestObserveWhileOthersWrite(t *testing.T) {
 	dir := t.TempDir()
 	for file, m := range map[string]state.Masquerade{"/two": two, "/one": one} {
 		ensure(t, b, wanted(m))
-		if err := os.WriteFile(dir+file, []byte("delete table inet ovs-gre-blue\n"+ruleset(t)), 0o600); err != nil {
+		if err := os.WriteFile(dir+file, []byte("delete table inet ovs-gre-blue\n"+listing(t)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,7 +106,7 @@ func TestErrors(t *testing.T) {
 	if got := drift(t, b, wanted(blue)); got != "" {
 		t.Errorf("what comes after an error is not applied: %s", got)
 	}
-	gone := []state.Change{{Old: blue}, {Old: blue}, {Old: obr0}, {Old: state.Sysctl{Key: "k"}}}
+	gone := []state.Change{{Old: blue}, {Old: blue}, {Old: outward}, {Old: state.Sysctl{Key: "k"}}}
 	if err := b.Apply(t.Context(), gone); err != nil {
 		t.Errorf("deleting what is not there: %v", err)
 	}

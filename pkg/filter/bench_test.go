@@ -27,9 +27,11 @@ func BenchmarkObserve(b *testing.B) {
 		{"masquerade", "true", wanted(blue)},
 		{"masquerade of 500", "true", wanted(large(500))},
 		{"masquerade of 10000", "true", wanted(large(10000))},
-		{"masquerade, Docker", docker, wanted(blue, obr0, obr0t)},
-		{"masquerade, iptables-legacy", "iptables-legacy -P FORWARD DROP", wanted(blue, obr0, obr0t)},
-		{"masquerade, 10000 chains", "(echo table ip kube {; seq -f 'chain svc%.0f { }' 10000; echo }) | nft -f -", wanted(blue, obr0)},
+		{"masquerade, Docker", docker, wanted(append(blueAccepts, blue)...)},
+		{"masquerade, iptables-legacy", "iptables-legacy -P FORWARD DROP", wanted(append(blueAccepts, blue)...)},
+		{"masquerade, 10000 chains", "(echo table ip kube {; seq -f 'chain svc%.0f { }' 10000; echo }) | nft -f -", wanted(append(blueAccepts, blue)...)},
+		{"masquerade, 10000 rules in FORWARD", "(echo '*filter'; echo ':FORWARD DROP'; seq -f '-A FORWARD -s 10.250.%.0f.0/24 -i eth7 -j ACCEPT' 250 | while read -r l; do for i in $(seq 40); do echo \"$l\"; done; done; echo COMMIT) | iptables-restore", wanted(append(blueAccepts, blue)...)},
+		{"masquerade, 10000 rules elsewhere", "iptables -P FORWARD DROP; (echo '*filter'; echo ':other -'; seq -f '-A other -s 10.250.%.0f.0/24 -i eth7 -j ACCEPT' 250 | while read -r l; do for i in $(seq 40); do echo \"$l\"; done; done; echo COMMIT) | iptables-restore -n", wanted(append(blueAccepts, blue)...)},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			newNetns(b, "nft", "iptables")

@@ -53,8 +53,8 @@ func sh(t testing.TB, script string) string {
 	return string(out)
 }
 
-// ruleset is what nft lists, without the counters' values.
-func ruleset(t testing.TB) string {
+// listing is what nft lists, without the counters' values.
+func listing(t testing.TB) string {
 	t.Helper()
 	return sh(t, "nft -s list ruleset")
 }

@@ -1,376 +1,386 @@
 package filter
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/state"
 )
 
-// A gate is a chain that every forwarded packet of a family passes: a base
-// chain of nf_tables at the hook forward, or FORWARD of the old iptables. A
-// packet has to be accepted at each.
-type gate struct {
-	// family is unix.NFPROTO_IPV4, NFPROTO_IPV6 or NFPROTO_INET.
-	family byte
-	table  string
-	// iptables is the variant that the chain belongs to, "nft" or "legacy";
-	// "" is none.
-	iptables string
-	// drops: what no rule decides is dropped.
-	drops bool
-	// chain is the base chain, user is Docker's chain for the rules of others;
-	// it is empty where there is none.
-	chain, user chainRules
-}
-
-type chainRules struct {
-	name  string
-	rules []accept
-}
-
 // dockerUser is the chain that Docker makes for other people's rules, never
 // touches, and jumps to before it looks at a packet itself.
 const dockerUser = "DOCKER-USER"
+
+// dockerTable is the table of Docker's nftables backend, one a family: what
+// drops in there no rule of another table can accept, and Docker makes it anew
+// with each start.
+const dockerTable = "docker-bridges"
 
 // isolation is the chain with which containernetworking's firewall keeps
 // bridges apart (ingressPolicy same-bridge and isolated): it drops, and returns
 // what it does not drop.
 const isolation = "CNI-ISOLATION-STAGE-1"
 
-// An accept is a rule as far as it can be one of ours: an accept of what comes
-// in by one link, or of what goes out by one.
-type accept struct {
-	in, out, comment string
-	// verdict as iptables has it: ACCEPT, or the chain it jumps to.
-	verdict string
-	// more: it has conditions or effects that ours have not.
-	more bool
-	// handle is the rule's in nf_tables, args are what iptables-legacy -S
-	// prints of it.
-	handle uint64
-	args   []string
-}
-
-// comment marks the rules of a network.
-func comment(network string) string { return "ovs-gre:" + network }
-
-// dev is the link that a rule of ours is for.
-func (a accept) dev() string {
-	if a.in != "" {
-		return a.in
+// comment marks the rules of a network: ovs-gre's, or route-sync's.
+func comment(network string, routes bool) string {
+	if routes {
+		return "ovs-gre:" + network + ":routes"
 	}
-	return a.out
+	return "ovs-gre:" + network
 }
 
-// chains are those whose rules a packet meets at the gate.
-func (g gate) chains() []chainRules {
-	if g.leads() {
-		return []chainRules{g.user, g.chain}
+// ipv6 reports of which family the packets of a Forward are.
+func ipv6(f state.Forward) bool { return strings.Contains(f.From+f.To, ":") }
+
+// fromPeers reports whether a Forward is of what passes between containers here
+// and those of peers.
+func fromPeers(f state.Forward) bool { return f.From != "" && f.To != "" }
+
+// packets are the classes that a Forward is about.
+func packets(f state.Forward) ([]Packet, error) {
+	p := Packet{In: f.In, Out: f.Out, IPv6: ipv6(f)}
+	for list, into := range map[string]*[]netip.Prefix{f.From: &p.From, f.To: &p.To} {
+		v4, v6, err := parseCIDRs(list)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Noun(), err)
+		}
+		*into = append(v4, v6...)
 	}
-	return []chainRules{g.chain}
+	if !f.Answers {
+		return []Packet{p}, nil
+	}
+	known, translated := p, p
+	known.State, translated.State = Answer, Translated
+	return []Packet{known, translated}, nil
 }
 
-// leads reports whether every packet gets to DOCKER-USER: after iptables -F
-// FORWARD it is still there, but nothing leads to it.
-func (g gate) leads() bool {
-	return slices.ContainsFunc(g.chain.rules, func(a accept) bool {
-		return a.verdict == dockerUser && !a.more && a.in == "" && a.out == ""
-	})
-}
-
-// missing lists the rules that a network needs for dev at the gate and that
-// are not there.
-func (g gate) missing(network, dev string) []accept {
-	var list []accept
-	for _, want := range []accept{{in: dev}, {out: dev}} {
-		want.comment, want.verdict = comment(network), "ACCEPT"
-		if g.drops && !slices.ContainsFunc(g.chains(), func(c chainRules) bool { return slices.ContainsFunc(c.rules, want.is) }) {
-			list = append(list, want)
+// forms are the rules that a Forward stands for, in a chain of iptables or in
+// one of nft.
+func forms(f state.Forward, p Packet, iptables bool) []form {
+	states := []string{""}
+	if f.Answers {
+		if states = []string{stateAll}; !iptables {
+			states = []string{stateKnown, stateDNAT}
+		}
+	}
+	var list []form
+	for _, s := range states {
+		for _, to := range orAny(p.To) {
+			for _, from := range orAny(p.From) {
+				w := form{in: f.In, out: f.Out, from: from, to: to, state: s, verdict: "ACCEPT"}
+				w.comment = comment(f.Network, f.Routes)
+				list = append(list, w)
+			}
 		}
 	}
 	return list
 }
 
-// is reports whether a rule that is there does what a wanted one should.
-func (a accept) is(have accept) bool {
-	return !have.more && have.in == a.in && have.out == a.out && have.verdict == a.verdict && have.comment == a.comment
+func orAny(list []netip.Prefix) []netip.Prefix {
+	if len(list) == 0 {
+		return []netip.Prefix{{}}
+	}
+	return list
 }
 
-// observeForwards returns the network's Forwards: those of want that hold at
-// every gate, and those that are not in want and of which a rule is left.
-func observeForwards(gates []gate, network string, want state.Set) []state.Object {
-	have := state.Set{}
-	for _, g := range gates {
-		for _, c := range []chainRules{g.chain, g.user} {
-			for _, a := range c.rules {
-				if a.comment == comment(network) {
-					have.Put(state.Forward{Network: network, Dev: a.dev()})
-				}
+// lacking are those of forms that are not among the rules.
+func lacking(forms []form, rules []*rule) []form {
+	have := map[form]bool{}
+	for _, r := range rules {
+		have[r.form()] = true
+	}
+	var list []form
+	for _, f := range forms {
+		if !have[f] {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// A remedy is what can be done about a drop.
+type remedy byte
+
+const (
+	mendable remedy = iota // by rules of ours
+	left                   // somebody's own, which stays
+	foreign                // by nobody but who made it, and the network does not work
+)
+
+// An obstacle is what drops packets of a Forward at one gate.
+type obstacle struct {
+	f state.Forward
+	fate
+	remedy
+	// lacks are the rules that would accept them, to be put at; style is
+	// iptables', or nft's. rules is the ruleset that the gate is in.
+	lacks []form
+	at    place
+	style bool
+	rules *ruleset
+}
+
+// obstacles are what drops packets of f at the gate, for want of rules of ours
+// in front of it or in spite of them.
+func (s *ruleset) obstacles(g gate, f state.Forward) ([]obstacle, error) {
+	classes, err := packets(f)
+	if err != nil || !g.concerns(ipv6(f)) {
+		return nil, err
+	}
+	var list []obstacle
+	for i := range classes {
+		p := &classes[i]
+		ft, err := s.fate(g, p, comment(f.Network, f.Routes))
+		if err != nil {
+			return nil, err
+		}
+		if !ft.drops {
+			if len(ft.doubts) > 0 {
+				list = append(list, obstacle{f: f, fate: ft, remedy: left})
+			}
+			continue
+		}
+		o := obstacle{f: f, fate: ft, rules: s}
+		if o.remedy, o.at, err = s.remedy(ft); err != nil {
+			return nil, err
+		}
+		if o.remedy == foreign && !fromPeers(f) {
+			o.remedy = left // the network works without
+		}
+		if o.remedy != mendable {
+			list = append(list, o)
+			continue
+		}
+		// A rule that iptables and one that nft would make are as good.
+		if len(lacking(forms(f, *p, true), ft.met)) > 0 && len(lacking(forms(f, *p, false), ft.met)) > 0 {
+			if o.style, err = s.readable(g); err != nil {
+				return nil, err
+			}
+			o.lacks = lacking(forms(f, *p, o.style), ft.met)
+			return append(list, o), nil
+		}
+	}
+	return list, nil
+}
+
+// remedy says what can be done about a drop, and where rules of ours have to be.
+func (s *ruleset) remedy(ft fate) (remedy, place, error) {
+	base, err := s.chain(ft.gate.chainID)
+	if err != nil {
+		return left, place{}, err
+	}
+	user := -1
+	if ft.gate.iptables {
+		user = slices.IndexFunc(base.rules[:ft.base], func(r rule) bool {
+			return r.leadsTo(dockerUser) && r.form() == form{verdict: dockerUser, comment: r.mark}
+		})
+	}
+	docker := user >= 0 && strings.HasPrefix(ft.by.chain.name, "DOCKER")
+	switch {
+	case ft.gate.table == dockerTable:
+		return foreign, place{}, nil
+	case ft.narrow && !docker:
+		return left, place{}, nil
+	case user < 0:
+		return mendable, ft.by, nil
+	case slices.ContainsFunc(ft.doubts, func(d doubt) bool {
+		return d.base > user && !strings.HasPrefix(d.chain.name, "DOCKER")
+	}):
+		// Something behind DOCKER-USER drops what it should go on dropping.
+		if docker {
+			return mendable, place{base, ft.base}, nil
+		}
+		return mendable, ft.by, nil
+	}
+	c, err := s.chain(chainID{ft.gate.family, ft.gate.table, dockerUser, ft.gate.legacy})
+	if err != nil {
+		return left, place{}, err
+	}
+	return mendable, place{c, c.end()}, nil
+}
+
+// leadsTo reports whether a rule's verdict is about a chain.
+func (r *rule) leadsTo(chain string) bool {
+	if r.args != nil {
+		return slices.Contains(r.args, chain)
+	}
+	if len(r.exprs) == 0 || r.exprs[len(r.exprs)-1].name != "immediate" {
+		return false
+	}
+	v := find(find(r.exprs[len(r.exprs)-1].data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
+	return cstring(find(v, unix.NFTA_VERDICT_CHAIN)) == chain
+}
+
+// end is where the rules of a chain end that a packet may get by: in front of
+// the first that takes all.
+func (c *ruleChain) end() int {
+	for i := range c.rules {
+		f := c.rules[i].form()
+		all := f == form{verdict: f.verdict, comment: f.comment}
+		if all && slices.Contains([]string{"RETURN", "ACCEPT", "DROP", "REJECT"}, f.verdict) {
+			return i
+		}
+	}
+	return len(c.rules)
+}
+
+// String is the obstacle in a sentence that follows the packets.
+func (o obstacle) String() string { return o.by.String() + " drops it" }
+
+// A dropped is a Forward that is wanted and whose packets are dropped. It
+// stands where the Forward would, and differs from it.
+type dropped struct {
+	f  state.Forward
+	by string
+}
+
+func (d dropped) ID() state.ID   { return d.f.ID() }
+func (d dropped) Noun() string   { return d.f.Noun() }
+func (d dropped) String() string { return d.by }
+
+// A stray is a rule of the network that no Forward which is wanted stands for.
+type stray struct{ mark, chain, rule string }
+
+func (s stray) ID() state.ID {
+	return state.ID{Kind: state.KindForward, Name: s.mark + " " + s.String()}
+}
+func (s stray) Noun() string   { return "accept rule " + s.mark }
+func (s stray) String() string { return s.chain + ": " + s.rule }
+
+// owned are the rules with the comment in the gate's table, as far as they can
+// be ours: all where all is set, otherwise those of chains that were looked at.
+func (s *ruleset) owned(g gate, mark string, all bool) ([]*rule, error) {
+	if all && !g.legacy {
+		rules, err := s.r.rules(g.family, g.table, "")
+		var list []*rule
+		for i := range rules {
+			if rules[i].mark == mark {
+				list = append(list, &rules[i])
+			}
+		}
+		return list, err
+	}
+	if g.iptables {
+		if _, err := s.chain(chainID{g.family, g.table, dockerUser, g.legacy}); err != nil {
+			return nil, err
+		}
+	}
+	var list []*rule
+	for id, c := range s.chains {
+		if id.family != g.family || id.table != g.table || id.legacy != g.legacy {
+			continue
+		}
+		for i := range c.rules {
+			if c.rules[i].mark == mark {
+				list = append(list, &c.rules[i])
 			}
 		}
 	}
-	for id, o := range want {
+	return list, nil
+}
+
+// A survey is what the packet filter has to say to the Forwards of a network.
+type survey struct {
+	obstacles []obstacle
+	// strays are rules of the network's that are not wanted.
+	strays []owned
+}
+
+// An owned is a rule of the network's.
+type owned struct {
+	gate gate
+	*rule
+}
+
+func (o owned) stray() stray {
+	return stray{o.mark, chainID{o.gate.family, o.gate.table, o.chain, o.gate.legacy}.String(), o.text()}
+}
+
+// survey looks at the gates. What of want is of another network, or of the
+// other plugin, is none of the backend's.
+func (b *Backend) survey(s *ruleset, gates []gate, want state.Set) (survey, error) {
+	var out survey
+	var forwards []state.Forward
+	wanted := map[form]bool{}
+	for _, o := range want.Sorted() {
 		f, ok := o.(state.Forward)
-		if !ok || f.Network != network {
+		if !ok || f.Network != b.network || f.Routes != b.routes {
 			continue
 		}
-		have.Put(f)
-		if slices.ContainsFunc(gates, func(g gate) bool { return len(g.missing(network, f.Dev)) > 0 }) {
-			delete(have, id)
+		forwards = append(forwards, f)
+		p, err := packets(f)
+		if err != nil {
+			return out, err
+		}
+		for _, w := range slices.Concat(forms(f, p[0], true), forms(f, p[0], false)) {
+			wanted[w] = true
+		}
+	}
+	for _, g := range gates {
+		for _, f := range forwards {
+			list, err := s.obstacles(g, f)
+			if err != nil {
+				return out, err
+			}
+			out.obstacles = append(out.obstacles, list...)
+		}
+	}
+	for i, g := range gates {
+		inTable := func(o gate) bool { return o.family == g.family && o.table == g.table && o.legacy == g.legacy }
+		if slices.ContainsFunc(gates[:i], inTable) {
+			continue
+		}
+		rules, err := s.owned(g, comment(b.network, b.routes), len(forwards) == 0)
+		if err != nil {
+			return out, err
+		}
+		for _, r := range rules {
+			if !wanted[r.form()] {
+				out.strays = append(out.strays, owned{g, r})
+			}
+		}
+	}
+	return out, nil
+}
+
+// objects are what Observe says: the Forwards of want, or what drops their
+// packets, and rules that are not wanted.
+func (b *Backend) objects(want state.Set, surveys ...survey) []state.Object {
+	have := state.Set{}
+	for _, o := range want {
+		if f, ok := o.(state.Forward); ok && f.Network == b.network && f.Routes == b.routes {
+			have.Put(f)
+		}
+	}
+	for _, s := range surveys {
+		for _, o := range s.obstacles {
+			if o.remedy != left {
+				have.Put(dropped{o.f, o.String()})
+			}
+		}
+		for _, r := range s.strays {
+			have.Put(r.stray())
 		}
 	}
 	return have.Sorted()
 }
 
-// applyForward puts the accepts of one link where they are missing, or removes
-// them all.
-func applyForward(ctx context.Context, c state.Change) error {
-	var gates []gate
-	err := read(ctx, func(r *reader) (err error) {
-		gates, err = nftGates(r)
-		return err
-	})
-	if err != nil && !errors.Is(err, ErrUnsupported) {
-		return err
-	}
-	old, err := legacyGates(ctx)
-	if c.New == nil && errors.Is(err, errNoProgram) {
-		err = nil // what we could not have written to holds nothing of ours
-	}
-	errs := []error{err}
-	for _, g := range append(gates, old...) {
-		if f, ok := c.New.(state.Forward); ok {
-			errs = append(errs, g.open(ctx, f))
-		} else if f, ok := c.Old.(state.Forward); ok {
-			errs = append(errs, g.remove(ctx, f, func(accept) bool { return true }))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// open inserts what is missing at the top, then removes what somebody made of
-// our rules for the same link.
-func (g gate) open(ctx context.Context, f state.Forward) error {
-	for _, a := range g.missing(f.Network, f.Dev) {
-		if err := g.insert(ctx, a); err != nil {
-			return fmt.Errorf("%s at %s: %w", f.Noun(), g, err)
-		}
-	}
-	in := accept{in: f.Dev, comment: comment(f.Network), verdict: "ACCEPT"}
-	out := accept{out: f.Dev, comment: comment(f.Network), verdict: "ACCEPT"}
-	return g.remove(ctx, f, func(a accept) bool { return !in.is(a) && !out.is(a) })
-}
-
-// remove deletes the rules of f that match.
-func (g gate) remove(ctx context.Context, f state.Forward, match func(accept) bool) error {
-	var errs []error
-	for _, c := range []chainRules{g.chain, g.user} {
-		for _, a := range c.rules {
-			if a.comment != comment(f.Network) || a.dev() != f.Dev || !match(a) {
-				continue
-			}
-			if err := g.delete(ctx, c.name, a); err != nil {
-				errs = append(errs, fmt.Errorf("%s at %s: %w", f.Noun(), g, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// insert puts a rule where it is met first, but behind the isolation of
-// bridges: what that keeps apart is not for us to let through.
-func (g gate) insert(ctx context.Context, a accept) error {
-	c := g.chains()[0]
-	where := c.name
-	if g.iptables == "" {
-		return g.insertNative(ctx, where, a)
-	}
-	isolated := slices.IndexFunc(c.rules, func(a accept) bool { return a.verdict == isolation }) // -1 is nowhere
-	err := insertIPTables(ctx, g, where, isolated+2, a)
-	if g.iptables == "nft" && (errors.Is(err, errNoProgram) || errors.Is(err, errIncompatible)) {
-		// Nobody's iptables reads this chain, whatever its name.
-		return g.insertNative(ctx, where, a)
-	}
-	return err
-}
-
-func (g gate) delete(ctx context.Context, chain string, a accept) error {
-	if g.iptables == "legacy" {
-		return deleteIPTables(ctx, g, chain, a)
-	}
-	c, err := g.conn(ctx)
-	if err != nil {
-		return err
-	}
-	t := &nftables.Table{Family: nftables.TableFamily(g.family), Name: g.table}
-	if err := c.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: chain, Table: t}, Handle: a.handle}); err != nil {
-		return err
-	}
-	if err := c.Flush(); !errors.Is(err, unix.ENOENT) {
-		return g.explain(err)
-	}
-	return nil
-}
-
-// insertNative inserts a rule as nft would: iifname "obr0" counter accept comment "ovs-gre:blue".
-func (g gate) insertNative(ctx context.Context, chain string, a accept) error {
-	c, err := g.conn(ctx)
-	if err != nil {
-		return err
-	}
-	key, dev := expr.MetaKeyIIFNAME, a.in
-	if a.out != "" {
-		key, dev = expr.MetaKeyOIFNAME, a.out
-	}
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, dev)
-	t := &nftables.Table{Family: nftables.TableFamily(g.family), Name: g.table}
-	c.InsertRule(&nftables.Rule{
-		Table: t, Chain: &nftables.Chain{Name: chain, Table: t},
-		Exprs: []expr.Any{
-			&expr.Meta{Key: key, Register: unix.NFT_REG_1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: name},
-			&expr.Counter{},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		},
-		UserData: userdata.AppendString(nil, userdata.TypeComment, a.comment),
-	})
-	return g.explain(c.Flush())
-}
-
-func (g gate) conn(ctx context.Context) (*nftables.Conn, error) {
-	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetDeadline(deadline(ctx)) }))
-}
-
 // explain says what a refusal means after the table could be read.
 func (g gate) explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%w: nobody but its owner may change the table (flags owner); with firewalld: firewall-cmd --zone=trusted --add-interface=<link>", err)
+		const hint = "nobody but its owner may change the table (flags owner); with firewalld: firewall-cmd --zone=trusted --add-interface=<link>"
+		return fmt.Errorf("%w: %s", err, hint)
 	}
 	return err
 }
 
-// String names the gate: "chain FORWARD of table ip filter".
-func (g gate) String() string {
-	family := map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}[g.family]
-	s := fmt.Sprintf("chain %s of table %s %s", g.chain.name, family, g.table)
-	if g.iptables == "legacy" {
-		s += " (iptables-legacy)"
-	}
-	return s
-}
-
-// nftGates reads the gates of nf_tables: the base chains at the hook forward,
-// which are all of type filter.
-func nftGates(r *reader) ([]gate, error) {
-	chains, err := r.chains(unix.AF_UNSPEC, func(m message) bool {
-		return attr(m, unix.NFTA_CHAIN_HOOK) != nil && slices.Contains([]byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, inet}, m[0])
-	})
-	if err != nil {
-		return nil, err
-	}
-	gates := make([]gate, 0, len(chains))
-	for _, c := range chains {
-		if c.hook != unix.NF_INET_FORWARD {
-			continue
-		}
-		g := gate{family: c.family, table: c.table, drops: c.policy == uint32(nftables.ChainPolicyDrop)}
-		if g.chain, err = r.accepts(c.family, c.table, c.name); err != nil {
-			return nil, err
-		}
-		// iptables' own names and priority; it has no family inet.
-		if c.table == "filter" && c.name == "FORWARD" && c.family != inet && c.priority == 0 {
-			g.iptables = "nft"
-			if g.user, err = r.accepts(c.family, c.table, dockerUser); err != nil {
-				return nil, err
-			}
-		}
-		gates = append(gates, g)
-	}
-	return gates, nil
-}
-
-func (r *reader) accepts(family byte, table, name string) (chainRules, error) {
-	rules, err := r.rules(family, table, name)
-	c := chainRules{name: name}
-	for _, rl := range rules {
-		c.rules = append(c.rules, parseRule(rl))
-	}
-	return c, err
-}
-
-// parseRule reads a rule of nf_tables, made by nft or by iptables-nft.
-func parseRule(r rule) accept {
-	a := accept{handle: r.handle, comment: nftComment(r.userdata)}
-	var loaded uint32 // what the register holds
-	for _, e := range r.exprs {
-		switch e.name {
-		case "counter":
-		case "meta":
-			loaded = be32(find(e.data, unix.NFTA_META_KEY))
-		case "cmp":
-			a.compare(loaded, e.data)
-		case "match":
-			a.match(e.data)
-		case "immediate":
-			v := find(find(e.data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
-			switch int32(be32(find(v, unix.NFTA_VERDICT_CODE))) {
-			case int32(expr.VerdictAccept):
-				a.verdict = "ACCEPT"
-			case int32(expr.VerdictJump):
-				a.verdict = cstring(find(v, unix.NFTA_VERDICT_CHAIN))
-			}
-		default:
-			a.more = true
-		}
-	}
-	return a
-}
-
-// compare reads a condition on a link's name. One without the final zero is
-// about all names that begin so: iifname "obr*".
-func (a *accept) compare(loaded uint32, data []byte) {
-	name := find(find(data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
-	if be32(find(data, unix.NFTA_CMP_OP)) != unix.NFT_CMP_EQ || !slices.Contains(name, 0) {
-		a.more = true
-	}
-	switch {
-	case loaded == unix.NFT_META_IIFNAME && a.in == "":
-		a.in = cstring(name)
-	case loaded == unix.NFT_META_OIFNAME && a.out == "":
-		a.out = cstring(name)
-	default:
-		a.more = true
-	}
-}
-
-// match reads a match of iptables: struct xt_comment_info is the text alone.
-func (a *accept) match(data []byte) {
-	if cstring(find(data, unix.NFTA_MATCH_NAME)) != "comment" {
-		a.more = true
-		return
-	}
-	a.comment = cstring(find(data, unix.NFTA_MATCH_INFO))
-}
-
-// nftComment finds the comment in what nft keeps with a rule: a list of type,
-// length and value, a byte each of the first two (libnftnl's udata.h).
-func nftComment(b []byte) string {
-	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
-		if b[0] == byte(userdata.TypeComment) {
-			return strings.TrimSuffix(string(b[2:2+int(b[1])]), "\x00")
-		}
-		b = b[2+int(b[1]):]
-	}
-	return ""
+func (id chainID) native() (*nftables.Table, *nftables.Chain) {
+	t := &nftables.Table{Family: nftables.TableFamily(id.family), Name: id.table}
+	return t, &nftables.Chain{Name: id.name, Table: t}
 }

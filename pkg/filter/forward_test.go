@@ -14,10 +14,24 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
+// forwardsOf are the Forwards of a network whose containers are behind gw, and
+// its peers' behind in.
+func forwardsOf(network, gw, in string) []state.Object {
+	var list []state.Object
+	for _, f := range [][2]string{{"10.1.0.0/24", "10.1.1.0/24"}, {"fd00:1::/64", "fd00:2::/64"}} {
+		list = append(list,
+			state.Forward{Network: network, In: gw, From: f[0]},
+			state.Forward{Network: network, Out: gw, To: f[0], Answers: true},
+			state.Forward{Network: network, In: in, Out: gw, From: f[1], To: f[0]})
+	}
+	return list
+}
+
 var (
-	obr0   = state.Forward{Network: "blue", Dev: "obr0"}
-	obr0t  = state.Forward{Network: "blue", Dev: "obr0-t"}
-	others = state.Forward{Network: "bluer", Dev: "obr0"}
+	blueAccepts  = forwardsOf("blue", "obr0", "obr0-t")
+	bluerAccepts = forwardsOf("bluer", "obr9", "obr9-t")
+	// one of them
+	outward = blueAccepts[0].(state.Forward)
 )
 
 const docker = `
@@ -35,14 +49,16 @@ var hosts = []struct{ name, setup, list, diff string }{
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A FORWARD -i eth7 -o eth8 -j ACCEPT
++-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:1::/64 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:2::/64 -d fd00:1::/64 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d fd00:1::/64 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
 `},
 	{"Docker", docker, "iptables -S", `
  -P INPUT ACCEPT
@@ -53,8 +69,9 @@ var hosts = []struct{ name, setup, list, diff string }{
  -A FORWARD -j DOCKER-USER
  -A FORWARD -j DOCKER
  -A DOCKER -i docker0 -m comment --comment ovs-gre -j ACCEPT
-+-A DOCKER-USER -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A DOCKER-USER -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A DOCKER-USER -j RETURN
 `},
 	{"DOCKER-USER that nothing leads to", docker + "; iptables -F FORWARD", "iptables -S", `
@@ -63,8 +80,9 @@ var hosts = []struct{ name, setup, list, diff string }{
  -P OUTPUT ACCEPT
  -N DOCKER
  -N DOCKER-USER
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A DOCKER -i docker0 -m comment --comment ovs-gre -j ACCEPT
  -A DOCKER-USER -j RETURN
 `},
@@ -75,9 +93,10 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  -P OUTPUT ACCEPT
  -N CNI-ISOLATION-STAGE-1
  -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-ISOLATION-STAGE-1
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A FORWARD -i eth7 -j ACCEPT
++-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
 `},
 	{"IPv6 alone", "ip6tables -P FORWARD DROP; iptables -P FORWARD ACCEPT", "iptables -S; ip6tables -S", `
  -P INPUT ACCEPT
@@ -86,17 +105,24 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:1::/64 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:2::/64 -d fd00:1::/64 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d fd00:1::/64 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
 `},
 	{"nft", "nft 'table inet fw { chain forward { type filter hook forward priority 0; policy drop; ct state established accept; iifname \"eth*\" accept; }; chain input { type filter hook input priority 0; policy drop; }; }'", "nft -s list ruleset", `
  table inet fw {
  	chain forward {
  		type filter hook forward priority filter; policy drop;
-+		oifname "obr0" counter accept comment "ovs-gre:blue"
-+		iifname "obr0" counter accept comment "ovs-gre:blue"
  		ct state established accept
  		iifname "eth*" accept
++		iifname "obr0" ip saddr 10.1.0.0/24 counter accept comment "ovs-gre:blue"
++		iifname "obr0-t" oifname "obr0" ip saddr 10.1.1.0/24 ip daddr 10.1.0.0/24 counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip daddr 10.1.0.0/24 ct state established,related counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip daddr 10.1.0.0/24 ct status dnat counter accept comment "ovs-gre:blue"
++		iifname "obr0" ip6 saddr fd00:1::/64 counter accept comment "ovs-gre:blue"
++		iifname "obr0-t" oifname "obr0" ip6 saddr fd00:2::/64 ip6 daddr fd00:1::/64 counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip6 daddr fd00:1::/64 ct state established,related counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip6 daddr fd00:1::/64 ct status dnat counter accept comment "ovs-gre:blue"
  	}
  
  	chain input {
@@ -112,9 +138,11 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  
  	chain FORWARD {
  		type filter hook forward priority filter + 10; policy drop;
-+		oifname "obr0" counter accept comment "ovs-gre:blue"
-+		iifname "obr0" counter accept comment "ovs-gre:blue"
  		ip saddr @s drop
++		iifname "obr0" ip saddr 10.1.0.0/24 counter accept comment "ovs-gre:blue"
++		iifname "obr0-t" oifname "obr0" ip saddr 10.1.1.0/24 ip daddr 10.1.0.0/24 counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip daddr 10.1.0.0/24 ct state established,related counter accept comment "ovs-gre:blue"
++		oifname "obr0" ip daddr 10.1.0.0/24 ct status dnat counter accept comment "ovs-gre:blue"
  	}
  }
 `},
@@ -122,13 +150,15 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
-+-A FORWARD -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:1::/64 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -s fd00:2::/64 -d fd00:1::/64 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A FORWARD -d fd00:1::/64 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
 `},
 	{"Docker with iptables-legacy", strings.NewReplacer("iptables ", "iptables-legacy ", "ip6tables;", "ip6tables-legacy;").Replace(docker), "iptables-legacy -S", `
  -P INPUT ACCEPT
@@ -139,8 +169,9 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  -A FORWARD -j DOCKER-USER
  -A FORWARD -j DOCKER
  -A DOCKER -i docker0 -m comment --comment ovs-gre -j ACCEPT
-+-A DOCKER-USER -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A DOCKER-USER -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
++-A DOCKER-USER -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A DOCKER-USER -j RETURN
 `},
 }
@@ -171,11 +202,11 @@ func TestForward(t *testing.T) {
 	for _, h := range hosts {
 		t.Run(h.name, func(t *testing.T) {
 			newHost(t, h.setup)
-			b, want := NewBackend("blue"), wanted(obr0)
+			b, want := NewBackend("blue"), wanted(blueAccepts...)
 			if diff := cmp.Diff(pick(h.diff, " "), sh(t, h.list)); diff != "" {
 				t.Fatalf("before (-want +got):\n%s", diff)
 			}
-			if got := drift(t, b, want); !strings.HasPrefix(got, "forward accept of obr0 is missing") {
+			if got := drift(t, b, want); !strings.Contains(got, "drops it") {
 				t.Errorf("before: %q", got)
 			}
 			ensure(t, b, want)
@@ -185,26 +216,26 @@ func TestForward(t *testing.T) {
 			if got := drift(t, b, want); got != "" {
 				t.Errorf("ensured: %s", got)
 			}
-			if err := b.Apply(t.Context(), []state.Change{{New: obr0}}); err != nil {
+			if err := b.Apply(t.Context(), state.Diff(want, nil)); err != nil {
 				t.Error(err)
 			}
 			if diff := cmp.Diff(pick(h.diff, " +"), sh(t, h.list)); diff != "" {
 				t.Errorf("applied again (-want +got):\n%s", diff)
 			}
 
-			// Another network's and another link's rules are none of this one's.
-			both := wanted(obr0, obr0t)
-			ensure(t, b, both)
-			ensure(t, NewBackend("bluer"), wanted(others))
-			if got := prune(t, b, both); len(got) != 0 {
-				t.Errorf("pruned what is wanted: %v", got)
+			// Another network's rules and the other plugin's are none of this one's.
+			more, routes := NewBackend("bluer"), NewRoutesBackend("blue")
+			extra := state.Forward{Network: "blue", Routes: true, Out: "eth5", In: "eth6", From: "10.8.0.0/24,10.9.0.0/24", To: "10.1.0.0/24"}
+			ensure(t, more, wanted(bluerAccepts...))
+			ensure(t, routes, wanted(extra))
+			for _, b := range []*Backend{b, more, routes} {
+				set := map[*Backend]state.Set{b: want, more: wanted(bluerAccepts...), routes: wanted(extra)}[b]
+				if got := drift(t, b, set); got != "" {
+					t.Errorf("%s, %t: drift beside others: %s", b.network, b.routes, got)
+				}
 			}
-			if got := prune(t, b, want); len(got) != 1 || got[0].Old != obr0t {
-				t.Errorf("pruned %v, want %v", got, obr0t)
-			}
-			if got := prune(t, NewBackend("bluer"), nil); len(got) != 1 || got[0].Old != others {
-				t.Errorf("pruned %v, want %v", got, others)
-			}
+			prune(t, more, nil)
+			prune(t, routes, nil)
 			if diff := cmp.Diff(pick(h.diff, " +"), sh(t, h.list)); diff != "" {
 				t.Errorf("pruned the others (-want +got):\n%s", diff)
 			}
@@ -218,38 +249,45 @@ func TestForward(t *testing.T) {
 }
 
 func TestForwardLost(t *testing.T) {
-	type loss struct{ name, setup, script string }
-	for _, tt := range []loss{
+	const one = "-s 10.1.0.0/24 -i obr0 -m comment --comment ovs-gre:blue"
+	nft := "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/iifname \"obr0\" ip saddr/ { print $NF }') "
+	for _, tt := range []struct{ name, setup, script string }{
 		{"iptables -F", hosts[0].setup, "iptables -F"},
-		{"one direction", hosts[0].setup, "iptables -D FORWARD 1"},
+		{"one rule", hosts[0].setup, "iptables -D FORWARD " + one + " -j ACCEPT"},
 		{"one family", hosts[0].setup, "ip6tables -F"},
-		{"another verdict", hosts[0].setup, "iptables -R FORWARD 1 -o obr0 -m comment --comment ovs-gre:blue -j RETURN"},
-		{"another condition", hosts[0].setup, "iptables -R FORWARD 1 -o obr0 -p tcp -m comment --comment ovs-gre:blue -j ACCEPT"},
-		{"negated", hosts[0].setup, "iptables -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
-		{"a prefix of the name", hosts[0].setup, "iptables -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"another verdict", hosts[0].setup, "iptables -R FORWARD 2 " + one + " -j RETURN"},
+		{"another condition", hosts[0].setup, "iptables -R FORWARD 2 -p tcp " + one + " -j ACCEPT"},
+		{"negated", hosts[0].setup, "iptables -R FORWARD 2 ! " + one + " -j ACCEPT"},
+		{"another subnet", hosts[0].setup, "iptables -R FORWARD 2 -s 10.1.0.0/25 -i obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"a prefix of the name", hosts[0].setup, "iptables -R FORWARD 2 -s 10.1.0.0/24 -i obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"other states", hosts[0].setup, "iptables -R FORWARD 4 -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"a rule of before", hosts[0].setup, "iptables -F; for f in -i -o; do for d in obr0 obr0-t; do iptables -I FORWARD $f $d -m comment --comment ovs-gre:blue -j ACCEPT; done; done"},
+		{"behind what rejects", hosts[0].setup, "iptables -I FORWARD 2 -j REJECT"},
 		{"DOCKER-USER flushed", docker, "iptables -F DOCKER-USER"},
 		{"Docker's FORWARD flushed", docker, "iptables -F FORWARD"},
 		{"Docker started later", "true", docker},
+		{"in DOCKER-USER behind its end", docker, "iptables -I DOCKER-USER -j RETURN"},
 		{"nft chain flushed", hosts[5].setup, "nft flush ruleset; " + hosts[5].setup},
-		{"nft, another condition", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') meta mark 7 oifname obr0 accept comment '\"ovs-gre:blue\"'"},
-		{"nft, a limit", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') limit rate 1/second oifname obr0 accept comment '\"ovs-gre:blue\"'"},
-		{"nft, another set of conditions", hosts[5].setup, "nft replace rule inet fw forward handle $(nft -a list ruleset | awk '/oifname/ { print $NF }') 'oifname { obr0, obr1 }' accept comment '\"ovs-gre:blue\"'"},
-		{"legacy, all names that begin so", hosts[7].setup, "iptables-legacy -R FORWARD 1 -o obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"nft, another condition", hosts[5].setup, nft + "meta mark 7 iifname obr0 ip saddr 10.1.0.0/24 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, a limit", hosts[5].setup, nft + "limit rate 1/second iifname obr0 ip saddr 10.1.0.0/24 accept comment '\"ovs-gre:blue\"'"},
+		{"nft, a set", hosts[5].setup, nft + "'iifname { obr0, obr1 }' ip saddr 10.1.0.0/24 accept comment '\"ovs-gre:blue\"'"},
+		{"legacy, all names that begin so", hosts[7].setup, "iptables-legacy -R FORWARD 1 -s 10.1.0.0/24 -i obr0+ -m comment --comment ovs-gre:blue -j ACCEPT"},
 		{"legacy flushed", hosts[7].setup, "iptables-legacy -F FORWARD"},
-		{"legacy, another condition", hosts[7].setup, "iptables-legacy -R FORWARD 1 ! -o obr0 -m comment --comment ovs-gre:blue -j ACCEPT"},
+		{"legacy, another condition", hosts[7].setup, "iptables-legacy -R FORWARD 1 ! " + one + " -j ACCEPT"},
+		{"legacy, behind what rejects", hosts[7].setup, "iptables-legacy -I FORWARD -j REJECT"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			newHost(t, tt.setup)
-			b, want := NewBackend("blue"), wanted(obr0)
+			b, want := NewBackend("blue"), wanted(blueAccepts...)
 			ensure(t, b, want)
 			sh(t, tt.script)
-			if got := drift(t, b, want); !strings.Contains(got, "forward accept of obr0 is missing") {
+			if got := drift(t, b, want); !strings.Contains(got, "drops it") {
 				t.Errorf("drift is %q", got)
 			}
 			ensure(t, b, want)
-			prune(t, b, want) // what names no link that is wanted
+			prune(t, b, want) // what is nothing that is wanted
 			if got := drift(t, b, want); got != "" {
-				t.Errorf("mended: %s", got)
+				t.Errorf("mended: %s\n%s", got, sh(t, "iptables -S"))
 			}
 			prune(t, b, nil)
 			all := sh(t, "nft list ruleset; for i in iptables ip6tables iptables-legacy ip6tables-legacy; do $i -S; done 2>&1")
@@ -260,13 +298,23 @@ func TestForwardLost(t *testing.T) {
 	}
 }
 
+// Where nothing drops what we forward, nothing is made.
 func TestForwardAccepting(t *testing.T) {
-	for _, setup := range []string{"true", "iptables -P FORWARD ACCEPT", "iptables-legacy -P FORWARD ACCEPT", "nft 'table inet fw { chain forward { type filter hook forward priority 0; drop; }; }'"} {
+	for _, setup := range []string{
+		"true",
+		"iptables -P FORWARD ACCEPT",
+		"iptables-legacy -P FORWARD ACCEPT",
+		"iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -A FORWARD -j ACCEPT; ip6tables -A FORWARD ! -i eth9 -j ACCEPT",
+		"nft 'table inet fw { chain forward { type filter hook forward priority 0; policy accept; ct state invalid drop; iifname != { \"obr*\" } oifname != { obr0, obr1 } drop; }; }'",
+		"nft 'table inet fw { chain forward { type filter hook forward priority 0; policy drop; meta nfproto vmap { ipv4 : jump every, ipv6 : accept }; }; chain every { accept; }; }'",
+		// Docker's own, about its own.
+		"nft 'table ip docker-bridges { chain filter-FORWARD { type filter hook forward priority 0; oifname vmap { br0 : jump in }; }; chain in { iifname br0 accept; counter drop comment \"UNPUBLISHED PORT DROP\"; }; }'",
+	} {
 		t.Run(setup, func(t *testing.T) {
 			newHost(t, setup)
 			list := "nft list ruleset; iptables-legacy -S 2>&1"
 			before := sh(t, list)
-			b, want := NewBackend("blue"), wanted(obr0)
+			b, want := NewBackend("blue"), wanted(blueAccepts...)
 			if got := ensure(t, b, want); len(got) != 0 {
 				t.Errorf("changed %v", got)
 			}
@@ -282,9 +330,9 @@ func TestForwardAccepting(t *testing.T) {
 func TestForwardOwnedWithoutDrop(t *testing.T) {
 	newHost(t, docker)
 	b := NewBackend("blue")
-	ensure(t, b, wanted(obr0))
+	ensure(t, b, wanted(blueAccepts...))
 	sh(t, "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT; iptables -F FORWARD")
-	if got := drift(t, b, nil); !strings.Contains(got, "forward accept of obr0 is left over") {
+	if got := drift(t, b, nil); !strings.Contains(got, "accept rule ovs-gre:blue is left over") {
 		t.Errorf("drift is %q", got)
 	}
 	prune(t, b, nil)
@@ -308,23 +356,21 @@ func TestForwardOwnedTable(t *testing.T) {
 	if _, err := in.Write([]byte("add table inet fw { flags owner; }\nadd chain inet fw forward { type filter hook forward priority 0; policy drop; }\n")); err != nil {
 		t.Fatal(err)
 	}
-	for start := time.Now(); !strings.Contains(ruleset(t), "drop"); time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); !strings.Contains(listing(t), "drop"); time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > 5*time.Second {
 			lacks(t, "this nft has no flags owner")
 		}
 	}
-	err = NewBackend("blue").Apply(t.Context(), []state.Change{{New: obr0}})
+	err = NewBackend("blue").Apply(t.Context(), []state.Change{{New: outward}})
 	if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "flags owner") {
 		t.Errorf("error is %v", err)
 	}
 }
 
-// Without iptables the rules in its chains are nft's; iptables can still list
-// and delete them.
-func TestForwardWithoutIPTables(t *testing.T) {
+// Neither observing nor mending iptables-nft's chains starts a process.
+func TestForwardStartsNoProcess(t *testing.T) {
 	newHost(t, docker)
-	before := sh(t, "iptables -S")
-	b, want := NewBackend("blue"), wanted(obr0)
+	b, want := NewBackend("blue"), wanted(append(blueAccepts, blue)...)
 	path := os.Getenv("PATH")
 	t.Setenv("PATH", t.TempDir())
 	lookIn = nil
@@ -333,36 +379,27 @@ func TestForwardWithoutIPTables(t *testing.T) {
 	if got := drift(t, b, want); got != "" {
 		t.Error(got)
 	}
-	t.Setenv("PATH", path)
-	if got := sh(t, "iptables -S DOCKER-USER"); !strings.HasPrefix(got, "-N DOCKER-USER\n-A DOCKER-USER -o obr0 ") {
-		t.Errorf("iptables lists\n%s", got)
-	}
-	prune(t, b, nil)
-	if diff := cmp.Diff(before, sh(t, "iptables -S")); diff != "" {
-		t.Errorf("pruned (-before +after):\n%s", diff)
-	}
-}
-
-// Observing what is as it should be starts no process.
-func TestObserveStartsNoProcess(t *testing.T) {
-	newHost(t, docker)
-	b, want := NewBackend("blue"), wanted(obr0, blue)
-	ensure(t, b, want)
-	t.Setenv("PATH", t.TempDir())
-	lookIn = nil
-	t.Cleanup(func() { lookIn = sbin })
-	if got := drift(t, b, want); got != "" {
-		t.Error(got)
-	}
-	if _, err := runIPTables(context.Background(), gate{family: 2, iptables: "nft"}, "-S"); !errors.Is(err, errNoProgram) {
+	if _, err := runIPTables(context.Background(), 2, "-S"); !errors.Is(err, errNoProgram) {
 		t.Errorf("there is an iptables to start: %v", err)
 	}
+	t.Setenv("PATH", path)
+	// iptables takes our rules for its own: it finds them by what it would make.
+	for _, rule := range strings.Split(strings.TrimSpace(sh(t, "iptables -S DOCKER-USER | grep ovs-gre:blue; ip6tables -S DOCKER-USER | grep ovs-gre:blue | sed 's/^/6/'")), "\n") {
+		program := "iptables"
+		if args, v6 := strings.CutPrefix(rule, "6"); v6 {
+			program, rule = "ip6tables", args
+		}
+		sh(t, program+" "+strings.Replace(rule, "-A", "-D", 1))
+	}
+	if got := sh(t, "iptables -S; ip6tables -S"); strings.Contains(got, "obr") {
+		t.Errorf("iptables has not deleted:\n%s", got)
+	}
 }
 
-func TestParseSaved(t *testing.T) {
+func TestSavedForm(t *testing.T) {
 	const out = `-P FORWARD DROP
 -N DOCKER-USER
--A FORWARD -i a -m comment --comment "ovs-gre:x" -j ACCEPT
+-A FORWARD -s 10.0.0.0/8 -i a -m comment --comment "ovs-gre:x" -j ACCEPT
 -A FORWARD -m comment --comment plain -o b -j ACCEPT
 -A FORWARD -i c -m socket -j ACCEPT
 -A FORWARD ! -i d -j ACCEPT
@@ -370,22 +407,25 @@ func TestParseSaved(t *testing.T) {
 -A FORWARD -m comment --comment "a \"b\" -j c" -j LOG --log-prefix "-i f "
 -A DOCKER-USER -j RETURN
 `
-	c, drops := parseSaved("FORWARD", out)
-	if !drops || c.name != "FORWARD" {
-		t.Errorf("chain %s, drops %t", c.name, drops)
+	s := newRuleset(nil)
+	g := s.load(2, "filter", "FORWARD", out)
+	c, _ := s.chain(g.chainID)
+	if !g.drops || c.name != "FORWARD" {
+		t.Errorf("chain %s, drops %t", c.name, g.drops)
 	}
+	var got []string
 	for i := range c.rules {
-		c.rules[i].args = nil
+		got = append(got, c.rules[i].form().String())
 	}
-	want := []accept{
-		{in: "a", comment: "ovs-gre:x", verdict: "ACCEPT"},
-		{out: "b", comment: "plain", verdict: "ACCEPT"},
-		{in: "c", verdict: "ACCEPT", more: true},
-		{in: "d", verdict: "ACCEPT", more: true},
-		{in: "e", verdict: "ACCEPT", more: true},
-		{comment: `a "b" -j c`, verdict: "LOG", more: true},
+	want := []string{
+		"-i a -s 10.0.0.0/8 --comment ovs-gre:x -j ACCEPT",
+		"-o b --comment plain -j ACCEPT",
+		"-i c … -j ACCEPT",
+		"-i d … -j ACCEPT",
+		"-i e … -j ACCEPT",
+		`--comment "a \"b\" -j c" -j LOG`,
 	}
-	if diff := cmp.Diff(want, c.rules, cmp.AllowUnexported(accept{})); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 }

@@ -16,19 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rules in iptables' chains are made by iptables itself, so that whoever owns
-// the chain can list, save and delete them. The old iptables (ip_tables of the
-// kernel, iptables-legacy) is also read by it; iptables-nft's chains are
-// nf_tables', and read as those.
+// The old iptables (ip_tables of the kernel, iptables-legacy) is read and
+// written by its own program. iptables-nft's chains are nf_tables', and are
+// read and written as those, in the form that iptables gives its rules, so
+// that it can list, save and delete them.
 
-var (
-	errNoProgram    = errors.New("no such program: install iptables")
-	errIncompatible = errors.New("iptables cannot read the table: it was made by nft")
-)
+var errNoProgram = errors.New("no such program: install iptables")
 
-// legacyGates reads FORWARD of the old iptables, where the kernel has its
-// table filter in use. Otherwise it starts no process.
-func legacyGates(ctx context.Context) ([]gate, error) {
+// legacyGates reads the tables of the old iptables that have the chain, where
+// the kernel has them in use. Otherwise it starts no process.
+func (s *ruleset) legacyGates(ctx context.Context, table, chain string) ([]gate, error) {
 	var gates []gate
 	for _, f := range []struct {
 		family byte
@@ -39,121 +36,56 @@ func legacyGates(ctx context.Context) ([]gate, error) {
 		if errors.Is(err, os.ErrPermission) {
 			return nil, err
 		}
-		if err != nil || !bytes.Contains(append([]byte("\n"), names...), []byte("\nfilter\n")) {
+		if err != nil || !bytes.Contains(append([]byte("\n"), names...), []byte("\n"+table+"\n")) {
 			continue
 		}
-		g, err := legacyGate(ctx, f.family)
+		out, err := runIPTables(ctx, f.family, "-t", table, "-S")
 		if err != nil {
 			return nil, err
 		}
-		gates = append(gates, g)
+		gates = append(gates, s.load(f.family, table, chain, out))
 	}
 	return gates, nil
 }
 
-func legacyGate(ctx context.Context, family byte) (gate, error) {
-	g := gate{family: family, table: "filter", iptables: "legacy"}
-	out, err := runIPTables(ctx, g, "-S")
-	g.chain, g.drops = parseSaved("FORWARD", out)
-	g.user, _ = parseSaved(dockerUser, out)
-	return g, err
-}
-
-// parseSaved reads one chain, which need not be there, of what iptables -S prints.
-func parseSaved(name, out string) (c chainRules, drops bool) {
-	c.name = name
-	for line := range strings.Lines(out) {
-		args := words(line)
-		if len(args) < 2 || args[1] != name {
-			continue
-		}
-		switch args[0] {
-		case "-P":
-			drops = len(args) > 2 && args[2] == "DROP"
-		case "-A":
-			c.rules = append(c.rules, parseArgs(args[2:]))
-		}
-	}
-	return c, drops
-}
-
-// parseArgs reads a rule. A link obr+, all names that begin so, is no link of ours.
-func parseArgs(args []string) accept {
-	a := accept{args: args}
-	for i := 0; i < len(args); i += 2 {
-		value := ""
-		if i+1 < len(args) {
-			value = args[i+1]
-		}
-		switch {
-		case args[i] == "-i":
-			a.in = value
-		case args[i] == "-o":
-			a.out = value
-		case args[i] == "--comment":
-			a.comment = value
-		case args[i] == "-j":
-			a.verdict = value
-		case args[i] == "-m" && value == "comment":
-		default:
-			// What follows may not come in pairs; the comment tells whose it is.
-			a.more = true
-			i--
-		}
-	}
-	return a
-}
-
-// words splits a line as a shell would; iptables quotes with double quotes and
-// backslashes alone.
-func words(line string) []string {
-	var list []string
-	var w strings.Builder
-	var quoted, in bool
-	for i := 0; i < len(line); i++ {
-		switch c := line[i]; {
-		case c == '\\' && i+1 < len(line):
-			i++
-			w.WriteByte(line[i])
-			in = true
-		case c == '"':
-			quoted, in = !quoted, true
-		case !quoted && (c == ' ' || c == '\n'):
-			if in {
-				list = append(list, w.String())
+// insertSaved makes accepts in a chain of the old iptables, the first of them
+// its rule number at+1. Those that differ only by source go in by one call.
+func insertSaved(ctx context.Context, c *ruleChain, at int, forms []form) error {
+	for len(forms) > 0 {
+		f, n := forms[0], 1
+		sources := []string{prefixString(f.from)}
+		for _, o := range forms[1:] {
+			if o.from = f.from; o != f || !f.from.IsValid() {
+				break
 			}
-			w.Reset()
-			in = false
-		default:
-			w.WriteByte(c)
-			in = true
+			sources = append(sources, prefixString(forms[n].from))
+			n++
 		}
+		args := []string{"-I", c.name, strconv.Itoa(at + 1)}
+		for _, a := range [][2]string{{"-i", f.in}, {"-o", f.out}, {"-s", strings.Join(sources, ",")}, {"-d", prefixString(f.to)}} {
+			if a[1] != "" {
+				args = append(args, a[:]...)
+			}
+		}
+		if f.state != "" {
+			args = append(args, "-m", "conntrack", "--ctstate", f.state)
+		}
+		if _, err := runIPTables(ctx, c.family, append(args, "-m", "comment", "--comment", f.comment, "-j", f.verdict)...); err != nil {
+			return err
+		}
+		forms, at = forms[n:], at+n
 	}
-	if in {
-		list = append(list, w.String())
-	}
-	return list
+	return nil
 }
 
-// insertIPTables makes a rule the chain's number at; the first is 1.
-func insertIPTables(ctx context.Context, g gate, chain string, at int, a accept) error {
-	flag, dev := "-i", a.in
-	if a.out != "" {
-		flag, dev = "-o", a.out
-	}
-	_, err := runIPTables(ctx, g, "-I", chain, strconv.Itoa(at), flag, dev, "-m", "comment", "--comment", a.comment, "-j", a.verdict)
+func deleteSaved(ctx context.Context, family byte, r *rule) error {
+	_, err := runIPTables(ctx, family, append([]string{"-D", r.chain}, r.args...)...)
 	return err
 }
 
-func deleteIPTables(ctx context.Context, g gate, chain string, a accept) error {
-	_, err := runIPTables(ctx, g, append([]string{"-D", chain}, a.args...)...)
-	return err
-}
-
-// runIPTables runs the iptables that a gate belongs to. The error may wrap
-// errNoProgram or errIncompatible.
-func runIPTables(ctx context.Context, g gate, args ...string) (string, error) {
-	program, err := findIPTables(ctx, g.family, g.iptables)
+// runIPTables runs the old iptables of a family. The error may wrap errNoProgram.
+func runIPTables(ctx context.Context, family byte, args ...string) (string, error) {
+	program, err := findIPTables(ctx, family)
 	if err != nil {
 		return "", err
 	}
@@ -169,33 +101,29 @@ func runIPTables(ctx context.Context, g gate, args ...string) (string, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	switch {
-	case err != nil && strings.Contains(stderr.String(), "incompatible"):
-		return "", fmt.Errorf("%w: %s", errIncompatible, bytes.TrimSpace(stderr.Bytes()))
-	case err != nil:
+	if err != nil {
 		return "", fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return string(out), nil
 }
 
-// findIPTables finds iptables of a variant, "nft" or "legacy". Where there is
-// only one, it goes without the suffix, and tells the variant with its version;
-// before 1.8 there was no other than legacy.
-func findIPTables(ctx context.Context, family byte, variant string) (string, error) {
+// findIPTables finds the old iptables. Where there is no other it goes without
+// the suffix, and tells what it is with its version; before 1.8 there was no other.
+func findIPTables(ctx context.Context, family byte) (string, error) {
 	name := "iptables"
 	if family == unix.NFPROTO_IPV6 {
 		name = "ip6tables"
 	}
-	if p := lookPath(name + "-" + variant); p != "" {
+	if p := lookPath(name + "-legacy"); p != "" {
 		return p, nil
 	}
 	if p := lookPath(name); p != "" {
 		out, err := exec.CommandContext(ctx, p, "--version").Output()
-		if err == nil && strings.Contains(string(out), "nf_tables") == (variant == "nft") {
+		if err == nil && !strings.Contains(string(out), "nf_tables") {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%s-%s: %w", name, variant, errNoProgram)
+	return "", fmt.Errorf("%s-legacy: %w", name, errNoProgram)
 }
 
 // sbin is where a runtime's PATH may not lead; lookIn is for tests.

@@ -117,7 +117,7 @@ func checkTable(r *reader, name string) error {
 	if flags != 0 {
 		return fmt.Errorf("%w: the table has flags %#x", errAltered, flags) // dormant: it does nothing
 	}
-	chains, err := r.chains(inet, func(m message) bool { return cstring(attr(m, unix.NFTA_CHAIN_TABLE)) == name })
+	chains, err := r.chains(func(m message) bool { return m[0] == inet && cstring(attr(m, unix.NFTA_CHAIN_TABLE)) == name })
 	if err != nil {
 		return err
 	}

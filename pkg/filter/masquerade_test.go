@@ -61,7 +61,7 @@ func TestMasqueradeTable(t *testing.T) {
 		t.Errorf("before: %q", got)
 	}
 	ensure(t, b, want)
-	if diff := cmp.Diff(blueTable, ruleset(t)); diff != "" {
+	if diff := cmp.Diff(blueTable, listing(t)); diff != "" {
 		t.Errorf("ruleset (-want +got):\n%s", diff)
 	}
 	if got := drift(t, b, want); got != "" {
@@ -71,11 +71,11 @@ func TestMasqueradeTable(t *testing.T) {
 		t.Errorf("a second Ensure: %v", got)
 	}
 	prune(t, b, want)
-	if diff := cmp.Diff(blueTable, ruleset(t)); diff != "" {
+	if diff := cmp.Diff(blueTable, listing(t)); diff != "" {
 		t.Errorf("after pruning what is wanted (-want +got):\n%s", diff)
 	}
 	prune(t, b, nil)
-	if got := ruleset(t); got != "" {
+	if got := listing(t); got != "" {
 		t.Errorf("left over:\n%s", got)
 	}
 }
@@ -92,7 +92,7 @@ func TestMasqueradeCommand(t *testing.T) {
 		}
 	}
 	sh(t, blue.String())
-	if diff := cmp.Diff(blueTable, ruleset(t)); diff != "" {
+	if diff := cmp.Diff(blueTable, listing(t)); diff != "" {
 		t.Errorf("ruleset (-want +got):\n%s", diff)
 	}
 }
@@ -135,15 +135,15 @@ func TestMasqueradeAlterations(t *testing.T) {
 			ensure(t, b, want)
 			sh(t, "T="+t.TempDir()+"/table; "+tt.script)
 			if got := drift(t, b, want); !strings.Contains(got, tt.drift) || got == "" {
-				t.Errorf("drift is %q, want it to say %q\n%s", got, tt.drift, ruleset(t))
+				t.Errorf("drift is %q, want it to say %q\n%s", got, tt.drift, listing(t))
 			}
 			ensure(t, b, want)
-			if diff := cmp.Diff(blueTable, ruleset(t)); diff != "" {
+			if diff := cmp.Diff(blueTable, listing(t)); diff != "" {
 				t.Errorf("mended (-want +got):\n%s", diff)
 			}
 			sh(t, "T="+t.TempDir()+"/table; "+tt.script)
 			prune(t, b, nil)
-			if got := ruleset(t); got != "" {
+			if got := listing(t); got != "" {
 				t.Errorf("an altered table is not pruned:\n%s", got)
 			}
 		})
@@ -182,7 +182,7 @@ func TestMasqueradeSets(t *testing.T) {
 					t.Errorf("drift: %.1000s", got)
 				}
 			}
-			if _, listed, _ := strings.Cut(ruleset(t), "elements = { "); tt.sources != "" && !strings.HasPrefix(listed, strings.TrimSuffix(strings.Split(tt.sources, ",")[0], "/32")) {
+			if _, listed, _ := strings.Cut(listing(t), "elements = { "); tt.sources != "" && !strings.HasPrefix(listed, strings.TrimSuffix(strings.Split(tt.sources, ",")[0], "/32")) {
 				t.Errorf("nft lists %.100s", listed)
 			}
 		})
@@ -196,14 +196,14 @@ func TestElementsOfOthers(t *testing.T) {
 		elems []element
 		want  string
 	}{
-		{"nft's mark of an empty beginning", []element{{1, key("0.0.0.0")}, {1, key("10.0.1.0")}, {0, key("10.0.0.0")}}, "10.0.0.0/24"},
-		{"open towards the next", []element{{0, key("10.0.0.0")}, {0, key("10.0.1.0")}, {1, key("10.0.2.0")}}, "10.0.0.0/24,10.0.1.0/24"},
-		{"open towards the end", []element{{0, key("192.0.0.0")}}, "192.0.0.0/2"},
-		{"no CIDR", []element{{0, key("10.0.0.255")}, {1, key("10.0.2.1")}}, "10.0.0.255/32,10.0.1.0/24,10.0.2.0/32"},
-		{"all but one", []element{{0, key("::1")}}, joinCIDRs(split(netip.MustParseAddr("::1"), netip.Addr{}))},
-		{"catch-all", []element{{2, nil}}, errElement.Error()},
-		{"flags that we do not know", []element{{4, key("10.0.0.0")}}, errElement.Error()},
-		{"port", []element{{0, []byte{0, 80}}}, errElement.Error()},
+		{"nft's mark of an empty beginning", []element{{flags: 1, key: key("0.0.0.0")}, {flags: 1, key: key("10.0.1.0")}, {flags: 0, key: key("10.0.0.0")}}, "10.0.0.0/24"},
+		{"open towards the next", []element{{flags: 0, key: key("10.0.0.0")}, {flags: 0, key: key("10.0.1.0")}, {flags: 1, key: key("10.0.2.0")}}, "10.0.0.0/24,10.0.1.0/24"},
+		{"open towards the end", []element{{flags: 0, key: key("192.0.0.0")}}, "192.0.0.0/2"},
+		{"no CIDR", []element{{flags: 0, key: key("10.0.0.255")}, {flags: 1, key: key("10.0.2.1")}}, "10.0.0.255/32,10.0.1.0/24,10.0.2.0/32"},
+		{"all but one", []element{{flags: 0, key: key("::1")}}, joinCIDRs(split(netip.MustParseAddr("::1"), netip.Addr{}))},
+		{"catch-all", []element{{flags: 2, key: nil}}, errElement.Error()},
+		{"flags that we do not know", []element{{flags: 4, key: key("10.0.0.0")}}, errElement.Error()},
+		{"port", []element{{flags: 0, key: []byte{0, 80}}}, errElement.Error()},
 	} {
 		list, err := cidrs(tt.elems)
 		got := joinCIDRs(list)

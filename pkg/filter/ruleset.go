@@ -18,7 +18,11 @@ import (
 // it has no way to tell a table that is not there from other errors.
 
 // A reader reads nf_tables, of the network namespace of the thread that made it.
-type reader struct{ *socket }
+type reader struct {
+	*socket
+	// dump are all chains, once they were asked for.
+	dump []message
+}
 
 // errChanging: nobody can read a ruleset that never rests.
 var errChanging = errors.New("nf_tables: the ruleset changed at each of 20 attempts to read it")
@@ -32,8 +36,8 @@ func read(ctx context.Context, f func(*reader) error) error {
 		return explain(err)
 	}
 	defer conn.close()
-	r := &reader{conn}
 	for range 20 {
+		r := &reader{socket: conn}
 		before, err := r.generation()
 		if err != nil {
 			return err
@@ -105,17 +109,22 @@ type chain struct {
 	policy      uint32
 }
 
-// chains reads the chains of a family, unix.AF_UNSPEC for all, that keep picks
-// by their messages: a host may have ten thousand of no interest.
-func (r *reader) chains(family byte, keep func(message) bool) ([]chain, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, family)
+// chains reads the chains that keep picks by their messages: a host may have ten
+// thousand of no interest. The kernel lists all or none.
+func (r *reader) chains(keep func(message) bool) ([]chain, error) {
+	if r.dump == nil {
+		var err error
+		if r.dump, err = r.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.AF_UNSPEC); err != nil {
+			return nil, err
+		}
+	}
 	var chains []chain
-	for _, m := range msgs {
+	for _, m := range r.dump {
 		if keep(m) {
 			chains = append(chains, parseChain(m))
 		}
 	}
-	return chains, err
+	return chains, nil
 }
 
 func parseChain(m message) chain {
@@ -136,12 +145,16 @@ func parseChain(m message) chain {
 	}
 }
 
-// A rule as the kernel has it.
+// A rule as the kernel or, with args, as iptables-legacy -S has it.
 type rule struct {
+	chain  string
 	handle uint64
 	exprs  []expression
 	// userdata is nft's: the comment is in it.
 	userdata []byte
+	args     []string
+	// mark is the comment.
+	mark string
 }
 
 // An expression is a name and its attributes.
@@ -150,21 +163,30 @@ type expression struct {
 	data []byte
 }
 
-// rules reads the rules of a chain, in order; none where there is no such chain.
+// rules reads the rules of a chain, in order; none where there is no such
+// chain. "" is all chains of the table.
 func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, family, str(unix.NFTA_RULE_TABLE, table), str(unix.NFTA_RULE_CHAIN, chain))
+	about := [][]byte{str(unix.NFTA_RULE_TABLE, table)}
+	if chain != "" {
+		about = append(about, str(unix.NFTA_RULE_CHAIN, chain))
+	}
+	msgs, err := r.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, family, about...)
 	if err != nil {
 		return nil, err
 	}
 	rules := make([]rule, 0, len(msgs))
 	for _, m := range msgs {
-		rl := rule{userdata: attr(m, unix.NFTA_RULE_USERDATA)}
+		rl := rule{chain: chain, userdata: attr(m, unix.NFTA_RULE_USERDATA)}
+		if chain == "" {
+			rl.chain = cstring(attr(m, unix.NFTA_RULE_CHAIN))
+		}
 		if h := attr(m, unix.NFTA_RULE_HANDLE); len(h) == 8 {
 			rl.handle = binary.BigEndian.Uint64(h)
 		}
 		for _, e := range attrs(attr(m, unix.NFTA_RULE_EXPRESSIONS)) {
 			rl.exprs = append(rl.exprs, expression{cstring(find(e, unix.NFTA_EXPR_NAME)), find(e, unix.NFTA_EXPR_DATA)})
 		}
+		rl.mark = rl.comment()
 		rules = append(rules, rl)
 	}
 	return rules, nil
@@ -181,40 +203,79 @@ func (r *reader) sets(family byte, table string) ([]set, error) {
 	msgs, err := r.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, family, str(unix.NFTA_SET_TABLE, table))
 	var sets []set
 	for _, m := range msgs {
-		sets = append(sets, set{
-			name:    cstring(attr(m, unix.NFTA_SET_NAME)),
-			flags:   be32(attr(m, unix.NFTA_SET_FLAGS)),
-			keyType: be32(attr(m, unix.NFTA_SET_KEY_TYPE)),
-			keyLen:  be32(attr(m, unix.NFTA_SET_KEY_LEN)),
-		})
+		sets = append(sets, parseSet(m))
 	}
 	return sets, err
+}
+
+// set reads one set of a table.
+func (r *reader) set(family byte, table, name string) (set, error) {
+	msgs, err := r.ask(unix.NFT_MSG_GETSET, 0, family, str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, name))
+	if err != nil || len(msgs) == 0 {
+		return set{}, err
+	}
+	return parseSet(msgs[0]), nil
+}
+
+func parseSet(m message) set {
+	return set{
+		name:    cstring(attr(m, unix.NFTA_SET_NAME)),
+		flags:   be32(attr(m, unix.NFTA_SET_FLAGS)),
+		keyType: be32(attr(m, unix.NFTA_SET_KEY_TYPE)),
+		keyLen:  be32(attr(m, unix.NFTA_SET_KEY_LEN)),
+	}
 }
 
 // An element of a set. In an interval set each is a boundary.
 type element struct {
 	flags uint32
 	key   []byte
+	// end is the last key, where keys are concatenations of intervals;
+	// verdict is what the element of a verdict map leads to.
+	end, verdict []byte
 }
 
 // elements reads the elements of a set, in no order.
 func (r *reader) elements(family byte, table, name string) ([]element, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name))
+	return r.someElements(0, family, table, name)
+}
+
+// someElements is elements that ends with errLarge after limit bytes.
+func (r *reader) someElements(limit int, family byte, table, name string) ([]element, error) {
+	about := [][]byte{str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name)}
+	msgs, err := r.socket.ask(limit, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, about...)
 	if err != nil {
-		return nil, err
+		return nil, explain(err)
 	}
 	var elems []element
 	for _, m := range msgs {
 		for _, e := range attrs(attr(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			elems = append(elems, element{be32(find(e, unix.NFTA_SET_ELEM_FLAGS)), find(find(e, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)})
+			elems = append(elems, parseElement(e))
 		}
 	}
 	return elems, nil
 }
 
+func parseElement(e []byte) (out element) {
+	const keyEnd = 10 // NFTA_SET_ELEM_KEY_END
+	for typ, v := range attrs(e) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_FLAGS:
+			out.flags = be32(v)
+		case unix.NFTA_SET_ELEM_KEY:
+			out.key = find(v, unix.NFTA_DATA_VALUE)
+		case keyEnd:
+			out.end = find(v, unix.NFTA_DATA_VALUE)
+		case unix.NFTA_SET_ELEM_DATA:
+			out.verdict = find(v, unix.NFTA_DATA_VERDICT)
+		}
+	}
+	return out
+}
+
 // ask asks a question and explains a refusal.
 func (r *reader) ask(typ, flags uint16, family byte, about ...[]byte) ([]message, error) {
-	msgs, err := r.socket.ask(typ, flags, family, about...)
+	msgs, err := r.socket.ask(0, typ, flags, family, about...)
 	return msgs, explain(err)
 }
 

@@ -87,8 +87,8 @@ func answered(from, to string) bool {
 	return false
 }
 
-// dropped reports whether two echoes get lost.
-func dropped(from, to string) bool {
+// unanswered reports whether two echoes get lost.
+func unanswered(from, to string) bool {
 	return exec.Command("sh", "-c", from+"ping -n -c 2 -i 0.1 -W 0.2 "+to).Run() != nil
 }
 
@@ -141,8 +141,8 @@ fd00:9::2 . fd00:2::2`
 	}
 }
 
-// drops reports whether a host with this setup drops what goes to an address.
-func drops(setup, to string) bool {
+// closes reports whether a host with this setup drops what goes to an address.
+func closes(setup, to string) bool {
 	if strings.Contains(to, ":") {
 		return strings.Contains(setup, "ip6") || strings.Contains(setup, "inet")
 	}
@@ -156,23 +156,23 @@ func TestForwardTraffic(t *testing.T) {
 			sh(t, h.setup)
 			dests := []string{"192.0.2.2", "2001:db8::2"}
 			for _, d := range dests {
-				if drops(h.setup, d) && !dropped(container, d) {
+				if closes(h.setup, d) && !unanswered(container, d) {
 					t.Errorf("before: ping %s is answered", d)
 				}
 			}
 			b := NewBackend("blue")
-			ensure(t, b, wanted(obr0))
+			ensure(t, b, wanted(forwardsOf("blue", "obr0", "eth0")...))
 			for _, d := range dests {
 				if !answered(container, d) {
 					t.Errorf("accepted: ping %s: no answer", d)
 				}
-				if drops(h.setup, d) && !dropped(other, d) {
+				if closes(h.setup, d) && !unanswered(other, d) {
 					t.Errorf("accepted: another link's ping %s is answered", d)
 				}
 			}
 			prune(t, b, nil)
 			for _, d := range dests {
-				if drops(h.setup, d) && !dropped(container, d) {
+				if closes(h.setup, d) && !unanswered(container, d) {
 					t.Errorf("pruned: ping %s is answered", d)
 				}
 			}

@@ -1,8 +1,10 @@
-// Package routes is this host's routes to its peers' container subnets: what
-// route-sync and ovs-grectl want of the kernel. It knows no OVS.
+// Package routes is this host's routes to its peers' container subnets, and the
+// accepts of what comes without a tunnel: what route-sync and ovs-grectl want of
+// the kernel. It knows no OVS.
 package routes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/mesh"
@@ -49,7 +52,13 @@ func Open(ctx context.Context, c *spec.Routes, bridge string) (*Routes, error) {
 	}
 	for _, s := range r.Mesh.Self.Subnets {
 		r.ways.Sources = append(r.ways.Sources, sources(s, addrs)...)
+		if link := gatewayLink(s, addrs); s.Addr().Is4() {
+			r.ways.Gateway4 = cmp.Or(r.ways.Gateway4, link)
+		} else {
+			r.ways.Gateway6 = cmp.Or(r.ways.Gateway6, link)
+		}
 	}
+	r.ways.Underlay = underlayLink(r.Mesh.Self.Address, addrs)
 	if c.Mode == spec.ModeAuto {
 		r.ways.Connected, err = kernel.Connected(ctx, bridge, r.ways.Transit, r.ways.Segment)
 	}
@@ -124,13 +133,45 @@ func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
 	return list
 }
 
-// Want returns the routes and neighbours that this host should have.
+// gatewayLink is the link that has this host's address in a subnet of its own,
+// the gateway's if it has that; "" is none. An address of no subnet's length is
+// not the gateway link's: the plugin ptp gives one to each container's link.
+func gatewayLink(subnet netip.Prefix, addrs []kernel.Addr) (link string) {
+	for _, a := range addrs {
+		ip := a.Prefix.Addr()
+		if !a.Prefix.IsSingleIP() && subnet.Contains(ip) && (link == "" || ip == spec.Gateway(subnet)) {
+			link = a.Link
+		}
+	}
+	return link
+}
+
+// underlayLink is the link that has this host's address on the underlay; "" is
+// none, or one by which nothing comes.
+func underlayLink(self netip.Addr, addrs []kernel.Addr) string {
+	for _, a := range addrs {
+		if a.Prefix.Addr() == self && a.Link != "lo" {
+			return a.Link
+		}
+	}
+	return ""
+}
+
+// Want returns the routes and neighbours that this host should have, and the
+// accepts of what comes without a tunnel.
 func (r *Routes) Want() (state.Set, error) {
 	return state.DesiredRoutes(r.Config, r.Mesh, r.ways)
 }
 
-// Backend is where they live.
-func (r *Routes) Backend() host.Backend {
+// Backends are where they live. Tunnels' accepts are ovs-gre's.
+func (r *Routes) Backends() []host.Backend {
+	if r.Config.Mode == spec.ModeTunnel {
+		return []host.Backend{r.kernel()}
+	}
+	return []host.Backend{r.kernel(), filter.NewRoutesBackend(r.Config.Name)}
+}
+
+func (r *Routes) kernel() host.Backend {
 	scope := kernel.Scope{RouteTable: r.Config.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}
 	if r.ways.Transit != "" {
 		scope.NeighLinks = []string{r.ways.Transit}
@@ -144,7 +185,7 @@ func (r *Routes) Check(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return host.Check(ctx, want, r.Backend())
+	return host.Check(ctx, want, r.Backends()...)
 }
 
 // Sync adds and changes what is wanted, prunes what is not, and returns the
@@ -165,7 +206,7 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes, err := host.Check(ctx, want, r.Backend())
+	changes, err := host.Check(ctx, want, r.Backends()...)
 	if err == nil {
 		err = host.InTheWay(changes)
 	}
@@ -177,22 +218,30 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := host.Reconcile(ctx, want, changes, r.Backend())
+	made, err := host.Reconcile(ctx, want, changes, r.Backends()...)
 	if err == nil {
-		err = r.leaveTable(ctx, was)
+		err = r.leave(ctx, was)
 	}
 	return made, err
 }
 
-// leaveTable prunes the table that the routes were in by the configuration
-// before, if it was another.
-func (r *Routes) leaveTable(ctx context.Context, raw []byte) error {
+// leave prunes what the configuration before had and this one has not: the
+// table that the routes were in, the accepts of routes without a tunnel.
+func (r *Routes) leave(ctx context.Context, raw []byte) error {
 	was, _ := spec.ParseRoutes(raw)
-	if raw == nil || was.Table == r.Config.Table {
+	if raw == nil {
 		return nil
 	}
-	_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
-	return err
+	var errs []error
+	if was.Table != r.Config.Table {
+		_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
+		errs = append(errs, err)
+	}
+	if was.Mode != r.Config.Mode && r.Config.Mode == spec.ModeTunnel {
+		_, err := host.Prune(ctx, state.Set{}, filter.NewRoutesBackend(r.Config.Name))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Remove takes the network's routes away, if no attachment and nothing
@@ -215,10 +264,13 @@ func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]s
 		}
 		var r *Routes
 		if r, err = Open(ctx, c, bridge); err == nil {
-			changes, err = host.Prune(ctx, state.Set{}, r.Backend())
+			changes, err = host.Prune(ctx, state.Set{}, r.kernel())
 		} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
 			err = nil // no nodes any more: ovs-gre's links have taken the routes along
 		}
+		// The accepts are known by their mark, whatever nodes there are.
+		accepts, failed := host.Prune(ctx, state.Set{}, filter.NewRoutesBackend(c.Name))
+		changes, err = append(changes, accepts...), errors.Join(err, failed)
 	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil && len(dir.Buried()) == 0 {
 		return changes, dir.Remove()
@@ -253,11 +305,11 @@ func (r *Routes) handed() []byte {
 // once ovs-gre has made the host state of n, with the nodes of m unless c lists
 // its own. It looks neither at OVS nor at what there is already.
 func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (state.Set, error) {
+	local, err := kernel.Addrs(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if len(c.Nodes) > 0 || c.NodesFile != "" {
-		local, err := kernel.Addrs(ctx)
-		if err != nil {
-			return nil, err
-		}
 		if m, err = resolve(c, host.NetworkDir(c.Name), local); err != nil {
 			return nil, err
 		}
@@ -266,15 +318,15 @@ func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (st
 	if c.Bridge != "" {
 		bridge = c.Bridge
 	}
-	w := state.Ways{Sources: m.Self.Gateways()}
+	gw := state.GatewayLink(n)
+	w := state.Ways{Sources: m.Self.Gateways(), Underlay: underlayLink(m.Self.Address, local), Gateway4: gw, Gateway6: gw}
 	switch {
 	case n.Tunnel.Type == spec.TunnelNone || c.Mode == spec.ModeDirect:
 	case state.UsesTunnelBridge(n):
 		w.Transit = spec.TransitName(bridge)
 	default:
-		w.Segment = state.GatewayLink(n)
+		w.Segment = gw
 	}
-	var err error
 	if c.Mode == spec.ModeAuto {
 		w.Connected, err = kernel.Connected(ctx, bridge, w.Transit, w.Segment)
 	}

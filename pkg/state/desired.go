@@ -39,6 +39,7 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 	if c.IPMasq {
 		s.Put(masquerade(c, m))
 	}
+	s.Put(Forwards(c, m)...)
 	return s
 }
 
@@ -91,7 +92,7 @@ func primary(n spec.Node) netip.Addr {
 // needs of the kernel.
 func links(c *spec.Network, m mesh.Mesh) []Object {
 	gw := GatewayLink(c)
-	objs := []Object{Link{Name: gw, Up: true}, Forward{Network: c.Name, Dev: gw}}
+	objs := []Object{Link{Name: gw, Up: true}}
 	if c.LinuxBridge != "" {
 		objs = append(objs, Link{Name: c.Bridge, Up: true, Master: c.LinuxBridge})
 	}
@@ -142,7 +143,6 @@ func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	objs := append(forwarding(m, dev),
 		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu},
 		Link{Name: dev, Up: true},
-		Forward{Network: c.Name, Dev: dev},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)
 	if gw := primary(m.Self); gw.Is4() {

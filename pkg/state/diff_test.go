@@ -28,7 +28,7 @@ func TestDiffText(t *testing.T) {
 		state.Sysctl{Key: "net/ipv4/ip_forward", Value: "1"},
 		state.Link{Name: "docker0", Up: true},
 		state.Port{Network: "n", Name: "og1", Bridge: "obr0", ContainerID: "c1", IfName: "eth0", Protected: true},
-		state.Forward{Network: "n", Dev: "obr0"},
+		state.Forward{Network: "n", In: "obr0", From: "10.0.0.0/24"},
 		state.Neigh{Dev: "obr0-t", IP: m("172.16.32.101"), MAC: "0a:58:ac:10:20:65"},
 		state.Masquerade{Network: "n", Sources: "192.168.1.0/24", Excluded: "224.0.0.0/4"},
 	)
@@ -47,7 +47,7 @@ func TestDiffText(t *testing.T) {
 		state.Neigh{Dev: "obr9-t", IP: m("172.16.32.101"), MAC: "0a:58:ac:10:20:65"},
 		state.Route{Dst: p("10.2.0.0/24"), Via: m("fe80::1"), Dev: "obr9-t", Onlink: true, Src: m("10.0.0.1"), Table: 100, Metric: 7},
 		state.Masquerade{Network: "old", Sources: "10.0.0.0/24,fd00::/64", Excluded: "224.0.0.0/4,ff00::/8"},
-		state.Forward{Network: "old", Dev: "obr9"},
+		state.Forward{Network: "old", In: "obr9", From: "10.9.0.0/24"},
 		// Nobody wants it and it is not ours.
 		state.Foreign{Want: state.Bridge{Name: "br-ex"}, Have: "a bridge of somebody else"},
 	)

@@ -148,7 +148,8 @@ func TestDesiredOptions(t *testing.T) {
 
 // way is what a host has where the segment is seg.
 func ways(c *spec.Network, m mesh.Mesh) state.Ways {
-	w := state.Ways{Sources: m.Self.Gateways()}
+	gw := state.GatewayLink(c)
+	w := state.Ways{Sources: m.Self.Gateways(), Underlay: "eth0", Gateway4: gw, Gateway6: gw}
 	switch {
 	case c.Tunnel.Type == spec.TunnelNone:
 	case state.UsesTunnelBridge(c):

@@ -149,9 +149,22 @@ type (
 		Sources, Excluded string
 	}
 
-	// Forward accepts what a link of ours forwards, on a host whose FORWARD
-	// chain drops by default.
-	Forward struct{ Network, Dev string }
+	// Forward accepts packets of one family that this host forwards, where a
+	// chain of it drops them: what comes by one link, goes by another, and has
+	// these addresses.
+	Forward struct {
+		Network string
+		// Routes: it is route-sync's, not ovs-gre's.
+		Routes bool
+		// In and Out are the links; "" is any.
+		In, Out string
+		// From and To are lists of CIDRs joined by commas, as Masquerade has
+		// them; "" is any address. One of them says the family.
+		From, To string
+		// Answers: of these only what belongs to a connection that somebody else
+		// has let through, or is the first packet of one that was NATed to here.
+		Answers bool
+	}
 )
 
 func (b Bridge) ID() ID { return ID{KindBridge, b.Name} }
@@ -166,7 +179,7 @@ func (r Route) ID() ID {
 	return ID{KindRoute, r.Dst.String() + " table " + strconv.Itoa(r.Table) + " metric " + strconv.Itoa(r.Metric)}
 }
 func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
-func (f Forward) ID() ID    { return ID{KindForward, f.Network + " " + f.Dev} }
+func (f Forward) ID() ID    { return ID{KindForward, f.comment() + " " + f.what()} }
 
 func (b Bridge) Noun() string     { return "OVS bridge " + b.Name }
 func (t Tunnel) Noun() string     { return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote) }
@@ -178,7 +191,7 @@ func (a Addr) Noun() string       { return fmt.Sprintf("address %s of %s", a.Pre
 func (n Neigh) Noun() string      { return fmt.Sprintf("neighbour %s on %s", n.IP, n.Dev) }
 func (r Route) Noun() string      { return "route " + r.Dst.String() }
 func (m Masquerade) Noun() string { return "masquerade of network " + m.Network }
-func (f Forward) Noun() string    { return "forward accept of " + f.Dev }
+func (f Forward) Noun() string    { return "forward accept of " + f.what() }
 
 func (b Bridge) String() string {
 	if b.Adopted {
@@ -332,9 +345,55 @@ func (m Masquerade) String() string {
 	return b.String() + "'"
 }
 
+// String is the command where nothing but the policy of FORWARD drops. Where a
+// rule does, the accept stands in front of it; with Docker in DOCKER-USER.
 func (f Forward) String() string {
-	c := fmt.Sprintf("-m comment --comment ovs-gre:%s -j ACCEPT", f.Network)
-	return fmt.Sprintf("iptables -w -I FORWARD -i %[1]s %[2]s; iptables -w -I FORWARD -o %[1]s %[2]s", f.Dev, c)
+	var b strings.Builder
+	b.WriteString("iptables -w -A FORWARD")
+	if f.family() == "IPv6" {
+		b.Reset()
+		b.WriteString("ip6tables -w -A FORWARD")
+	}
+	for _, a := range [][2]string{{"-i", f.In}, {"-o", f.Out}, {"-s", f.From}, {"-d", f.To}} {
+		if a[1] != "" {
+			b.WriteString(" " + a[0] + " " + a[1])
+		}
+	}
+	if f.Answers {
+		b.WriteString(" -m conntrack --ctstate RELATED,ESTABLISHED,DNAT")
+	}
+	b.WriteString(" -m comment --comment " + f.comment() + " -j ACCEPT")
+	return b.String()
+}
+
+// comment marks the rule.
+func (f Forward) comment() string {
+	if f.Routes {
+		return "ovs-gre:" + f.Network + ":routes"
+	}
+	return "ovs-gre:" + f.Network
+}
+
+// what says which packets, but for the addresses: "IPv4 from obr0-t to obr0".
+func (f Forward) what() string {
+	s := f.family()
+	if f.In != "" {
+		s += " from " + f.In
+	}
+	if f.Out != "" {
+		s += " to " + f.Out
+	}
+	if f.Answers {
+		s += " (answers)"
+	}
+	return s
+}
+
+func (f Forward) family() string {
+	if strings.Contains(f.From+f.To, ":") {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // family picks the CIDRs of one nftables family out of a list.

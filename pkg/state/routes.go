@@ -26,17 +26,25 @@ type Ways struct {
 	// Sources are this host's own addresses in its container subnets, the
 	// gateways first.
 	Sources []netip.Addr
+	// Underlay is the link by which direct routes leave this host, Gateway4 and
+	// Gateway6 are those of the gateway addresses; "" is none that can be told.
+	Underlay, Gateway4, Gateway6 string
 }
 
-// DesiredRoutes returns the routes to the peers' subnets, and the neighbour
-// entries they need. The error wraps ErrNoWay.
+// DesiredRoutes returns the routes to the peers' subnets, the neighbour entries
+// they need, and the accepts of what comes without a tunnel. The error wraps
+// ErrNoWay.
 func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
 	s := Set{}
 	var errs []error
+	var nexthops []spec.Node
 	for _, p := range m.Peers {
 		for _, dst := range p.Subnets {
 			objs, err := route(c, m, p, dst, w)
 			s.Put(objs...)
+			if len(objs) == 1 && objs[0].(Route).Dev == "" && !slices.ContainsFunc(nexthops[max(0, len(nexthops)-1):], func(n spec.Node) bool { return n.Name == p.Name }) {
+				nexthops = append(nexthops, p)
+			}
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -46,6 +54,7 @@ func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
 	if more := len(errs) - 8; more > 0 {
 		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrNoWay, more))
 	}
+	s.Put(direct(c, m, nexthops, w)...)
 	return s, errors.Join(errs...)
 }
 

@@ -98,6 +98,8 @@ ovs-vsctl remove bridge other ports $p -- add bridge obr0 ports $p -- del-br oth
 		{name: "masquerade gone", host: "nft delete table inet ovs-gre-ovsnet", says: []string{"masquerade of network ovsnet is missing"}, mend: again},
 		{name: "masquerade without rules", host: "nft flush chain inet ovs-gre-ovsnet postrouting", says: []string{"masquerade of network ovsnet"}, mend: again},
 		{name: "masquerade of more", host: "nft insert rule inet ovs-gre-ovsnet postrouting accept", says: []string{"masquerade of network ovsnet"}, mend: again},
+		{name: "FORWARD's policy", host: "iptables -P FORWARD DROP", says: []string{"forward accept of IPv4 from obr0-t to obr0 differs", "the policy DROP of chain FORWARD of table ip filter drops it"}, mend: "iptables -P FORWARD ACCEPT"},
+		{name: "FORWARD's last rule", host: "ip6tables -A FORWARD -j REJECT", says: []string{"forward accept of IPv6 from obr0 differs", "rule 1 of chain FORWARD of table ip6 filter (-j REJECT) drops it"}, mend: "ip6tables -F FORWARD"},
 		{name: "forwarding off", host: "sysctl -qw net.ipv4.ip_forward=0", says: []string{"sysctl net/ipv4/ip_forward differs"}, mend: again},
 		{name: "IPv6 forwarding off", host: "sysctl -qw net.ipv6.conf.all.forwarding=0", says: []string{"sysctl net/ipv6/conf/all/forwarding differs"}},
 		{name: "redirects on", host: "sysctl -qw net.ipv4.conf.obr0.send_redirects=1", says: []string{"sysctl net/ipv4/conf/obr0/send_redirects differs"}},

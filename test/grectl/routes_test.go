@@ -76,6 +76,55 @@ func TestRoutesAlone(t *testing.T) {
 	same(t, "all of it", bare, snapshotWithoutOVS(t, h))
 }
 
+// TestDirectBehindDrop: on hosts that drop what they forward route-sync lets in
+// what comes by its routes, and nobody else, behind a bridge and behind links
+// of single containers.
+func TestDirectBehindDrop(t *testing.T) {
+	for _, plugin := range []cnitest.Conf{{"type": "bridge", "bridge": "cni0", "isGateway": true}, {"type": "ptp"}} {
+		t.Run(plugin["type"].(string), func(t *testing.T) {
+			l := testnet.New(t, testnet.Options{Hosts: 2, NoOVS: true, PluginDir: cnitest.BinDir(t)})
+			subnets := func(i int) []string { return cnitest.Subnets(i)[:1] }
+			for i, h := range l.Hosts {
+				plugin["ipam"] = cnitest.Conf{"type": "host-local", "subnet": subnets(i)[0], "routes": []cnitest.Conf{{"dst": "0.0.0.0/0"}}}
+				raw, err := json.Marshal(cnitest.Conf{"cniVersion": "1.0.0", "name": "ovsnet", "plugins": []cnitest.Conf{
+					plugin, {"type": "route-sync", "mode": "direct", "nodes": cnitest.Network{Subnets: subnets}.NodeList(l)},
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				h.WriteFile(t, conflist, string(raw))
+				h.Shell(t, "sysctl -qw net.ipv4.ip_forward=1; iptables -P FORWARD DROP")
+			}
+			h := l.Hosts[0]
+			rules := func() string { return h.Shell(t, "iptables -S") }
+			before := rules()
+			a, a2, b := cnitest.Add(t, h, "ovsnet", "a"), cnitest.Add(t, h, "ovsnet", "a2"), cnitest.Add(t, l.Hosts[1], "ovsnet", "b")
+			ping(t, a, b, false)
+			ping(t, b, a2, false)
+			if err := a.Call("check"); err != nil {
+				t.Error(err)
+			}
+			if list := rules(); strings.Count(list, `"ovs-gre:ovsnet:routes"`) != 4 || strings.Count(list, "-s 192.168.2.0/24 -d 192.168.1.0/24 -i "+h.UnderlayLink) != 1 {
+				t.Errorf("want two accepts in, from the peer's subnet and its address, and two out:\n%s", list)
+			}
+			stranger := "ip route replace 192.168.1.0/24 via " + h.Addr4.String() + "; ping -c 2 -i 0.2 -W 1 " + a.Addr(t, false).String()
+			if out, err := l.Underlay.Output(t.Context(), "sh", "-ec", stranger); err == nil {
+				t.Errorf("a stranger is answered: %s", out)
+			}
+			h.Shell(t, "iptables -F FORWARD")
+			if err := a.Call("check"); err == nil || !strings.Contains(err.Error(), "the policy DROP of chain FORWARD of table ip filter drops it") {
+				t.Errorf("CHECK without the accepts: %v", err)
+			}
+			want(t, 0, h, "up")
+			ping(t, b, a, false)
+			want(t, 0, h, "down", "--force")
+			if got := rules(); got != before {
+				t.Errorf("down left\n%s", got)
+			}
+		})
+	}
+}
+
 // meanwhile runs up and gc until all containers' calls have ended.
 func meanwhile(t *testing.T, h *testnet.Host, cs []*cnitest.Container, verb string) {
 	t.Helper()
