@@ -223,7 +223,7 @@ func fails(t *testing.T, r *conformance.Report, want map[string]string) {
 	}
 }
 
-// bridgeFails are the clauses that containernetworking's bridge 1.9.1 with
+// bridgeFails are the clauses that containernetworking's bridge 1.10.0 with
 // host-local fails, and why.
 var bridgeFails = map[string]string{
 	// The specification.
