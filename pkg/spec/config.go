@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // DefaultOVSDB is where distributions put OVSDB's socket.
@@ -126,6 +128,9 @@ type Network struct {
 	Timeout time.Duration
 	// IPAM is the address management.
 	IPAM IPAM
+	// DNS is what the result hands to the runtime; where it is empty, what IPAM
+	// says is.
+	DNS types.DNS
 	// MAC is the container's MAC address as runtimeConfig or args.cni ask for
 	// it; "" means neither does.
 	MAC string
@@ -169,6 +174,52 @@ func ParseRoutes(stdin []byte) (*Routes, error) {
 		c.check(&p)
 	}
 	return c, p.err()
+}
+
+// Completed is the configuration with what it has lost: keys, also of ipam and
+// tunnel, that kept has and it has not. kept is a configuration of the same
+// network as it was read before; nil, or one that adds nothing, leaves c as it
+// is. It is for DEL, which may get less than ADD got.
+func (c *Network) Completed(kept []byte) *Network {
+	var given, was map[string]json.RawMessage
+	if json.Unmarshal(kept, &was) != nil || json.Unmarshal(c.Raw, &given) != nil {
+		return c
+	}
+	if given["nodes"] != nil || given["nodesFile"] != nil {
+		delete(was, "nodes")
+		delete(was, "nodesFile")
+	}
+	full, more := completed(given, was)
+	if !more {
+		return c
+	}
+	raw, err := json.Marshal(full)
+	if err != nil {
+		return c
+	}
+	all, _ := Parse(raw)
+	return all
+}
+
+// completed adds to given what it lacks of kept, two objects deep.
+func completed(given, kept map[string]json.RawMessage) (full map[string]json.RawMessage, more bool) {
+	for key, value := range kept {
+		have, ok := given[key]
+		var a, b map[string]json.RawMessage
+		switch {
+		case !ok:
+			given[key], more = value, true
+		case (key == "ipam" || key == "tunnel") && json.Unmarshal(have, &a) == nil && json.Unmarshal(value, &b) == nil && a != nil:
+			if a["type"] != nil && text(a["type"]) != text(b["type"]) {
+				continue // of another kind: keys of the one mean nothing to the other
+			}
+			if inner, lost := completed(a, b); lost {
+				given[key], _ = json.Marshal(inner)
+				more = true
+			}
+		}
+	}
+	return given, more
 }
 
 // check is what must hold between keys of ovs-gre. Of a key that is wrong by

@@ -56,6 +56,7 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own", Doc: "datapath of the bridge: the kernel's or the one in user space", set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
 	Key{Name: "timeoutSeconds", Type: "integer", Default: "10", Doc: "bound on one call's waiting for OVS", set: network(setTimeout)},
 	Key{Name: "ipam", Type: "object", Doc: "any IPAM plugin; host-local without ranges gets this host's subnets", set: network(setIPAM)},
+	Key{Name: "dns", Type: "object", Default: "what IPAM says", Doc: "nameservers, domain, search and options, which the result hands to the runtime", set: network(setDNS)},
 )
 
 // RoutesKeys are the keys of route-sync.
@@ -69,6 +70,38 @@ var RoutesKeys = append(slices.Clone(baseKeys),
 // RuntimeKeys belong to the runtime, to libcni or to other specifications and
 // are let through.
 var RuntimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+
+// Capabilities are what the runtime may be told to ask ovs-gre for. route-sync
+// has none.
+var Capabilities = []string{"ips", "mac", "ipRanges"}
+
+// retired are keys that were ours, and why they need not be given any more.
+var retired = map[string]string{
+	"transitVLAN": "not needed any more: the tunnels have a bridge of their own: leave it out",
+}
+
+// strange are keys that conflists for others have, of containernetworking's
+// bridge above all, and what becomes of what they say.
+var strange = map[string]string{
+	"isGateway":                 "always so: leave it out",
+	"ipMasqBackend":             "always nftables: leave it out",
+	"portIsolation":             `no such thing here: "segment": "container" is nearest`,
+	"socket_file":               "here it is ovsdb",
+	"forceAddress":              noSuchThing,
+	"hairpinMode":               noSuchThing,
+	"promiscMode":               noSuchThing,
+	"vlan":                      noSuchThing,
+	"vlanTrunk":                 noSuchThing,
+	"trunk":                     noSuchThing,
+	"preserveDefaultVlan":       noSuchThing,
+	"macspoofchk":               noSuchThing,
+	"enabledad":                 noSuchThing,
+	"disableContainerInterface": noSuchThing,
+	"master":                    noSuchThing,
+	"delegate":                  noSuchThing,
+}
+
+const noSuchThing = "no such thing here: leave it out"
 
 func isRuntimeKey(k string) bool {
 	return slices.Contains(RuntimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
@@ -87,6 +120,15 @@ func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) bool {
 		return false
 	}
 	b.Raw = stdin
+	var ipam struct {
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(fields["ipam"], &ipam)
+	shape := withOther
+	if ipam.Type == "host-local" {
+		shape = withHostLocal
+	}
+	p.strict("", stdin, shape)
 	p.runtime(b, c, fields)
 	p.fields(c, "", fields, keys)
 	if b.NodesFile != "" && fields["nodes"] != nil {
@@ -116,13 +158,26 @@ func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessag
 				continue
 			}
 			p.fields(c, prefix+name+".", inner, keys)
+		case prefix == "":
+			p.notOurs(name, fields[name], known)
 		default:
-			if plugin := keyOf(name); prefix == "" && plugin != "" {
-				p.invalid(name, nil, "a key of "+plugin+", unknown here")
-				continue
-			}
 			p.unknown(prefix, name, known)
 		}
+	}
+}
+
+// notOurs says what helps about a key that the plugin does not have.
+func (p *problems) notOurs(name string, raw json.RawMessage, known []string) {
+	plugin := keyOf(name)
+	switch {
+	case retired[name] != "":
+		p.invalid(name, raw, retired[name])
+	case plugin != "":
+		p.invalid(name, nil, "a key of "+plugin+", unknown here")
+	case strange[name] != "":
+		p.invalid(name, nil, "unknown key ("+strange[name]+")")
+	default:
+		p.unknown("", name, append(slices.Clone(RuntimeKeys), known...))
 	}
 }
 
@@ -141,8 +196,8 @@ func keyOf(name string) string {
 // runtime reads what the runtime and libcni put in.
 func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
-	if !networkName.MatchString(b.Name) || len(b.Name) > maxNetworkName {
-		p.invalid("name", fields["name"], fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName))
+	if !isNetworkName(b.Name) {
+		p.invalid("name", fields["name"], wantName)
 	}
 	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
 		b.PrevResult = raw
@@ -154,9 +209,32 @@ func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 			break
 		}
 	}
+	var has []string
 	if n, ok := c.(*Network); ok {
-		n.MAC = requestedMAC(p, fields)
+		has, n.MAC = Capabilities, requestedMAC(p, fields)
 	}
+	p.capabilities(fields["capabilities"], has)
+}
+
+// capabilities tells those that the plugin has not: what a runtime gives for
+// them would be lost in silence.
+func (p *problems) capabilities(raw json.RawMessage, has []string) {
+	var given map[string]bool
+	if raw != nil && json.Unmarshal(raw, &given) != nil {
+		p.invalid("capabilities", raw, `want an object such as {"ips": true}`)
+	}
+	for _, name := range sortedKeys(given) {
+		if !slices.Contains(has, name) {
+			p.invalid("capabilities."+printable(name), nil, fmt.Sprintf("a capability that this plugin has not; it has %s", anyOf(has)))
+		}
+	}
+}
+
+func anyOf(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // attachments reads what GC must keep. Nil means that it is not known.
@@ -182,6 +260,19 @@ var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 // maxNetworkName leaves room for what the name becomes a part of: a file name
 // (255 bytes) and the name of an nftables table (255 bytes).
 const maxNetworkName = 200
+
+var wantName = fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName)
+
+func isNetworkName(s string) bool { return len(s) <= maxNetworkName && networkName.MatchString(s) }
+
+// CheckName tells what is wrong with the name of a network. The error wraps
+// ErrInvalid.
+func CheckName(name string) error {
+	if isNetworkName(name) {
+		return nil
+	}
+	return &Problem{Key: "name", Value: string(quote(name)), Reason: wantName}
+}
 
 // linkNames keeps to what no shell, ovs-vsctl or sysctl takes for anything
 // else.
@@ -380,6 +471,32 @@ func setIPAM(p *problems, c *Network, key string, raw json.RawMessage) {
 		p.invalid(key+".type", fields["type"], "want the name of an IPAM plugin, such as host-local")
 	}
 	c.IPAM.Ranged = fields["ranges"] != nil || fields["subnet"] != nil
+}
+
+func setDNS(p *problems, c *Network, key string, raw json.RawMessage) {
+	if string(raw) == "null" {
+		return
+	}
+	fields, err := decode[map[string]json.RawMessage](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	lists := map[string]*[]string{"nameservers": &c.DNS.Nameservers, "search": &c.DNS.Search, "options": &c.DNS.Options}
+	for _, name := range sortedKeys(fields) {
+		var err error
+		switch {
+		case name == "domain":
+			c.DNS.Domain, err = decode[string](fields[name])
+		case lists[name] != nil:
+			*lists[name], err = decode[[]string](fields[name])
+		default:
+			p.unknown(key+".", name, []string{"nameservers", "domain", "search", "options"})
+		}
+		if err != nil {
+			p.invalid(key+"."+name, fields[name], err.Error())
+		}
+	}
 }
 
 func setTable(p *problems, c *Routes, key string, raw json.RawMessage) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,36 +32,40 @@ type Plugin struct {
 
 // ParseList reads a conflist, or a single configuration. The error wraps
 // ErrDecode or ErrInvalid. What the plugins' own keys say is for Parse and
-// ParseRoutes.
+// ParseRoutes; a key that stands twice, in a list that names our plugins, is
+// told here, because runtimes leave but one of the two.
 func ParseList(raw []byte) (*List, error) {
-	var in struct {
-		Name        string                       `json:"name"`
-		CNIVersion  string                       `json:"cniVersion"`
-		CNIVersions []string                     `json:"cniVersions"`
-		Type        string                       `json:"type"`
-		Plugins     []map[string]json.RawMessage `json:"plugins"`
-	}
-	err := json.Unmarshal(raw, &in)
+	var fields map[string]json.RawMessage
+	err := json.Unmarshal(raw, &fields)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		return nil, fmt.Errorf("%w: at byte %d: %v", ErrDecode, syntax.Offset, syntax)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrDecode, err)
 	}
-	if in.Plugins == nil {
-		var single map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &single); err != nil || in.Type == "" {
+	l := &List{}
+	var versions []string
+	var plugins []map[string]json.RawMessage
+	for key, into := range map[string]any{"name": &l.Name, "cniVersion": &l.CNIVersion, "cniVersions": &versions, "plugins": &plugins} {
+		if value, ok := fields[key]; ok && json.Unmarshal(value, into) != nil {
+			return nil, fmt.Errorf("%w: %s: %s", ErrDecode, key, oneLine(value))
+		}
+	}
+	if plugins == nil {
+		if text(fields["type"]) == "" {
 			return nil, fmt.Errorf("%w: neither plugins nor type: no CNI configuration", ErrInvalid)
 		}
-		in.Plugins = append(in.Plugins, single)
+		plugins = append(plugins, fields)
 	}
-	l := &List{Name: in.Name, CNIVersion: in.CNIVersion}
-	for _, v := range in.CNIVersions {
+	for _, v := range versions {
 		if l.CNIVersion == "" || VersionLess(l.CNIVersion, v) {
 			l.CNIVersion = v
 		}
 	}
-	for i, fields := range in.Plugins {
+	if err := twice(raw, plugins); err != nil {
+		return nil, err
+	}
+	for i, fields := range plugins {
 		p, err := l.plugin(fields)
 		if err != nil {
 			return nil, fmt.Errorf("%w: plugins[%d]: %w", ErrInvalid, i, err)
@@ -68,6 +73,29 @@ func ParseList(raw []byte) (*List, error) {
 		l.Plugins = append(l.Plugins, p)
 	}
 	return l, nil
+}
+
+// twice tells keys that stand twice in the list itself or in the configurations
+// of our plugins: the others' are not for us to judge.
+func twice(raw []byte, plugins []map[string]json.RawMessage) error {
+	ours := func(fields map[string]json.RawMessage) bool {
+		return slices.Contains([]string{"ovs-gre", "route-sync"}, text(fields["type"]))
+	}
+	if !slices.ContainsFunc(plugins, ours) {
+		return nil
+	}
+	var p problems
+	p.strict("", raw, nil)
+	for i, fields := range plugins {
+		if !ours(fields) {
+			at := fmt.Sprintf("plugins[%d].", i)
+			p = slices.DeleteFunc(p, func(err error) bool {
+				var pr *Problem
+				return errors.As(err, &pr) && strings.HasPrefix(pr.Key, at)
+			})
+		}
+	}
+	return p.err()
 }
 
 // plugin puts the list's name and version in, as libcni does.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 )
 
 // Names are derived, never remembered: whoever knows the network and the
@@ -15,6 +16,41 @@ import (
 // name of its OVS port: "og" and 52 bits of a hash.
 func PortName(network, containerID, ifName string) string {
 	return "og" + hash13(network, containerID, ifName)
+}
+
+// Alias is the ifalias of the host's end of a container's veth pair. It says
+// whose the link is, so that what is lost elsewhere can be made anew from the
+// links. The kernel takes at most 255 bytes (IFALIASZ in linux/if.h).
+func Alias(network, containerID, ifName string) string {
+	return AliasPrefix(network) + containerID + " " + ifName
+}
+
+// MaxAlias is the kernel's limit.
+const MaxAlias = 255
+
+// aliasedName leaves room behind it for a container's id as all runtimes make
+// them, of 64 characters, and an interface's name of 15.
+const aliasedName = MaxAlias - len("ovs-gre ") - len(" ") - 64 - len(" ") - 15
+
+// AliasPrefix begins the aliases of a network's links. A name that is too long
+// is cut, and told from others by its hash; no name has a '~'.
+func AliasPrefix(network string) string {
+	if len(network) > aliasedName {
+		network = network[:aliasedName-14] + "~" + hash13(network)
+	}
+	return "ovs-gre " + network + " "
+}
+
+// Aliased returns the attachment that an alias of the network's names, and the
+// name that its link has unless somebody renamed it. ok is false where the
+// alias is not the network's.
+func Aliased(network, alias string) (a Attachment, port string, ok bool) {
+	owner, ours := strings.CutPrefix(alias, AliasPrefix(network))
+	f := strings.Fields(owner)
+	if !ours || len(f) != 2 {
+		return Attachment{}, "", false
+	}
+	return Attachment{f[0], f[1]}, PortName(network, f[0], f[1]), true
 }
 
 // TunnelName names the OVS tunnel port of network to the node with address.

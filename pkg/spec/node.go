@@ -65,6 +65,9 @@ type nodeJSON struct {
 // reported at once; each wraps ErrInvalid.
 func DecodeNodes(key string, raw []byte) ([]Node, error) {
 	var p problems
+	if json.Valid(raw) {
+		p.strict(key, raw, nodesShape)
+	}
 	nodes := p.nodes(key, raw)
 	return nodes, p.err()
 }
@@ -107,7 +110,6 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
 		return nil, false
 	}
-	before := len(*p)
 	for i, e := range entries {
 		at := fmt.Sprintf("%s[%d]", key, i)
 		var fields map[string]json.RawMessage
@@ -123,16 +125,17 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 			case "subnets":
 				_, err = decode[[]string](fields[k])
 			default:
-				p.unknown(at+".", k, []string{"name", "address", "subnets"})
+				if p.fine(at + "." + k) {
+					p.unknown(at+".", k, []string{"name", "address", "subnets"})
+				}
 			}
 			if err != nil {
 				p.invalid(at+"."+k, fields[k], err.Error())
 			}
 		}
 	}
-	if len(*p) == before {
-		// A map has each key once, the last of them.
-		p.invalid(key, nil, "an entry has a key twice")
+	if p.fine(key) {
+		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
 	}
 	return nil, false
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -181,6 +182,10 @@ func TestGood(t *testing.T) {
 		{"ipam", `{}`, "", func(c *spec.Network) any { return c.IPAM }, spec.IPAM{}},
 		{"ipam", `{"type":"host-local","dataDir":"/x","routes":[{"dst":"0.0.0.0/0"}]}`, "", func(c *spec.Network) any { return c.IPAM }, spec.IPAM{Type: "host-local", DataDir: "/x"}},
 		{"ipam", `{"type":"host-local","subnet":"10.0.0.0/8"}`, "", func(c *spec.Network) any { return c.IPAM }, spec.IPAM{Type: "host-local", Ranged: true}},
+		{"dns", `{}`, "", func(c *spec.Network) any { return c.DNS }, types.DNS{}},
+		{"dns", `null`, "", func(c *spec.Network) any { return c.DNS }, types.DNS{}},
+		{"dns", `{"nameservers":["192.0.2.53"],"domain":"a.example","search":["b.example"],"options":["ndots:2"]}`, "", func(c *spec.Network) any { return c.DNS },
+			types.DNS{Nameservers: []string{"192.0.2.53"}, Domain: "a.example", Search: []string{"b.example"}, Options: []string{"ndots:2"}}},
 		{"ipam", `{"type":"host-local","ranges":[[{"subnet":"10.0.0.0/8"}]]}`, "", func(c *spec.Network) any { return c.IPAM }, spec.IPAM{Type: "host-local", Ranged: true}},
 	} {
 		stdin := `,"` + tc.key + `":` + tc.value
@@ -262,17 +267,17 @@ func TestKeys(t *testing.T) {
 
 // TestRuntimeKeys: what the runtime, libcni and nerdctl put in, passes.
 func TestRuntimeKeys(t *testing.T) {
-	const keys = `,"cniVersions":["1.0.0"],"capabilities":{"ips":true},"runtimeConfig":{"ips":["10.0.0.1/24"],"x":1},"args":{"cni":{"ips":["10.0.0.1"]},"other":[]},
+	const keys = `,"cniVersions":["1.0.0"],"runtimeConfig":{"ips":["10.0.0.1/24"],"x":1},"args":{"cni":{"ips":["10.0.0.1"]},"other":[]},
 		"prevResult":{"cniVersion":"1.0.0"},"dns":{},"disableCheck":true,"disableGC":false,"loadOnlyInlinedPlugins":true,
 		"cni.dev/anything":{"a":1},"nerdctlID":"x","nerdctlLabels":{}`
-	c, err := spec.Parse(ovsgre(keys + `,"ipam":{"type":"x"},"nodes":` + two))
+	c, err := spec.Parse(ovsgre(keys + `,"capabilities":{"ips":true,"mac":true,"ipRanges":true},"ipam":{"type":"x"},"nodes":` + two))
 	if err != nil {
 		t.Error(err)
 	}
 	if string(c.PrevResult) != `{"cniVersion":"1.0.0"}` {
 		t.Errorf("prevResult: %s", c.PrevResult)
 	}
-	r, err := spec.ParseRoutes(routesync(keys + `,"ipam":{}`))
+	r, err := spec.ParseRoutes(routesync(keys + `,"capabilities":{},"ipam":{}`))
 	if err != nil {
 		t.Error(err)
 	}

@@ -40,6 +40,9 @@ func check(t *testing.T, file, want string) {
 
 type object = map[string]any
 
+// texts is the schema of a list of strings.
+var texts = object{"type": "array", "items": object{"type": "string"}}
+
 // property is the schema of one key.
 func property(k spec.Key) object {
 	p := object{"description": k.Doc}
@@ -48,10 +51,13 @@ func property(k spec.Key) object {
 		p["enum"] = k.Enum
 	case k.Name == "nodes":
 		p["$ref"] = "#/$defs/nodes"
+	case k.Name == "dns":
+		p["type"], p["additionalProperties"] = "object", false
+		p["properties"] = object{"domain": object{"type": "string"}, "nameservers": texts, "search": texts, "options": texts}
 	case k.Type == "integer or string":
 		p["type"] = []string{"integer", "string"}
 	case k.Type == "array":
-		p["type"], p["items"] = "array", object{"type": "string"}
+		p["type"], p["items"] = texts["type"], texts["items"]
 	default:
 		p["type"] = k.Type
 	}
@@ -63,13 +69,18 @@ func property(k spec.Key) object {
 
 // plugin is the schema of a plugin's configuration in a conflist. Keys of the
 // runtime are let through, any other is an error, as in pkg/spec.
-func plugin(name string, keys []spec.Key) object {
+func plugin(name string, keys []spec.Key, capabilities ...string) object {
 	props := object{"type": object{"const": name}}
 	for _, k := range spec.RuntimeKeys {
 		if k != "type" {
 			props[k] = true
 		}
 	}
+	can := object{}
+	for _, c := range capabilities {
+		can[c] = object{"type": "boolean"}
+	}
+	props["capabilities"] = object{"type": "object", "properties": can, "additionalProperties": false}
 	for _, k := range keys {
 		at, last, nested := strings.Cut(k.Name, ".")
 		if !nested {
@@ -104,8 +115,8 @@ func schema() string {
 		"title":       "A CNI conflist with ovs-gre and route-sync",
 		"type":        "object",
 		"required":    []string{"cniVersion", "name", "plugins"},
-		"properties":  object{"cniVersion": object{"type": "string"}, "name": object{"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$"}, "plugins": object{"type": "array", "minItems": 1, "items": object{"allOf": []object{is("ovs-gre"), is("route-sync")}}}},
-		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", spec.NetworkKeys), "route-sync": plugin("route-sync", spec.RoutesKeys)},
+		"properties":  object{"cniVersion": object{"type": "string"}, "name": object{"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": 200}, "plugins": object{"type": "array", "minItems": 1, "items": object{"allOf": []object{is("ovs-gre"), is("route-sync")}}}},
+		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", spec.NetworkKeys, spec.Capabilities...), "route-sync": plugin("route-sync", spec.RoutesKeys)},
 		"description": "Made from the tables in pkg/spec; a test keeps it equal.",
 	}, "", "  ")
 	if err != nil {
