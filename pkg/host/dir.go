@@ -35,15 +35,34 @@ const RunDir = "/run/ovs-gre"
 //	mark            which state of OVSDB was found to be right for these
 //	routes.json     the configuration that routes were last made of
 //
-// A Dir stays where it is for as long as anything in it does.
+// A Dir stays where it is for as long as anything in it does. The zero value is
+// that of no network: there is nothing in it, and what would change it, or says
+// how it went, wraps spec.ErrInvalid.
 type Dir string
 
-// NetworkDir is the directory of a network, whose name spec has checked.
-func NetworkDir(network string) Dir { return Dir(filepath.Join(RunDir, network)) }
+// NetworkDir is the directory of a network; that of a name which no network can
+// have is the zero Dir.
+func NetworkDir(network string) Dir {
+	if spec.CheckName(network) != nil {
+		return ""
+	}
+	return Dir(filepath.Join(RunDir, network))
+}
+
+// check keeps the name of no network from becoming a path.
+func (d Dir) check() error {
+	if d == "" {
+		return fmt.Errorf("state directory: %w: not the name of a network", spec.ErrInvalid)
+	}
+	return nil
+}
 
 // Exists reports whether the network has left anything here. The directory
 // above, which a call that was killed may have left, goes if it is empty.
 func (d Dir) Exists() bool {
+	if d.check() != nil {
+		return false
+	}
 	if _, err := os.Lstat(string(d)); !errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
@@ -54,6 +73,9 @@ func (d Dir) Exists() bool {
 // make makes the directory and reports whether it was not there. Only root can
 // write to it or to what is above; anything else of that name is refused.
 func (d Dir) make(sub string) (fresh bool, err error) {
+	if err := d.check(); err != nil {
+		return false, err
+	}
 	for _, dir := range []string{RunDir, string(d), filepath.Join(string(d), sub)} {
 		err := os.Mkdir(dir, 0o700)
 		if err == nil {
@@ -85,6 +107,9 @@ func trust(dir string) error {
 // trusted is nil where the directory, and sub in it, is ours or absent. What
 // a stranger has put there is neither believed nor followed.
 func (d Dir) trusted(sub string) error {
+	if err := d.check(); err != nil {
+		return err
+	}
 	for _, dir := range []string{RunDir, string(d), filepath.Join(string(d), sub)} {
 		if err := trust(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -120,7 +145,7 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 		if err != nil {
 			return nil, fmt.Errorf("lock of the network: %w", err)
 		}
-		if err := flock(ctx, f, how); err != nil {
+		if err := Flock(ctx, f, how); err != nil {
 			return nil, fmt.Errorf("%w: another call holds %s: %w", ErrBusy, f.Name(), err)
 		}
 		if same(f) {
@@ -130,10 +155,11 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	}
 }
 
-// flock waits for the lock as long as ctx. On an error it has closed the file,
-// or will: a wait that is given up on goes on in the kernel until the lock is
+// Flock takes a lock on an open file, LOCK_EX or LOCK_SH of flock(2), and waits
+// for it as long as ctx. On an error, ctx's where time is up, it has closed the
+// file, or will: a wait that is given up on goes on in the kernel until the lock is
 // free, and is then given back at once.
-func flock(ctx context.Context, f *os.File, how int) error {
+func Flock(ctx context.Context, f *os.File, how int) error {
 	fd := int(f.Fd())
 	if err := unix.Flock(fd, how|unix.LOCK_NB); err == nil {
 		return nil
@@ -171,6 +197,9 @@ func same(f *os.File) bool {
 
 // Remove takes the directory away. The caller holds the exclusive lock.
 func (d Dir) Remove() error {
+	if err := d.check(); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(string(d)); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
@@ -180,6 +209,9 @@ func (d Dir) Remove() error {
 
 // SetPersistent says whether host state stays when the last container leaves.
 func (d Dir) SetPersistent(on bool) error {
+	if err := d.check(); err != nil {
+		return err
+	}
 	path := filepath.Join(string(d), "persistent")
 	if !on {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -199,6 +231,9 @@ func (d Dir) SetPersistent(on bool) error {
 
 // Persistent reports what SetPersistent said last.
 func (d Dir) Persistent() bool {
+	if d.check() != nil {
+		return false
+	}
 	_, err := os.Lstat(filepath.Join(string(d), "persistent"))
 	return err == nil
 }
@@ -242,6 +277,9 @@ func (d Dir) Handed() (nodes []spec.Node, self string, err error) {
 // SetMark keeps a text that says which state of OVSDB was found to be right for
 // what Hand left.
 func (d Dir) SetMark(text string) error {
+	if err := d.check(); err != nil {
+		return err
+	}
 	return replace(filepath.Join(string(d), "mark"), []byte(text))
 }
 
@@ -261,6 +299,9 @@ func (d Dir) AdvanceMark(to int) error {
 // Drop takes the configuration back that Hand left; the nodes stay for
 // whoever still needs them.
 func (d Dir) Drop() error {
+	if err := d.check(); err != nil {
+		return err
+	}
 	if err := os.Remove(filepath.Join(string(d), "config.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

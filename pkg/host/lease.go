@@ -51,7 +51,7 @@ func (d Dir) Take(ctx context.Context, kind string, l Lease) (fresh bool, done f
 		}
 		if !held {
 			// Whoever has it may want the network's lock, which we no longer hold.
-			if err := flock(ctx, f, unix.LOCK_EX); err != nil {
+			if err := Flock(ctx, f, unix.LOCK_EX); err != nil {
 				return false, nil, fmt.Errorf("%w: another call is at work on the same attachment: %w", ErrBusy, err)
 			}
 			f.Close()

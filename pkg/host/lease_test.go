@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,5 +96,47 @@ func TestTakeOver(t *testing.T) {
 	}
 	if list, err := d.Leases(host.LeasesOVS); err != nil || len(list) != 1 || list[0].Attachment != l.Attachment {
 		t.Fatalf("leases after the take-over: %+v, %v", list, err)
+	}
+}
+
+// TestNoDir: the name of no network is no path, whatever is done with its
+// directory (hostile.md row 15).
+func TestNoDir(t *testing.T) {
+	testDir(t)
+	victim := filepath.Join(host.RunDir, "..", fmt.Sprintf("victim-%d", os.Getpid()))
+	if err := os.MkdirAll(filepath.Join(victim, host.LeasesOVS), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(victim)
+	if err := os.WriteFile(filepath.Join(victim, "config.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	for _, name := range []string{"../" + filepath.Base(victim), "", ".", "..", "a/b", "/etc", strings.Repeat("x", 201)} {
+		d := host.NetworkDir(name)
+		_, lock := d.Lock(ctx, false)
+		_, _, take := d.Take(ctx, host.LeasesOVS, host.Lease{Name: "x"})
+		_, _, idle := d.Idle(host.LeasesOVS, "x")
+		_, holds := d.Holds(host.LeasesOVS, "x")
+		_, leases := d.Leases(host.LeasesOVS)
+		_, unused := d.Unused(host.LeasesOVS)
+		_, _, handed := d.Handed()
+		for what, err := range map[string]error{
+			"Lock": lock, "Take": take, "Idle": idle, "Holds": holds, "Leases": leases, "Unused": unused, "Handed": handed,
+			"Remove": d.Remove(), "Abandon": d.Abandon(ctx), "Drop": d.Drop(), "Release": d.Release(host.LeasesOVS, "x"), "Bury": d.Bury("x"),
+			"Hand": d.Hand(nil, "a", []byte("{}")), "HandRoutes": d.HandRoutes([]byte("{}")),
+			"SetPersistent": d.SetPersistent(true), "SetPersistent off": d.SetPersistent(false), "SetMark": d.SetMark("x"),
+		} {
+			if !errors.Is(err, spec.ErrInvalid) {
+				t.Errorf("%q: %s: %v", name, what, err)
+			}
+		}
+		d.Forget("x")
+		if d.Exists() || d.Persistent() || d.Config() != nil || d.RoutesConfig() != nil || d.Buried() != nil || d.Mark() != "" || d.IsHanded(nil, "", nil) {
+			t.Errorf("%q: something is there", name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(victim, "config.json")); err != nil {
+		t.Error(err)
 	}
 }
