@@ -20,11 +20,6 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// AliasPrefix begins the alias of the host's end of a container's veth pair;
-// network, container and interface name follow, so that a lost conf.db can be
-// made anew from the links.
-const AliasPrefix = "ovs-gre "
-
 // Add attaches a container to its network, making what the host lacks for it.
 // An error leaves nothing behind. It wraps spec.ErrInvalid, mesh.ErrNotReady or
 // one of host's errors, or kernel.ErrConfined.
@@ -40,6 +35,10 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	mac, err := r.mac()
 	if err != nil {
 		return nil, err
+	}
+	if over := len(r.alias()) - spec.MaxAlias; over > 0 {
+		return nil, fmt.Errorf("%w: CNI_CONTAINERID: %d characters, at most %d fit beside the network's name in the alias of a link",
+			host.ErrEnvironment, len(r.ContainerID), len(r.ContainerID)-over)
 	}
 	n, err := network.Open(ctx, r.Config)
 	if err != nil {
@@ -166,7 +165,7 @@ func (a *adding) leave(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
-	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && ownLink(a.Config.Name, l, a.held) {
+	if l, err := hostEnd(ctx, a.Config.Name, a.port()); err == nil && ownLink(a.Config.Name, a.port(), l, a.held) {
 		return nil // the lease stands for a link that was there before
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -213,7 +212,7 @@ func (a *adding) look(ctx context.Context) error {
 	if a.bridge.TakenBy != a.Config.Name {
 		return fmt.Errorf("OVS port %s is in the way: %w: it is not of network %s", a.port(), host.ErrForeign, a.Config.Name)
 	}
-	if _, err := kernel.LinkByName(ctx, a.port()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := hostEnd(ctx, a.Config.Name, a.port()); !errors.Is(err, fs.ErrNotExist) {
 		return err // the link is there: link will say whose it is
 	}
 	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
@@ -231,7 +230,7 @@ func (a *adding) link(ctx context.Context) error {
 		a.mac = randomMAC()
 	}
 	v := kernel.Veth{Name: a.port(), MAC: randomMAC(), MTU: a.mtu, IfName: a.IfName, IfMAC: a.mac,
-		Alias: AliasPrefix + a.Config.Name + " " + a.ContainerID + " " + a.IfName}
+		Alias: a.alias()}
 	err := kernel.AddVeth(ctx, v, a.ns)
 	if errors.Is(err, kernel.ErrIfNameTaken) {
 		return fmt.Errorf("CNI_IFNAME %s: %w: the container has an interface of that name already", a.IfName, host.ErrForeign)
@@ -256,7 +255,7 @@ func (a *adding) link(ctx context.Context) error {
 // orphan removes a veth pair of ours whose other end is in a namespace that
 // the container no longer has.
 func (a *adding) orphan(ctx context.Context) error {
-	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && !ownLink(a.Config.Name, l, a.held) {
+	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && !ownLink(a.Config.Name, a.port(), l, a.held) {
 		return fmt.Errorf("link %s is in the way: %w: it is of kind %s with the alias %q", a.port(), host.ErrForeign, l.Kind, l.Alias)
 	}
 	has, err := a.ns.HasLink(ctx, a.IfName)
@@ -348,8 +347,10 @@ func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, 
 	if m == nil {
 		return &current.Result{}, nil, nil
 	}
-	a.undo.add(m.del) // also when it fails: CNI wants DEL after a failed ADD
 	res, err := m.add(ctx)
+	if !errors.Is(err, host.ErrBusy) { // else it did not get as far as an address
+		a.undo.add(bounded(m.del)) // also when it fails: CNI wants DEL after a failed ADD
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -361,13 +362,23 @@ func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, 
 		return nil, nil, err
 	}
 	if err := a.ns.Configure(ctx, a.IfName, get.addrs, get.routes); err != nil {
-		return nil, nil, err
+		return nil, nil, a.twoDefaults(err)
 	}
 	addrs := make([]netip.Addr, len(get.addrs))
 	for i, p := range get.addrs {
 		addrs[i] = p.Addr()
 	}
 	return res, addrs, nil
+}
+
+// twoDefaults says what helps where the container has a default route by
+// another network.
+func (a *adding) twoDefaults(err error) error {
+	if a.Config.IsDefaultGateway && errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: isDefaultGateway: %w: where another network has the container's default route, set it to false in one of the two",
+			spec.ErrInvalid, err)
+	}
+	return err
 }
 
 // result is what ADD prints: bridge, host's end, container's end.
@@ -386,6 +397,9 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 		return nil, err
 	}
 	res.CNIVersion = current.ImplementedSpecVersion
+	if d := a.Config.DNS; !d.IsEmpty() {
+		res.DNS = d
+	}
 	res.Interfaces = []*current.Interface{
 		{Name: bridge.Name, Mac: bridge.MAC, Mtu: bridge.MTU},
 		{Name: port.Name, Mac: port.MAC, Mtu: port.MTU},

@@ -85,9 +85,16 @@ func checkHost(ctx context.Context, r Request) error {
 	}
 	var drift host.Drift
 	for _, c := range changes {
-		if c.New != nil { // what is left over harms no container
-			drift = append(drift, c.Drift())
+		if c.New == nil {
+			continue // what is left over harms no container
 		}
+		text := c.Drift()
+		if c.New.ID() == (state.Link{Name: r.port()}).ID() && c.Old == nil {
+			if l, err := hostEnd(ctx, r.Config.Name, r.port()); err == nil {
+				text = fmt.Sprintf("the container's link %s is called %s now: ip link set %[2]s down name %[1]s up", r.port(), l.Name)
+			}
+		}
+		drift = append(drift, text)
 	}
 	if len(drift) > 0 {
 		return drift

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
 	"time"
 
 	"ovs-gre-cni/pkg/host"
@@ -24,8 +22,14 @@ const (
 // Del takes a container off its network. It needs neither the container's
 // namespace, nor the result of ADD, nor, but for the OVS port, OVSDB: what it
 // could not take out of there, the next call will. What is already gone is no
-// error. Every step runs, whatever became of the others.
+// error. Every step runs, whatever became of the others. What the configuration
+// has lost since ADD it has from the one that host state was made of. The error
+// wraps spec.ErrInvalid where the name is none that ADD would take.
 func Del(ctx context.Context, r Request) error {
+	if err := spec.CheckName(r.Config.Name); err != nil {
+		return err
+	}
+	r.Config = r.Config.Completed(r.dir().Config())
 	if over, err := r.delConfined(); over {
 		return err
 	}
@@ -89,32 +93,6 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 func (r Request) delLink(ctx context.Context) error {
 	held, err := r.dir().Holds(host.LeasesOVS, r.port())
 	return errors.Join(err, delLink(ctx, r.Config.Name, r.port(), held))
-}
-
-// delLink deletes the link name if it is network's.
-func delLink(ctx context.Context, network, name string, held bool) error {
-	l, err := kernel.LinkByName(ctx, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil || !ownLink(network, l, held) {
-		return err
-	}
-	return kernel.DelLink(ctx, name)
-}
-
-// ownLink reports whether a link is one that ADD made: by its alias or, where a
-// killed ADD did not get so far, by the lease that was held for it.
-func ownLink(network string, l kernel.Link, held bool) bool {
-	if l.Kind != "veth" {
-		return false
-	}
-	if l.Alias == "" {
-		return held
-	}
-	owner, ours := strings.CutPrefix(l.Alias, AliasPrefix+network+" ")
-	f := strings.Fields(owner)
-	return ours && len(f) == 2 && spec.PortName(network, f[0], f[1]) == l.Name
 }
 
 // release gives the lease back, and the host state with the last one. Without

@@ -11,12 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/spec"
 )
@@ -45,7 +47,36 @@ func (d delegate) check(ctx context.Context, _ []netip.Addr) error { return d.ru
 
 func (d delegate) status(ctx context.Context) error { return d.run(ctx, "STATUS") }
 
-func (d delegate) gc(ctx context.Context, _ []spec.Attachment) error { return d.run(ctx, "GC") }
+// gc names all that is to stay: a plugin takes a list that is absent for one
+// that is empty (containernetworking's host-local 1.10 does), and what the
+// runtime lists lacks the attachments that an ADD is making now.
+func (d delegate) gc(ctx context.Context, keep []spec.Attachment) error {
+	leases, err := d.dir().Leases(host.LeasesOVS)
+	if err != nil {
+		return err
+	}
+	valid := append([]spec.Attachment{}, keep...)
+	for _, l := range leases {
+		if l.ContainerID != "" && !slices.Contains(valid, l.Attachment) {
+			valid = append(valid, l.Attachment)
+		}
+	}
+	var fields map[string]json.RawMessage
+	list, err := json.Marshal(valid)
+	if err == nil {
+		err = json.Unmarshal(d.Config.Raw, &fields)
+	}
+	if err != nil {
+		return err
+	}
+	fields["cni.dev/valid-attachments"], fields["cni.dev/attachments"] = list, list
+	c := *d.Config
+	if c.Raw, err = json.Marshal(fields); err != nil {
+		return err
+	}
+	d.Config = &c
+	return d.run(ctx, "GC")
+}
 
 func (d delegate) run(ctx context.Context, command string) error {
 	_, err := d.exec(ctx, command)

@@ -3,10 +3,9 @@ package attach
 import (
 	"context"
 	"errors"
-	"strings"
+	"maps"
 
 	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/spec"
@@ -78,12 +77,8 @@ func exhume(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
 // ports and their links, and tells those that an ADD is making now.
 func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]spec.Attachment, busy []spec.Attachment, err error) {
 	stale = map[string]spec.Attachment{}
-	links, err1 := kernel.LinksByAliasPrefix(ctx, AliasPrefix+c.Name+" ")
-	for _, l := range links {
-		if f := strings.Fields(strings.TrimPrefix(l.Alias, AliasPrefix+c.Name)); len(f) == 2 {
-			stale[l.Name] = spec.Attachment{ContainerID: f[0], IfName: f[1]}
-		}
-	}
+	live, err1 := Live(ctx, c.Name)
+	maps.Copy(stale, live)
 	ports, err2 := conn.ContainerPorts(ctx, c.Name)
 	for _, p := range ports {
 		stale[p.Name] = spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}
@@ -117,7 +112,7 @@ func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, 
 	errs := []error{err, err2, delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
 	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
-		errs = append(errs, m.del(ctx))
+		errs = append(errs, bounded(m.del)(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/allocator"
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
+	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/mesh"
@@ -27,9 +28,6 @@ const (
 	// hostLocalDir is where host-local keeps its files (its backend/disk).
 	hostLocalDir = "/var/lib/cni/networks"
 )
-
-// errExhausted says that host-local has no address left.
-var errExhausted = fmt.Errorf("%w: no address is left in the ranges", mesh.ErrNotReady)
 
 // hostLocal is containernetworking's host-local in this process: its
 // allocator, its files, its lock, but no exec (about 5 ms of CPU each).
@@ -50,16 +48,50 @@ func (h hostLocal) config() (*allocator.IPAMConfig, error) {
 	return c, nil
 }
 
-func (h hostLocal) add(context.Context) (*current.Result, error) {
+// A store is host-local's, its lock taken: by us, because host-local's own Lock
+// waits for ever, and its allocator goes on where it fails.
+type store struct{ *disk.Store }
+
+// Lock does nothing: the lock is taken.
+func (store) Lock() error { return nil }
+
+// Unlock does nothing: what open returned gives the lock back.
+func (store) Unlock() error { return nil }
+
+// open waits for the network's store as long as ctx. The error then wraps
+// host.ErrBusy.
+func (h hostLocal) open(ctx context.Context) (s store, done func(), err error) {
+	if err := spec.CheckName(h.Config.Name); err != nil {
+		return s, nil, err
+	}
+	if s.Store, err = disk.New(h.Config.Name, h.Config.IPAM.DataDir); err != nil {
+		return s, nil, err
+	}
+	// As host-local opens it (its backend/disk, and go-filemutex, which locks by
+	// flock).
+	f, err := os.OpenFile(filepath.Join(h.dataDir(), "lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err == nil {
+		if err = host.Flock(ctx, f, unix.LOCK_EX); err != nil {
+			err = fmt.Errorf("%w: another process holds the lock %s: %w", host.ErrBusy, f.Name(), err)
+		}
+	}
+	if err != nil {
+		s.Close()
+		return s, nil, err
+	}
+	return s, func() { s.Close(); f.Close() }, nil
+}
+
+func (h hostLocal) add(ctx context.Context) (*current.Result, error) {
 	c, err := h.config()
 	if err != nil {
 		return nil, err
 	}
-	store, err := disk.New(c.Name, c.DataDir)
+	store, done, err := h.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("host-local: %w", err)
 	}
-	defer store.Close()
+	defer done()
 	res := &current.Result{CNIVersion: current.ImplementedSpecVersion, Routes: c.Routes}
 	asked := map[string]net.IP{}
 	for _, ip := range c.IPArgs {
@@ -73,10 +105,10 @@ func (h hostLocal) add(context.Context) (*current.Result, error) {
 		case want != nil:
 			err = refusal(err, want, &c.Ranges[i])
 		case full(&c.Ranges[i], h.dataDir()):
-			err = errExhausted
+			err = exhausted(c)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("host-local: %s: %w", c.Ranges[i].String(), err)
+			return nil, fmt.Errorf("host-local: range %s: %w", c.Ranges[i].String(), err)
 		}
 		res.IPs = append(res.IPs, ip)
 	}
@@ -89,6 +121,14 @@ func (h hostLocal) add(context.Context) (*current.Result, error) {
 		}
 	}
 	return res, nil
+}
+
+// exhausted says that a range has no address left.
+func exhausted(c *allocator.IPAMConfig) error {
+	if n := len(c.Ranges); n > 1 {
+		return fmt.Errorf("%w: no address is left in it, and a container gets one of each of the %d ranges", mesh.ErrNotReady, n)
+	}
+	return fmt.Errorf("%w: no address is left in it", mesh.ErrNotReady)
 }
 
 // refusal tells an address that nobody ever gets from one that another
@@ -114,12 +154,8 @@ func take(asked map[string]net.IP, set *allocator.RangeSet) net.IP {
 }
 
 // del frees by container alone: it needs no ranges, which a runtime may have lost.
-func (h hostLocal) del(context.Context) error {
-	return h.inStore(func(s *disk.Store) error {
-		if err := s.Lock(); err != nil {
-			return err
-		}
-		defer s.Unlock() //nolint:errcheck // the process ends
+func (h hostLocal) del(ctx context.Context) error {
+	return h.inStore(ctx, func(s store) error {
 		return errors.Join(s.ReleaseByID(h.ContainerID, h.IfName), h.sweep())
 	})
 }
@@ -175,7 +211,7 @@ func (h hostLocal) status(context.Context) error {
 	dir := h.dataDir()
 	for i := range c.Ranges {
 		if full(&c.Ranges[i], dir) {
-			return fmt.Errorf("host-local: %s: %w", c.Ranges[i].String(), errExhausted)
+			return fmt.Errorf("host-local: range %s: %w", c.Ranges[i].String(), exhausted(c))
 		}
 	}
 	return nil
@@ -205,7 +241,7 @@ func full(set *allocator.RangeSet, dir string) bool {
 // gc frees what neither keep nor a lease stands for. Leases are read after the
 // files: an ADD takes its own before it takes an address, and may have come
 // after keep was listed.
-func (h hostLocal) gc(_ context.Context, keep []spec.Attachment) error {
+func (h hostLocal) gc(ctx context.Context, keep []spec.Attachment) error {
 	held, err := h.held()
 	if err != nil {
 		return err
@@ -217,16 +253,15 @@ func (h hostLocal) gc(_ context.Context, keep []spec.Attachment) error {
 	for _, a := range keep {
 		valid.put(a)
 	}
-	return h.free(slices.DeleteFunc(held, valid.has))
+	return h.free(ctx, slices.DeleteFunc(held, valid.has))
 }
 
 // free gives addresses back, if the same containers still have them.
-func (h hostLocal) free(list []Held) error {
-	return h.inStore(func(s *disk.Store) error {
-		if err := s.Lock(); err != nil {
-			return err
-		}
-		defer s.Unlock() //nolint:errcheck // the process ends
+func (h hostLocal) free(ctx context.Context, list []Held) error {
+	if len(list) == 0 {
+		return nil
+	}
+	return h.inStore(ctx, func(store) error {
 		var errs []error
 		for _, held := range list {
 			raw, err := os.ReadFile(held.Path)
@@ -263,17 +298,17 @@ func holder(raw []byte) spec.Attachment {
 	return spec.Attachment{ContainerID: id, IfName: ifname}
 }
 
-// inStore runs f on the network's store, unless there is none.
-func (h hostLocal) inStore(f func(*disk.Store) error) error {
+// inStore runs f on the network's store, its lock taken, unless there is none.
+func (h hostLocal) inStore(ctx context.Context, f func(store) error) error {
 	if _, err := os.Stat(h.dataDir()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	store, err := disk.New(h.Config.Name, h.Config.IPAM.DataDir)
-	if err != nil {
-		return fmt.Errorf("host-local: %w", err)
+	s, done, err := h.open(ctx)
+	if err == nil {
+		defer done()
+		err = f(s)
 	}
-	defer store.Close()
-	if err := f(store); err != nil {
+	if err != nil {
 		return fmt.Errorf("host-local: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -23,14 +24,39 @@ import (
 // that still exists. The links themselves say whose they are.
 func Live(ctx context.Context, network string) (map[string]spec.Attachment, error) {
 	live := map[string]spec.Attachment{}
-	links, err := kernel.LinksByAliasPrefix(ctx, AliasPrefix+network+" ")
+	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
 	for _, l := range links {
-		f := strings.Fields(strings.TrimPrefix(l.Alias, AliasPrefix+network))
-		if len(f) == 2 && spec.PortName(network, f[0], f[1]) == l.Name {
-			live[l.Name] = spec.Attachment{ContainerID: f[0], IfName: f[1]}
+		if a, port, ok := spec.Aliased(network, l.Alias); ok && l.Kind == "veth" {
+			live[port] = a
 		}
 	}
 	return live, err
+}
+
+// Unleased lists the live attachments that have lost their leases. It changes
+// nothing.
+func Unleased(ctx context.Context, network string) ([]spec.Attachment, error) {
+	live, err := Live(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	var lost []spec.Attachment
+	for _, name := range slices.Sorted(maps.Keys(live)) {
+		held, err := host.NetworkDir(network).Holds(host.LeasesOVS, name)
+		if err != nil {
+			return nil, err
+		}
+		if held {
+			continue
+		}
+		// A DEL takes the link before it gives the lease back.
+		if _, err := hostEnd(ctx, network, name); err == nil {
+			lost = append(lost, live[name])
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return lost, nil
 }
 
 // Relet gives live attachments a lease where theirs is lost: what has none is
@@ -60,7 +86,7 @@ func Relet(ctx context.Context, network string) (map[string]spec.Attachment, err
 		if err != nil {
 			return nil, err
 		}
-		if _, err = kernel.LinkByName(ctx, name); errors.Is(err, fs.ErrNotExist) {
+		if _, err = hostEnd(ctx, network, name); errors.Is(err, fs.ErrNotExist) {
 			err = dir.Release(host.LeasesOVS, name) // a DEL has just given it back
 			delete(live, name)
 		}
@@ -84,7 +110,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 			return made, err
 		}
 		changes, refused := host.Ensure(ctx, Ports(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name))
-		gone, err := vanished(ctx, changes)
+		gone, err := vanished(ctx, n.Config.Name, changes)
 		if err != nil {
 			return made, err
 		}
@@ -104,11 +130,11 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 }
 
 // vanished names the ports of changes whose links have gone meanwhile.
-func vanished(ctx context.Context, changes []state.Change) ([]string, error) {
+func vanished(ctx context.Context, network string, changes []state.Change) ([]string, error) {
 	var gone []string
 	for _, c := range changes {
 		name := c.New.ID().Name
-		_, err := kernel.LinkByName(ctx, name)
+		_, err := hostEnd(ctx, network, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			gone, err = append(gone, name), nil
 		}
@@ -164,7 +190,7 @@ func Reclaim(ctx context.Context, c *spec.Network, before time.Time) ([]Held, er
 	if err != nil || len(leaked) == 0 {
 		return nil, err
 	}
-	return leaked, hostLocal{Request: Request{Config: c}}.free(leaked)
+	return leaked, hostLocal{Request: Request{Config: c}}.free(ctx, leaked)
 }
 
 // Swept is what Sweep took away.
@@ -198,7 +224,7 @@ func Sweep(ctx context.Context, c *spec.Network) (Swept, error) {
 	}
 	var errs []error
 	for name, a := range stale {
-		_, gone := kernel.LinkByName(ctx, name) // it may have come again by now
+		_, gone := hostEnd(ctx, c.Name, name) // it may have come again by now
 		if _, ok := live[name]; !ok && errors.Is(gone, fs.ErrNotExist) {
 			s.Attachments = append(s.Attachments, a)
 			errs = append(errs, collect(ctx, c, conn, name, a))
@@ -209,7 +235,7 @@ func Sweep(ctx context.Context, c *spec.Network) (Swept, error) {
 	})
 	if len(leaked) > 0 {
 		s.Addresses = leaked
-		errs = append(errs, hostLocal{Request: Request{Config: c}}.free(leaked))
+		errs = append(errs, hostLocal{Request: Request{Config: c}}.free(ctx, leaked))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return s, err

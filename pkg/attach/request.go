@@ -29,6 +29,9 @@ func (r Request) port() string {
 	return spec.PortName(r.Config.Name, r.ContainerID, r.IfName)
 }
 
+// alias is the ifalias of the host's end.
+func (r Request) alias() string { return spec.Alias(r.Config.Name, r.ContainerID, r.IfName) }
+
 func (r Request) dir() host.Dir { return host.NetworkDir(r.Config.Name) }
 
 // cniArgs are the keys of CNI_ARGS that we read.
@@ -74,6 +77,15 @@ type undo struct {
 }
 
 func (u *undo) add(step func(context.Context) error) { u.steps = append(u.steps, step) }
+
+// bounded keeps a step from using up the time of the others.
+func bounded(step func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, restBound)
+		defer cancel()
+		return step(ctx)
+	}
+}
 
 // back runs the steps with a deadline of their own, because what failed may
 // have used up the caller's.

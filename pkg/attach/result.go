@@ -48,7 +48,8 @@ func address(c *spec.Network, m mesh.Mesh, res *current.Result) (addressing, err
 	return a, nil
 }
 
-// place finds the gateway of an address that IPAM gave.
+// place finds the gateway of an address that IPAM gave, and the prefix length
+// that fits the segment.
 func place(c *spec.Network, m mesh.Mesh, ip *current.IPConfig) (addr netip.Prefix, gw netip.Addr, err error) {
 	a, ok := netip.AddrFromSlice(ip.Address.IP)
 	ones, _ := ip.Address.Mask.Size()
@@ -58,19 +59,40 @@ func place(c *spec.Network, m mesh.Mesh, ip *current.IPConfig) (addr netip.Prefi
 	}
 	i := slices.IndexFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) })
 	if i < 0 {
-		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is in none of this host's subnets %v: peers would not find it", spec.ErrInvalid, a, m.Self.Subnets)
+		return addr, gw, elsewhere(m, a)
 	}
-	gw = spec.Gateway(m.Self.Subnets[i])
+	subnet := m.Self.Subnets[i]
+	gw = spec.Gateway(subnet)
 	if given, ok := netip.AddrFromSlice(ip.Gateway); ok && given.Unmap() != gw {
 		if c.LinuxBridge == "" {
-			return addr, gw, fmt.Errorf("%w: ipam: gateway %s: this host's gateway in %s is its first address, %s", spec.ErrInvalid, given, m.Self.Subnets[i], gw)
+			return addr, gw, fmt.Errorf("%w: ipam: gateway %s: this host's gateway in %s is its first address, %s",
+				spec.ErrInvalid, given, subnet, gw)
 		}
 		gw = given.Unmap() // the Linux bridge may have another
 	}
 	if a == gw {
 		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", spec.ErrInvalid, a)
 	}
-	return netip.PrefixFrom(a, ones), gw, nil
+	addr = netip.PrefixFrom(a, ones)
+	// What lies in the prefix is asked for on the container's own segment: in
+	// segment mesh peers' containers are there, else none beyond the subnet. And
+	// the gateway must lie in it.
+	if wide := ones < subnet.Bits() && c.Segment != spec.SegmentMesh; wide || !addr.Masked().Contains(gw) {
+		addr = netip.PrefixFrom(a, subnet.Bits())
+	}
+	return addr, gw, nil
+}
+
+// elsewhere is the error about an address that is not of this host's subnets:
+// no peer would send to it here.
+func elsewhere(m mesh.Mesh, a netip.Addr) error {
+	of := "which is in none of this host's subnets"
+	for _, p := range m.Peers {
+		if i := slices.IndexFunc(p.Subnets, func(s netip.Prefix) bool { return s.Contains(a) }); i >= 0 {
+			of = fmt.Sprintf("which is in %s of %s, not in this host's subnets", p.Subnets[i], p)
+		}
+	}
+	return fmt.Errorf("%w: ipam gave %s, %s %v: peers would not find it", spec.ErrInvalid, a, of, m.Self.Subnets)
 }
 
 // routes adds to the IPAM plugin's routes those of the network: a default

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -150,9 +151,16 @@ func details(err error) string {
 	return ""
 }
 
-// oneLine keeps a message from breaking a log line or a terminal.
+// oneLine keeps a message from breaking a log line or a terminal. What several
+// steps failed with in the same words is said once.
 func oneLine(s string) string {
-	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	var said []string
+	for line := range strings.SplitSeq(strings.TrimSpace(s), "\n") {
+		if !slices.Contains(said, line) {
+			said = append(said, line)
+		}
+	}
+	s = strings.Join(said, "; ")
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || (r >= 0x7f && r < 0xa0) {
 			return '?'

@@ -165,7 +165,7 @@ func (n *Network) Saved() bool {
 // spec.ErrInvalid where the bridge is another than the one that containers are
 // attached to.
 func (n *Network) Ensure(ctx context.Context) (changes []state.Change, mtu int, err error) {
-	return n.ensure(ctx, n.moved)
+	return n.ensure(ctx, func() error { return n.moved(ctx) })
 }
 
 // Move is Ensure that takes another bridge, too; the containers are for the
@@ -199,7 +199,7 @@ func (n *Network) ensure(ctx context.Context, may func() error) (changes []state
 
 // moved refuses another bridge while containers are on the one that host state
 // was made with: pruning that would cut them off.
-func (n *Network) moved() error {
+func (n *Network) moved(ctx context.Context) error {
 	raw := n.Dir.Config()
 	was, _ := spec.Parse(raw)
 	if raw == nil || was.Bridge == n.Config.Bridge {
@@ -209,8 +209,22 @@ func (n *Network) moved() error {
 	if err != nil {
 		return err
 	}
+	// By their links, too: a lease may be lost.
+	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(n.Config.Name))
+	if err != nil {
+		return err
+	}
+	attached := map[string]bool{}
+	for _, l := range links {
+		if _, port, ok := spec.Aliased(n.Config.Name, l.Alias); ok {
+			attached[port] = true
+		}
+	}
 	for _, l := range leases {
-		if !l.Busy {
+		attached[l.Name] = !l.Busy
+	}
+	for _, is := range attached {
+		if is {
 			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up", spec.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
 		}
 	}
@@ -295,6 +309,10 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	}
 	defer unlock()
 	if unused, err := dir.Unused(host.LeasesOVS); err != nil || (!unused && !force) {
+		return nil, err
+	}
+	// A container that has lost its lease still lives on what would go.
+	if live, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(c.Name)); err != nil || (len(live) > 0 && !force) {
 		return nil, err
 	}
 	list := []host.Backend{ovs.NewBackend(conn, c.Name), filter.NewBackend(c.Name)}

@@ -45,8 +45,12 @@ func Attach(ctx context.Context, c *spec.Routes, bridge string, l host.Lease) er
 }
 
 // Detach gives an attachment's claim up; with the last one go the routes. What
-// is already gone is no error.
+// is already gone is no error. It wraps spec.ErrInvalid where the name is none
+// that Attach would take.
 func Detach(ctx context.Context, c *spec.Routes, bridge, lease string) error {
+	if err := spec.CheckName(c.Name); err != nil {
+		return err
+	}
 	dir := host.NetworkDir(c.Name)
 	if !dir.Exists() {
 		return nil
@@ -54,16 +58,18 @@ func Detach(ctx context.Context, c *spec.Routes, bridge, lease string) error {
 	if err := dir.Release(host.LeasesRoutes, lease); err != nil {
 		return err
 	}
-	return leave(ctx, c, bridge)
+	return leave(ctx, c, bridge, lease)
 }
 
 // leave removes the routes if nobody claims them any more. It looks although a
 // claim may not have been there: a call that was killed may have got that far.
-func leave(ctx context.Context, c *spec.Routes, bridge string) error {
+// The one that leaves, "" for none, still has its link: it is detached from the
+// network after it is from its routes.
+func leave(ctx context.Context, c *spec.Routes, bridge, leaving string) error {
 	if unused, err := host.NetworkDir(c.Name).Unused(host.LeasesRoutes); err != nil || !unused {
 		return err
 	}
-	_, err := Remove(ctx, c, bridge, false)
+	_, err := remove(ctx, c, bridge, leaving, false)
 	return err
 }
 
@@ -95,7 +101,7 @@ func Sweep(ctx context.Context, c *spec.Routes, live func(ctx context.Context, n
 			errs = append(errs, giveUp(dir, l.Name))
 		}
 	}
-	return errors.Join(append(errs, leave(ctx, c, ""))...)
+	return errors.Join(append(errs, leave(ctx, c, "", ""))...)
 }
 
 // giveUp releases a claim, unless an ADD has come back to it meanwhile.

@@ -248,6 +248,10 @@ func (r *Routes) leave(ctx context.Context, raw []byte) error {
 // persistent needs them; force does it all the same. A configuration that has
 // lost its keys is made up for by what Sync left.
 func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]state.Change, error) {
+	return remove(ctx, c, bridge, "", force)
+}
+
+func remove(ctx context.Context, c *spec.Routes, bridge, leaving string, force bool) ([]state.Change, error) {
 	dir := host.NetworkDir(c.Name)
 	unlock, err := dir.Lock(ctx, false)
 	if err != nil {
@@ -255,6 +259,9 @@ func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]s
 	}
 	defer unlock()
 	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || (!unused && !force) {
+		return nil, err
+	}
+	if used, err := lives(ctx, c.Name, leaving); err != nil || (used && !force) {
 		return nil, err
 	}
 	var changes []state.Change
@@ -276,6 +283,16 @@ func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]s
 		return changes, dir.Remove()
 	}
 	return changes, err
+}
+
+// lives reports whether a container of ovs-gre's is on the network, but for the
+// one that leaves: its claim may be lost, the link says whose it is.
+func lives(ctx context.Context, network, leaving string) (bool, error) {
+	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
+	return slices.ContainsFunc(links, func(l kernel.Link) bool {
+		_, port, ok := spec.Aliased(network, l.Alias)
+		return ok && port != leaving
+	}), err
 }
 
 // handed is the configuration as Remove will read it: with the bridge that

@@ -1,0 +1,56 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// hostEnd finds the host's end of the veth pair that port is the name of: by
+// that name or, where somebody has renamed it, by its alias. The error wraps
+// fs.ErrNotExist where there is none.
+func hostEnd(ctx context.Context, network, port string) (kernel.Link, error) {
+	l, absent := kernel.LinkByName(ctx, port)
+	if !errors.Is(absent, fs.ErrNotExist) {
+		return l, absent
+	}
+	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
+	if err != nil {
+		return kernel.Link{}, err
+	}
+	for _, l := range links {
+		if ownLink(network, port, l, false) {
+			return l, nil
+		}
+	}
+	return kernel.Link{}, absent
+}
+
+// ownLink reports whether a link is the host's end that an ADD made for port:
+// by its alias or, where a killed ADD did not get so far, by the lease that was
+// held for it.
+func ownLink(network, port string, l kernel.Link, held bool) bool {
+	if l.Kind != "veth" {
+		return false
+	}
+	if l.Alias == "" {
+		return held && l.Name == port
+	}
+	_, name, ours := spec.Aliased(network, l.Alias)
+	return ours && name == port
+}
+
+// delLink deletes the host's end of port's veth pair, unless it is a stranger's.
+func delLink(ctx context.Context, network, port string, held bool) error {
+	l, err := hostEnd(ctx, network, port)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !ownLink(network, port, l, held) {
+		return err
+	}
+	return kernel.DelLink(ctx, l.Name)
+}
