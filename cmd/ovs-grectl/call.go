@@ -12,7 +12,8 @@ import (
 )
 
 // networks are the files that the call is about. What is wrong with a file has
-// been told, and makes code exitUnable; the others are still there.
+// been told, and makes code exitUnable; the others are still there. A file that
+// runtimes do not take is told, and is not among them.
 func (c *call) networks() (list []chain.File, code int) {
 	var files []chain.File
 	if len(c.files) == 0 {
@@ -25,6 +26,10 @@ func (c *call) networks() (list []chain.File, code int) {
 		files = append(files, chain.Load(path))
 	}
 	for _, f := range files {
+		if why := f.Superseded(); why != "" {
+			fmt.Fprintln(c.err, "ovs-grectl:", oneLine(why))
+			continue
+		}
 		if f.Err != nil {
 			code = c.fail(f.Err)
 			continue

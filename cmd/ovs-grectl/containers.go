@@ -23,10 +23,11 @@ type container struct {
 
 // What a container's State can be, besides OVS's own words.
 const (
-	stateAttached = "attached"
-	stateBusy     = "being attached"
-	stateGone     = "gone: no veth pair (ovs-grectl gc removes what is left)"
-	stateFormer   = "of a former boot (ovs-grectl up removes it)"
+	stateAttached  = "attached"
+	stateBusy      = "being attached"
+	stateUncounted = "attached, its lease is lost (ovs-grectl up makes it anew)"
+	stateGone      = "gone: no veth pair (ovs-grectl gc removes what is left)"
+	stateFormer    = "of a former boot (ovs-grectl up removes it)"
 )
 
 // inspectContainers gathers attachments from leases, links and OVS ports.
@@ -60,8 +61,15 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 	for name, a := range live {
 		put(name, a, stateAttached)
 	}
+	lost, err := attach.Unleased(ctx, n.Config.Name)
+	if err != nil {
+		return err
+	}
+	for _, a := range lost {
+		put(spec.PortName(n.Config.Name, a.ContainerID, a.IfName), a, stateUncounted)
+	}
 	for _, p := range ports {
-		if c := found[p.Name]; c.State == stateAttached && p.Error != "" {
+		if live[p.Name] != (spec.Attachment{}) && p.Error != "" {
 			put(p.Name, live[p.Name], "error: "+oneLine(p.Error))
 		}
 	}
@@ -71,13 +79,7 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 			delete(live, l.Name)
 		}
 	}
-	for _, port := range slices.Sorted(maps.Keys(found)) {
-		c := found[port]
-		r.Containers = append(r.Containers, c)
-		if c.State != stateAttached && c.State != stateBusy {
-			r.Drift = append(r.Drift, "container "+oneLine(c.ContainerID+" "+c.IfName)+" ("+port+"): "+c.State)
-		}
-	}
+	r.tell(found)
 	// A live container's port that OVSDB lacks, or has otherwise.
 	changes, err := host.Check(ctx, attach.Ports(n.Config, live), ovs.NewBackend(n.OVS, n.Config.Name))
 	for _, ch := range changes {
@@ -86,4 +88,15 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 		}
 	}
 	return err
+}
+
+// tell puts containers into the report, and what is wrong with them.
+func (r *report) tell(found map[string]container) {
+	for _, port := range slices.Sorted(maps.Keys(found)) {
+		c := found[port]
+		r.Containers = append(r.Containers, c)
+		if c.State != stateAttached && c.State != stateBusy {
+			r.Drift = append(r.Drift, "container "+oneLine(c.ContainerID+" "+c.IfName)+" ("+port+"): "+c.State)
+		}
+	}
 }

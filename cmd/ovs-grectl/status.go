@@ -122,6 +122,8 @@ func inspect(ctx context.Context, f chain.File) report {
 	}
 	if f.Routes != nil {
 		r.inspectRoutes(ctx, f)
+	} else if unled, err := f.Unled(ctx); err == nil && unled != "" {
+		r.Drift = append(r.Drift, oneLine(unled))
 	}
 	return r
 }

@@ -28,6 +28,18 @@ type File struct {
 	Routes *spec.Routes
 	// Err is all that is wrong with the file.
 	Err error
+	// Behind is the path of a file of the same network that LoadDir has found
+	// before this one. Runtimes take that; what this file says counts for nothing.
+	// "" means that there is none.
+	Behind string
+}
+
+// Superseded says why the file does not count; "" means that it does.
+func (f File) Superseded() string {
+	if f.Behind == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s: does not count: %s names network %s too, and comes first", f.Path, f.Behind, f.Name())
 }
 
 // Name is the network's, or else the file's.
@@ -107,17 +119,30 @@ func (f File) share() {
 
 // LoadDir reads the conflists of a directory that name our plugins, in the
 // order of their names, as runtimes do. A file that cannot be read as JSON is
-// among them if the names are in it.
+// among them if the names are in it. Of files that name one network, whosever
+// plugins they name, the first counts.
 func LoadDir(dir string) ([]File, error) {
 	paths, err := Configs(dir)
 	var files []File
+	first := map[string]string{}
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(raw, []byte(`"ovs-gre"`)) && !bytes.Contains(raw, []byte(`"route-sync"`)) {
+		if err != nil {
 			continue
 		}
-		f := Load(path)
-		if f.List == nil || f.OVS != nil || f.Routes != nil {
+		f := File{Path: path}
+		ours := bytes.Contains(raw, []byte(`"ovs-gre"`)) || bytes.Contains(raw, []byte(`"route-sync"`))
+		if ours {
+			f = Parse(path, raw)
+		} else {
+			f.List, _ = spec.ParseList(raw) // what is wrong with it is not for us to say
+		}
+		if f.List != nil && f.List.Name != "" {
+			if f.Behind = first[f.List.Name]; f.Behind == "" {
+				first[f.List.Name] = path
+			}
+		}
+		if ours && (f.List == nil || f.OVS != nil || f.Routes != nil) {
 			files = append(files, f)
 		}
 	}

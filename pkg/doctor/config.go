@@ -34,6 +34,10 @@ func conflists(_ context.Context, p *patient) []Finding {
 	ours := map[string]bool{}
 	for _, f := range p.files {
 		ours[f.Path] = true
+		if why := f.Superseded(); why != "" {
+			list = append(list, warn(f.Name(), "mv "+quote(f.Path)+" "+quote(f.Path+".off"), "%s", why))
+			continue
+		}
 		if f.Err == nil {
 			list = append(list, ok(f.Name(), "%s is sound", f.Path))
 			continue

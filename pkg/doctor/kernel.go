@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strconv"
 
@@ -79,6 +80,8 @@ func hostState(ctx context.Context, p *patient) []Finding {
 			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
 		case n.unused(changes):
 			list = append(list, warn(n.Name(), n.mend("up"), "nothing is made yet: the first container does it, or ovs-grectl up"))
+		case len(changes) == 0 && n.unleased(ctx) != "":
+			list = append(list, fail(n.Name(), n.mend("up"), "%s", n.unleased(ctx)))
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
@@ -93,6 +96,15 @@ func hostState(ctx context.Context, p *patient) []Finding {
 func (n *net) unused(changes []state.Change) bool {
 	idle, err := host.NetworkDir(n.Name()).Unused(host.LeasesOVS, host.LeasesRoutes)
 	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
+}
+
+// unleased names a container that nobody counts any more; "" is none.
+func (n *net) unleased(ctx context.Context) string {
+	lost, err := attach.Unleased(ctx, n.Name())
+	if err != nil || len(lost) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d containers have lost their leases in %s: %s %s and others", len(lost), host.RunDir, lost[0].ContainerID, lost[0].IfName)
 }
 
 func (n *net) drift(ctx context.Context) ([]state.Change, error) {

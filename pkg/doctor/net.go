@@ -36,7 +36,7 @@ func admit(ctx context.Context, files []chain.File) *patient {
 	p := &patient{files: files}
 	p.addrs, _ = kernel.Addrs(ctx)
 	for _, f := range files {
-		if f.Err == nil {
+		if f.Err == nil && f.Behind == "" {
 			p.nets = append(p.nets, p.net(ctx, f))
 		}
 	}

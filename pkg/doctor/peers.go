@@ -56,6 +56,10 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 		if len(n.mesh.Peers) == 0 {
 			continue
 		}
+		if unled, err := n.Unled(ctx); err == nil && unled != "" {
+			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%s", unled))
+			continue
+		}
 		if !n.up {
 			list = append(list, warn(n.Name(), n.mend("up"), "no gateway address on this host: no peer can be asked"))
 			continue
