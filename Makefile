@@ -35,7 +35,7 @@ unit: ## packages, with the race detector
 e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
 	@if modprobe -nq openvswitch; then echo "datapath: the kernel's"; else echo "datapath: Open vSwitch's own in userspace: this kernel has none (make test-kernel runs one that has)"; fi
-	go test -count=1 -timeout 20m ./test/e2e ./test/grectl ./test/agent ./test/bench
+	go test -count=1 -timeout 20m ./test/e2e ./test/field ./test/grectl ./test/agent ./test/bench
 
 recipes: ## the two recipes this replaces, with a real Docker Engine; every conflist
 	@./test/need $(LAB) docker.io

@@ -1,16 +1,10 @@
 package e2e
 
 import (
-	"crypto/sha512"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/types"
-	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/google/go-cmp/cmp"
 
 	"ovs-gre-cni/pkg/spec"
@@ -66,55 +60,18 @@ func diff(before, after string) string {
 	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
 }
 
-// wantError looks for a CNI error with the code and all of the texts in it.
-func wantError(t testing.TB, err error, code uint, texts ...string) {
-	t.Helper()
-	var e *types.Error
-	if !errors.As(err, &e) {
-		t.Errorf("want a CNI error of code %d, got %v", code, err)
-		return
-	}
-	if e.Code != code {
-		t.Errorf("want code %d, got %d: %s", code, e.Code, e.Msg)
-	}
-	for _, text := range texts {
-		if !strings.Contains(e.Msg, text) {
-			t.Errorf("want %q in the message: %s", text, e.Msg)
-		}
-	}
-	if strings.ContainsAny(e.Msg, "\n\r") {
-		t.Errorf("the message has more than a line: %q", e.Msg)
-	}
-}
-
-// call calls one plugin for a namespace, as a runtime does.
-func call(n *testnet.Netns, plugin, verb, conf string, env ...string) (string, error) {
-	env = append([]string{"CNI_CONTAINERID=" + n.Name, "CNI_NETNS=" + n.Path, "CNI_IFNAME=eth0"}, env...)
-	return cnitest.Plugin(n.Host, plugin, verb, conf, env...)
-}
-
-// result calls ADD and reads what it prints.
-func result(t testing.TB, n *testnet.Netns, plugin, conf string, env ...string) *current.Result {
-	t.Helper()
-	out, err := call(n, plugin, "ADD", conf, env...)
-	if err != nil {
-		t.Fatalf("%s ADD: %v", plugin, err)
-	}
-	res := &current.Result{}
-	if err := json.Unmarshal([]byte(out), res); err != nil {
-		t.Fatalf("%s ADD: %v: %s", plugin, err, out)
-	}
-	return res
-}
+// What the suites share.
+var (
+	wantError = cnitest.WantError
+	call      = cnitest.Call
+	result    = cnitest.Result
+)
 
 // id is the container ID that cnitool makes of a namespace's path.
-func id(c *cnitest.Container) string {
-	sum := sha512.Sum512([]byte(c.Path))
-	return fmt.Sprintf("cnitool-%x", sum[:10])
-}
+func id(c *cnitest.Container) string { return c.ID() }
 
 // port is the OVS port of a container, which is also the host's end of its veth pair.
-func port(c *cnitest.Container) string { return spec.PortName(c.Network, id(c), c.IfName) }
+func port(c *cnitest.Container) string { return c.Port() }
 
 // check calls CHECK of one plugin with the result of the container's ADD.
 func check(t testing.TB, c *cnitest.Container, conflist, plugin string) error {

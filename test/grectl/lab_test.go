@@ -3,14 +3,11 @@
 package grectl
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -38,17 +35,8 @@ type reply struct {
 // ctl calls ovs-grectl on a host.
 func ctl(t testing.TB, h *testnet.Host, args ...string) reply {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	cmd := h.Command(ctx, "/opt/cni/bin/ovs-grectl", args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("%s: ovs-grectl %v: %v", h.Name, args, err)
-	}
-	return reply{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
+	r := cnitest.Ctl(t, h, args...)
+	return reply{r.Out, r.Err, r.Code}
 }
 
 // want calls ovs-grectl and fails the test if it ends with another code.
