@@ -80,7 +80,7 @@ var breakages = []breakage{
 	{id: "CHECK-19", kind: Promise, says: "port on another bridge: code 100, both bridges", about: hasOVS, code: drift, words: []string{"OVS port", "other"}, host: `p=$(ovs-vsctl --timeout=30 get port $port _uuid)
 ovs-vsctl --timeout=30 add-br other -- set bridge other datapath_type=$datapath -- remove bridge $br ports $p -- add bridge other ports $p`},
 	{id: "CHECK-20", kind: Promise, says: "port's VLAN tag changed: code 100", about: hasOVS, code: drift, words: []string{"tag"}, host: "ovs-vsctl --timeout=30 set port $port tag=7"},
-	{id: "CHECK-21", kind: Promise, says: "tunnel to a peer missing: code 100", about: hasOVS, code: drift, words: []string{"tunnel", "missing"}, host: "ovs-vsctl --timeout=30 del-port $br $tunnel"},
+	{id: "CHECK-21", kind: Promise, says: "tunnel to a peer missing: code 100", about: hasOVS, code: drift, words: []string{"tunnel", "missing"}, host: "ovs-vsctl --timeout=30 del-port $tunnel"},
 	{id: "CHECK-22", kind: Promise, says: "masquerade missing: code 100", about: hasMasq, code: drift, words: []string{"masquerade"}, host: "nft delete table inet ovs-gre-$network"},
 	{id: "CHECK-23", kind: Promise, says: "gateway address missing: code 100", about: hasOVS, code: drift, words: []string{"address"}, host: "ip address flush dev $br scope global"},
 	{id: "CHECK-24", kind: Promise, says: "bridge down: code 100", about: hasOVS, code: drift, words: []string{"down"}, host: "ip link set $br down"},

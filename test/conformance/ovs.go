@@ -58,11 +58,12 @@ func (t *try) dead(kill, start func(context.Context) error) error {
 // vars are names of a box's things, for scripts.
 func (t *try) vars(b *box) (string, error) {
 	br, port := b.result.Interfaces[0].Name, b.result.Interfaces[1].Name
-	out, err := t.output(`for i in $(ovs-vsctl --timeout=30 list-ifaces ` + br + `); do
+	// Tunnels are on a bridge of their own where the segment has them apart.
+	out, err := t.output(`for i in $(ovs-vsctl --timeout=30 list-ifaces ` + br + `; ovs-vsctl --timeout=30 list-ifaces ` + br + `-t 2>/dev/null); do
 	[ -z "$(ovs-vsctl --timeout=30 --if-exists get interface $i options:remote_ip)" ] || echo $i; done; ovs-vsctl --timeout=30 get bridge ` + br + ` datapath_type`)
 	f := strings.Fields(out)
 	if err == nil && len(f) < 2 {
-		err = fmt.Errorf("no tunnel on %s: %q", br, out)
+		err = fmt.Errorf("no tunnel on %s or %[1]s-t: %q", br, out)
 	}
 	if err != nil {
 		return "", err

@@ -129,7 +129,7 @@ var statusClauses = []Clause{
 		if err != nil {
 			return err
 		}
-		if err := t.shell(vars + "ovs-vsctl --timeout=30 del-port $br $tunnel"); err != nil {
+		if err := t.shell(vars + "ovs-vsctl --timeout=30 del-port $tunnel"); err != nil {
 			return err
 		}
 		return t.status(t.net)
