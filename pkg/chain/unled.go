@@ -32,7 +32,7 @@ func (f File) Unled(ctx context.Context) (string, error) {
 	if err != nil && !nothing {
 		return "", err
 	}
-	changes, err := host.Check(ctx, want, r.Backend())
+	changes, err := host.Check(ctx, want, r.Backends()...)
 	if err != nil {
 		return "", err
 	}
