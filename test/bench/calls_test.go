@@ -44,7 +44,7 @@ func TestCalls(t *testing.T) {
 
 	stdin := cnitest.PluginConf(t, n.Conflist(l), "ovs-gre", nil)
 	result, got := traced(t, h, "ovs-gre", stdin, ns.Path)
-	atMost(t, "ovs-gre ADD", got, counts{Execs: 1, Dials: 1, Requests: 4, Netlink: 25})
+	atMost(t, "ovs-gre ADD", got, counts{Execs: 1, Dials: 1, Requests: 5, Netlink: 25})
 
 	var prev any
 	if err := json.Unmarshal([]byte(result), &prev); err != nil {
