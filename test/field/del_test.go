@@ -23,7 +23,7 @@ func TestDELWithLostKeys(t *testing.T) {
 	l := lab(t, 1)
 	h := l.Hosts[0]
 	routers(t, l)
-	h.Shell(t, "mkdir -p /run/elsewhere && ln -s /run/openvswitch/db.sock /run/elsewhere/db.sock; mkdir -p /run/more && cp /opt/cni/bin/host-local /run/more/pool")
+	h.Shell(t, "ln -s /run/openvswitch /run/elsewhere; mkdir -p /run/more && cp /opt/cni/bin/host-local /run/more/pool")
 	const path = "CNI_PATH=/opt/cni/bin:/run/more"
 	before := cnitest.MustLook(t, h)
 	for _, ipam := range []cnitest.Conf{
