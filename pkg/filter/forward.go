@@ -118,12 +118,12 @@ type obstacle struct {
 	f state.Forward
 	fate
 	remedy
-	// lacks are the rules that would accept them, to be put at; style is
-	// iptables', or nft's. rules is the ruleset that the gate is in.
-	lacks []form
-	at    place
-	style bool
-	rules *ruleset
+	// lacks are the rules that would accept them, to be put at, in the form of
+	// iptables or of nft. rules is the ruleset that the gate is in.
+	lacks      []form
+	at         place
+	asIPTables bool
+	rules      *ruleset
 }
 
 // obstacles are what drops packets of f at the gate, for want of rules of ours
@@ -159,10 +159,10 @@ func (s *ruleset) obstacles(g gate, f state.Forward) ([]obstacle, error) {
 		}
 		// A rule that iptables and one that nft would make are as good.
 		if len(lacking(forms(f, *p, true), ft.met)) > 0 && len(lacking(forms(f, *p, false), ft.met)) > 0 {
-			if o.style, err = s.readable(g); err != nil {
+			if o.asIPTables, err = s.readable(g); err != nil {
 				return nil, err
 			}
-			o.lacks = lacking(forms(f, *p, o.style), ft.met)
+			o.lacks = lacking(forms(f, *p, o.asIPTables), ft.met)
 			return append(list, o), nil
 		}
 	}

@@ -41,28 +41,25 @@ func (j *judge) xtMatch(data []byte) {
 		}
 		// struct xt_state_info: the mask has conntrack's bits.
 		j.and(conntrack{states: uint16(binary.NativeEndian.Uint32(info)), asksState: true}.judge(j.p.State))
-	case "udp", "tcp":
-		j.ports(info)
+	case "udp":
+		j.ports(info, 8)
+	case "tcp":
+		if j.ports(info, 11); len(info) > 9 && (info[8] != 0 || info[9] != 0) {
+			j.and(perhaps) // it asks for an option or for flags, too
+		}
 	default:
 		j.and(perhaps)
 	}
 }
 
-// ports judges struct xt_udp, and struct xt_tcp where it asks for ports alone.
-func (j *judge) ports(info []byte) {
-	if len(info) < 9 {
+// ports judges the ports of struct xt_udp or xt_tcp, which has its inversions
+// at a byte of its own.
+func (j *judge) ports(info []byte, inversions int) {
+	if len(info) <= inversions {
 		j.and(perhaps)
 		return
 	}
-	var inverted byte
-	if len(info) >= 12 { // xt_tcp: option, flags' mask and value, inversions
-		inverted = info[11]
-		if info[8] != 0 || info[9] != 0 {
-			j.and(perhaps)
-		}
-	} else {
-		inverted = info[8]
-	}
+	inverted := info[inversions]
 	src, dst := j.p.ports()
 	for i, f := range []field{src, dst} {
 		lo, hi := binary.NativeEndian.Uint16(info[4*i:]), binary.NativeEndian.Uint16(info[4*i+2:])

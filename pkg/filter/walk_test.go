@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/state"
@@ -184,6 +186,44 @@ func TestFateNFT(t *testing.T) {
 		}
 		if got != tt.want {
 			t.Errorf("%s\n\tgot %q, want %q", tt.rules, got, tt.want)
+		}
+	}
+}
+
+// Other versions of iptables ask for ports by a match of xtables.
+func TestMatchPorts(t *testing.T) {
+	udp := Packet{Proto: unix.IPPROTO_UDP, Port: 4789}
+	// struct xt_udp and struct xt_tcp as the kernel tells them, padded to 8 bytes.
+	ports := func(lo, hi uint16, rest ...byte) []byte {
+		b := []byte{0, 0, 0xff, 0xff}
+		b = binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(b, lo), hi)
+		return append(append(b, rest...), make([]byte, 8-len(rest))...)
+	}
+	for _, tt := range []struct {
+		name string
+		info []byte
+		want answer
+	}{
+		{"udp", ports(4789, 4789), yes},
+		{"udp", ports(4000, 5000), yes},
+		{"udp", ports(6081, 6081), no},
+		{"udp", ports(4789, 4789, 2), no},
+		{"udp", ports(6081, 6081, 2), yes},
+		{"tcp", ports(4789, 4789), yes},
+		{"tcp", ports(4789, 4789, 0, 0, 0, 2), no},
+		{"tcp", ports(4789, 4789, 0, 2, 2, 0), perhaps},
+		{"udp", []byte{0, 0}, perhaps},
+	} {
+		data, err := netlink.MarshalAttributes([]netlink.Attribute{
+			{Type: unix.NFTA_MATCH_NAME, Data: append([]byte(tt.name), 0)}, {Type: unix.NFTA_MATCH_REV, Data: make([]byte, 4)}, {Type: unix.NFTA_MATCH_INFO, Data: tt.info},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		j := newJudge(&udp)
+		j.match = yes
+		if j.xtMatch(data); j.match != tt.want {
+			t.Errorf("%s %x: %d, want %d", tt.name, tt.info, j.match, tt.want)
 		}
 	}
 }

@@ -132,8 +132,8 @@ func (o obstacle) mend(ctx context.Context) (anew bool, err error) {
 func (o obstacle) insert(c *nftables.Conn) {
 	t, ch := o.at.chain.native()
 	for _, f := range o.lacks {
-		r := &nftables.Rule{Table: t, Chain: ch, Exprs: f.exprs(o.style, o.gate.family)}
-		if !o.style {
+		r := &nftables.Rule{Table: t, Chain: ch, Exprs: f.exprs(o.asIPTables, o.gate.family)}
+		if !o.asIPTables {
 			r.UserData = userdata.AppendString(nil, userdata.TypeComment, f.comment)
 		}
 		if o.at.at < len(o.at.chain.rules) {
