@@ -77,7 +77,7 @@ func checkHost(ctx context.Context, r Request) error {
 	if err != nil {
 		return err
 	}
-	want = want.Without(state.KindFDB) // packets arrive all the same
+	want = want.Needed()
 	want.Put(containerPort(r), state.Link{Name: r.port(), Up: true})
 	changes, err := host.Check(ctx, want, n.Backends()...)
 	if err != nil {

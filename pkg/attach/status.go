@@ -43,7 +43,7 @@ func statusHost(ctx context.Context, n *network.Network) error {
 	if err != nil {
 		return err
 	}
-	changes, err := host.Check(ctx, want.Without(state.KindFDB), n.Backends()...)
+	changes, err := host.Check(ctx, want.Needed(), n.Backends()...)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,9 @@ type Scope struct {
 	// NeighLinks are the links on which permanent neighbour entries are the
 	// network's.
 	NeighLinks []string
+	// ProbeLinks are the links on which entries without a MAC address, for which
+	// the kernel asks, are the network's.
+	ProbeLinks []string
 	// RouteTable is the table that holds the network's routes; 0 is none.
 	RouteTable int
 	// RouteSources: routes of our protocol in RouteTable that prefer one of

@@ -91,6 +91,9 @@ func (w *watch) concerns(kind uint16, body []byte) bool {
 		return slices.Contains(w.scope.AddrLinks, w.links[int(nl.DeserializeIfAddrmsg(body).Index)])
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		n, err := netlink.NeighDeserialize(body)
+		if err == nil && kind == unix.RTM_NEWNEIGH && n.Flags&netlink.NTF_EXT_LEARNED != 0 {
+			return false // one that the kernel asks for comes and goes by itself
+		}
 		return err != nil || slices.Contains(w.scope.NeighLinks, w.links[n.LinkIndex])
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return nl.DeserializeRtMsg(body).Protocol == state.RouteProtocol

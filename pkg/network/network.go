@@ -82,7 +82,11 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 			return nil, 0, err
 		}
 	}
-	return state.Desired(&c, n.Mesh, mtu), mtu, nil
+	want := state.Desired(&c, n.Mesh, mtu)
+	if kernel.CanProbe() {
+		want.Put(state.Probes(&c, n.Mesh)...)
+	}
+	return want, mtu, nil
 }
 
 // Backends are where the network's host state lives.
@@ -108,7 +112,7 @@ func savedGateways(dir host.Dir) []netip.Addr {
 // ours, the network's addresses are these gateways and those that host state
 // was made of.
 func backends(c *spec.Network, conn *ovs.Conn, gateways []netip.Addr) []host.Backend {
-	scope := kernel.Scope{AddrLinks: []string{spec.TransitName(c.Bridge)}}
+	scope := kernel.Scope{AddrLinks: []string{spec.TransitName(c.Bridge)}, ProbeLinks: []string{spec.TransitName(c.Bridge)}}
 	if c.LinuxBridge != "" || c.AdoptBridge {
 		scope.SharedLinks = []string{state.GatewayLink(c)}
 		scope.Gateways = append(gateways, savedGateways(host.NetworkDir(c.Name))...)

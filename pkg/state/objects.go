@@ -121,6 +121,8 @@ type (
 	Neigh struct {
 		Dev string
 		IP  netip.Addr
+		// MAC is the neighbour's; "" is one that the kernel asks for, and goes
+		// on asking whether anything is sent there or not (NTF_EXT_MANAGED).
 		MAC string
 	}
 
@@ -294,6 +296,9 @@ func (a Addr) String() string {
 }
 
 func (n Neigh) String() string {
+	if n.MAC == "" {
+		return fmt.Sprintf("ip neigh replace %s dev %s managed extern_learn", n.IP, n.Dev)
+	}
 	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, n.Dev)
 }
 

@@ -70,15 +70,16 @@ func (s Set) Put(objs ...Object) {
 	}
 }
 
-// Without returns the objects that are not of a kind.
-func (s Set) Without(kind Kind) Set {
-	rest := Set{}
+// Needed returns the objects without which a packet would not arrive. The others
+// keep OVS from copying it to whom it is not for.
+func (s Set) Needed() Set {
+	needed := Set{}
 	for id, o := range s {
-		if id.Kind != kind {
-			rest[id] = o
+		if n, ok := o.(Neigh); id.Kind != KindFDB && (!ok || n.MAC != "") {
+			needed[id] = o
 		}
 	}
-	return rest
+	return needed
 }
 
 // Sorted lists the objects in order of dependence, then by name.

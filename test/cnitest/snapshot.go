@@ -104,6 +104,10 @@ func objects(body string) (lines []string, err error) {
 			if m["type"] == "anycast" {
 				continue // the kernel's own, with the sysctl forwarding, which a host keeps
 			}
+			if _, ok := m["managed"]; ok { // a neighbour that the kernel asks for: the answers are its own
+				delete(m, "lladdr")
+				delete(m, "state")
+			}
 			link, _ := m["ifname"].(string)
 			dev, _ := m["dev"].(string)
 			if datapaths.MatchString(link + dev) {

@@ -20,7 +20,7 @@ ip -o address | grep -v ' ovs-netdev ' | calm | some address
 ip route show table all | grep -v '^anycast\| dev ovs-netdev ' | calm | some route
 ip -6 route show table all | grep -v '^anycast\| dev ovs-netdev ' | calm | some route
 { ip rule; ip -6 rule; } | some rule
-ip neigh show nud permanent | some neighbour
+ip neigh show nud permanent | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | some neighbour
 nft --stateless list ruleset | some nft
 [ ! -e /run/ovs-gre ] || find /run/ovs-gre ! -path '/run/ovs-gre/*/*' -printf '%p\n' -o -type f -printf '%p %s\n' | some run
 [ ! -e /var/lib/cni ] || find /var/lib/cni -type f ! -name lock ! -name 'last_reserved_ip*' -printf '%p %s\n' | some cni

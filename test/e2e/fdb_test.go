@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/testnet"
@@ -18,6 +19,9 @@ func fine(h *testnet.Host) error {
 	return err
 }
 
+// longest bounds a wait for what is a matter of seconds.
+const longest = time.Minute
+
 // TestFlood sends to a container that never answers. Of that nothing goes to the
 // peers that it is not on, and what goes there without static FDB entries shows
 // that it would.
@@ -27,7 +31,8 @@ func TestFlood(t *testing.T) {
 	cnitest.Network{}.Install(t, l)
 	cs := cnitest.AddAll(t, l, "ovsnet")
 	for _, h := range l.Hosts { // what a transit link sends by itself teaches OVS
-		h.Shell(t, "echo 0 >/proc/sys/net/ipv6/conf/obr0-t/router_solicitations; iptables -w -A OUTPUT -o obr0-t -j DROP; ip6tables -w -A OUTPUT -o obr0-t -j DROP")
+		h.Shell(t, `echo 0 >/proc/sys/net/ipv6/conf/obr0-t/router_solicitations; iptables -w -A OUTPUT -o obr0-t -j DROP; ip6tables -w -A OUTPUT -o obr0-t -j DROP
+			ip neigh show dev obr0-t | grep managed | while read a rest; do ip neigh del $a dev obr0-t; done`)
 	}
 	to := cs[1].Addr(t, false)
 	cs[1].Shell(t, "ip route del default") // it never answers
@@ -68,6 +73,62 @@ func TestFlood(t *testing.T) {
 	if out := h.Run(t, "ovs-appctl", "--timeout=20", "fdb/show", "obr0-t"); !strings.Contains(out, mac+"  static") {
 		t.Errorf("after ADD: %s", out)
 	}
+}
+
+// TestFloodSettles: when ovs-vswitchd was restarted and nothing of ours runs, the
+// answers to the kernel's own questions end within seconds what would go on as
+// long as the peer is silent. The entries by which packets go do not depend on
+// answers.
+func TestFloodSettles(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 3)
+	cnitest.Network{}.Install(t, l)
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	for _, h := range l.Hosts {
+		h.Shell(t, `echo 0 >/proc/sys/net/ipv6/conf/obr0-t/router_solicitations; ip6tables -w -A OUTPUT -o obr0-t -j DROP
+			echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore`) // as kube-proxy sets it
+	}
+	to := cs[1].Addr(t, false)
+	cs[1].Shell(t, "ip route del default")
+	h := l.Hosts[0]
+	if out := h.Run(t, "ip", "neigh", "show", "192.168.2.1", "dev", "obr0-t"); !strings.Contains(out, "managed") {
+		if _, err := h.Output(context.Background(), "test", "-e", "/proc/sys/net/ipv4/neigh/lo/interval_probe_time_ms"); err != nil {
+			t.Logf("this kernel cannot do it")
+			return
+		}
+		t.Fatalf("the kernel does not ask for 192.168.2.1: %q", out)
+	}
+	must(t, h.StopVswitchd(context.Background()))
+	must(t, h.StartVswitchd(context.Background()))
+	wire := l.Capture(t, fmt.Sprintf("proto gre and dst host %s", l.Hosts[2].Addr4))
+	send := func(n int) {
+		t.Helper()
+		cs[0].Run(t, "bash", "-c", fmt.Sprintf("for i in {1..%d}; do echo x >/dev/udp/%s/9; sleep 0.05; done", n, to))
+	}
+	testnet.Eventually(t, longest, func() error {
+		send(1)
+		if out := h.Run(t, "ovs-appctl", "--timeout=20", "fdb/show", "obr0-t"); !strings.Contains(out, spec.MAC(l.Hosts[1].Addr4)) {
+			return fmt.Errorf("OVS has not learned the peer's address:\n%s", out)
+		}
+		return nil
+	})
+	stray := func(lines []string) (n int) {
+		for _, line := range lines {
+			if strings.Contains(line, " > "+to.String()+".9: UDP") {
+				n++
+			}
+		}
+		return n
+	}
+	before := stray(wire.Stop(t))
+	wire = l.Capture(t, fmt.Sprintf("proto gre and dst host %s", l.Hosts[2].Addr4))
+	send(100)
+	after := stray(wire.Stop(t))
+	t.Logf("after a restart of ovs-vswitchd %d copies at another peer, then %d of 100", before, after)
+	if after != 0 {
+		t.Errorf("still %d of 100 go to another peer", after)
+	}
+	must(t, cs[0].Call("check"))
 }
 
 // TestGatewayMAC: a container that sends with the gateway's MAC address does

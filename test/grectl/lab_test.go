@@ -120,6 +120,10 @@ func steady(v any) any {
 			v[i] = steady(v[i])
 		}
 	case map[string]any:
+		if _, ok := v["managed"]; ok { // a neighbour that the kernel asks for: the answers are its own
+			delete(v, "lladdr")
+			delete(v, "state")
+		}
 		for k := range v {
 			if volatile[k] {
 				delete(v, k)
