@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/testnet"
 )
@@ -30,6 +31,36 @@ func Unreached(from testnet.Runner, addrs ...netip.Addr) ([]string, error) {
 	}
 	out, err := from.Output(context.Background(), "sh", "-c", script.String()+"true")
 	return strings.Fields(out), err
+}
+
+// Reach pings and wants an answer. A busy machine may take its time, and
+// ovs-vswitchd may for some of it still drop what came from a peer before the
+// peer's tunnel was there: its flows are looked at again after a change, not
+// in the same moment.
+func Reach(t testing.TB, what string, from testnet.Runner, to netip.Addr) {
+	t.Helper()
+	var err error
+	for began := time.Now(); time.Since(began) < 10*time.Second; {
+		if err = testnet.Ping(context.Background(), from, to, testnet.PingOptions{Wait: 3 * time.Second}); err == nil {
+			return
+		}
+	}
+	t.Errorf("%s: %v", what, err)
+}
+
+// Seen counts the lines that have all of the texts.
+func Seen(lines []string, texts ...string) int {
+	n := 0
+line:
+	for _, l := range lines {
+		for _, text := range texts {
+			if !strings.Contains(l, text) {
+				continue line
+			}
+		}
+		n++
+	}
+	return n
 }
 
 // AddAll attaches a container on each host, at once.

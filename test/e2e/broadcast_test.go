@@ -2,9 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/binary"
-	"encoding/hex"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,15 +26,15 @@ func TestBroadcast(t *testing.T) {
 	}
 
 	mac := from.Result.Interfaces[2].Mac
-	transit, err := net.ParseMAC(strings.TrimSpace(from.Host.Shell(t, "ip -o link show obr0-t | sed 's/.*ether //; s/ .*//'")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	peer := net.HardwareAddr{0x0a, 0x58, 172, 16, 32, 101}
-	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	transit := strings.TrimSpace(from.Host.Shell(t, "ip -o link show obr0-t | sed 's/.*ether //; s/ .*//'"))
+	peer, broadcast := spec.MAC(l.Hosts[1].Addr4), cnitest.Broadcast
 	const ask = "192.168.1.251" // nobody has it
-	arp := func(dst net.HardwareAddr, vlan ...uint16) string {
-		return hex.EncodeToString(whoHas(t, dst, mac, from.Addr(t, false), netip.MustParseAddr(ask), vlan...))
+	arp := func(dst string, vlans ...uint16) string {
+		var tags []cnitest.Tag
+		for _, v := range vlans {
+			tags = append(tags, cnitest.Tag{TPID: 0x8100, VLAN: v})
+		}
+		return cnitest.Frame(dst, mac, cnitest.TypeARP, cnitest.ARP(1, mac, from.Addr(t, false), netip.MustParseAddr(ask)), tags...)
 	}
 
 	for _, tt := range []struct {
@@ -86,22 +83,4 @@ func notFromTransit(l *testnet.Lab, lines []string) []string {
 			return strings.Contains(line, " IP6 "+spec.LinkLocal(spec.MAC(h.Addr4)).String()+" > ff02:")
 		})
 	})
-}
-
-// whoHas is an ARP request, in a frame with these VLAN tags.
-func whoHas(t *testing.T, dst net.HardwareAddr, src string, from, asked netip.Addr, vlans ...uint16) []byte {
-	t.Helper()
-	mac, err := net.ParseMAC(src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := append(append([]byte{}, dst...), mac...)
-	for _, v := range vlans {
-		b = binary.BigEndian.AppendUint16(b, 0x8100)
-		b = binary.BigEndian.AppendUint16(b, v)
-	}
-	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1) // ARP: Ethernet, IPv4, request
-	b = append(append(b, mac...), from.AsSlice()...)
-	b = append(append(b, 0, 0, 0, 0, 0, 0), asked.AsSlice()...)
-	return append(b, make([]byte, 18)...)
 }

@@ -3,9 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -59,13 +57,10 @@ func TestContainerSegment(t *testing.T) {
 	t.Run("frames", func(t *testing.T) {
 		// Neither a broadcast nor a frame to the neighbour's own MAC address.
 		next := testnet.CaptureIn(t, near, "eth0", "arp")
-		mac, err := net.ParseMAC(near.Result.Interfaces[2].Mac)
-		if err != nil {
-			t.Fatal(err)
-		}
+		mac := from.Result.Interfaces[2].Mac
 		args := []string{"eth0"}
-		for _, dst := range []net.HardwareAddr{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, mac} {
-			args = append(args, hex.EncodeToString(whoHas(t, dst, from.Result.Interfaces[2].Mac, from.Addr(t, false), netip.MustParseAddr("192.168.1.251"))))
+		for _, dst := range []string{cnitest.Broadcast, near.Result.Interfaces[2].Mac} {
+			args = append(args, cnitest.Frame(dst, mac, cnitest.TypeARP, cnitest.ARP(1, mac, from.Addr(t, false), netip.MustParseAddr("192.168.1.251"))))
 		}
 		gw := testnet.CaptureIn(t, from.Host, "obr0", "arp")
 		if out, err := program(context.Background(), from, "frames", args...).CombinedOutput(); err != nil {

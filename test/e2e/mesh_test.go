@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -62,11 +60,11 @@ func TestMesh(t *testing.T) {
 			at = append(at, testnet.CaptureIn(t, c, "eth0", "arp"))
 		}
 		var frames []string
-		broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+		mac := from.Result.Interfaces[2].Mac
 		nobody := func(i int) string { return fmt.Sprintf("192.168.1.%d", 200+i) }
 		for i := range asks {
-			arp := whoHas(t, broadcast, from.Result.Interfaces[2].Mac, from.Addr(t, false), netip.MustParseAddr(nobody(i)))
-			frames = append(frames, hex.EncodeToString(arp))
+			arp := cnitest.ARP(1, mac, from.Addr(t, false), netip.MustParseAddr(nobody(i)))
+			frames = append(frames, cnitest.Frame(cnitest.Broadcast, mac, cnitest.TypeARP, arp))
 		}
 		if out, err := program(context.Background(), from, "frames", append([]string{"eth0"}, frames...)...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)

@@ -25,35 +25,12 @@ func familyName(v6 bool) string {
 	return "IPv4"
 }
 
-// reach pings and wants an answer. A busy machine may take its time, and
-// ovs-vswitchd may for some of it still drop what came from a peer before the
-// peer's tunnel was there: its flows are looked at again after a change, not
-// in the same moment.
 func reach(t *testing.T, what string, from testnet.Runner, to netip.Addr) {
 	t.Helper()
-	var err error
-	for began := time.Now(); time.Since(began) < 10*time.Second; {
-		if err = testnet.Ping(context.Background(), from, to, testnet.PingOptions{Wait: 3 * time.Second}); err == nil {
-			return
-		}
-	}
-	t.Errorf("%s: %v", what, err)
+	cnitest.Reach(t, what, from, to)
 }
 
-// seen counts the lines that have all of the texts.
-func seen(lines []string, texts ...string) int {
-	n := 0
-line:
-	for _, l := range lines {
-		for _, text := range texts {
-			if !strings.Contains(l, text) {
-				continue line
-			}
-		}
-		n++
-	}
-	return n
-}
+func seen(lines []string, texts ...string) int { return cnitest.Seen(lines, texts...) }
 
 // gre is tcpdump's filter for what the tunnels send, over either underlay.
 const gre = "ip proto 47 or ip6 proto 47"

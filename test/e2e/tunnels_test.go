@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -63,8 +61,9 @@ func TestTunnels(t *testing.T) {
 				hears := testnet.CaptureIn(t, blues[1], "eth0", "arp")
 				deaf := []*testnet.Capture{testnet.CaptureIn(t, reds[0], "eth0", "arp"), testnet.CaptureIn(t, reds[1], "eth0", "arp")}
 				const nobody = "192.168.1.251"
-				frame := whoHas(t, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, blues[0].Result.Interfaces[2].Mac, blues[0].Addr(t, false), netip.MustParseAddr(nobody))
-				if out, err := program(context.Background(), blues[0], "frames", "eth0", hex.EncodeToString(frame)).CombinedOutput(); err != nil {
+				mac := blues[0].Result.Interfaces[2].Mac
+				frame := cnitest.Frame(cnitest.Broadcast, mac, cnitest.TypeARP, cnitest.ARP(1, mac, blues[0].Addr(t, false), netip.MustParseAddr(nobody)))
+				if out, err := program(context.Background(), blues[0], "frames", "eth0", frame).CombinedOutput(); err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
 				reach(t, "blue", blues[0], blues[1].Addr(t, false)) // the broadcast has passed
