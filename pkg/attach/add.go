@@ -285,12 +285,8 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 			return nil, err
 		}
 	}
-	if a.Config.Segment != spec.SegmentHost {
-		// The gateway leads by the link that a packet came from, and says that
-		// there is a shorter way.
-		if err := a.ns.IgnoreRedirects(a.IfName); err != nil {
-			return nil, err
-		}
+	if err := a.deafen(); err != nil {
+		return nil, err
 	}
 	port := containerPort(a.Request)
 	a.undo.add(func(ctx context.Context) error {

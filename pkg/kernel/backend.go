@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"ovs-gre-cni/pkg/host"
@@ -94,7 +95,11 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	switch o := ch.New.(type) {
 	case state.Sysctl:
-		return writeSysctl(o.Key, o.Value)
+		err := writeSysctl(o.Key, o.Value)
+		if errors.Is(err, fs.ErrNotExist) && deafAnyway(o) {
+			return nil
+		}
+		return err
 	case state.Link:
 		old, _ := ch.Old.(state.Link)
 		return c.setLink(ctx, o, old)

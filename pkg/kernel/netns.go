@@ -124,17 +124,6 @@ func (n *Netns) DisableTxChecksum(ifName string) error {
 	return nil
 }
 
-// IgnoreRedirects makes a link of the namespace deaf to ICMPv6 redirects. For
-// IPv4 a router can be told not to send them, for IPv6 it cannot. A kernel
-// without IPv6 has nothing to ignore.
-func (n *Netns) IgnoreRedirects(ifName string) error {
-	err := n.do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/accept_redirects", "0") })
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("link %s: ignore redirects: %w", ifName, err)
-	}
-	return nil
-}
-
 // HasLink reports whether the namespace has a link of that name.
 func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
 	has := false

@@ -1,0 +1,48 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"ovs-gre-cni/pkg/state"
+)
+
+// deafAnyway reports whether a sysctl is fulfilled because its link has no
+// IPv6: the kernel was started without, or the link's MTU is below 1280.
+func deafAnyway(s state.Sysctl) bool {
+	if !s.Silent() {
+		return false
+	}
+	dev, _, _ := strings.Cut(strings.TrimPrefix(s.Key, "net/ipv6/conf/"), "/")
+	if _, err := os.Stat(sysctlPath("net/ipv4/conf/" + dev)); err != nil {
+		return false // there is no such link
+	}
+	_, err := os.Stat(sysctlPath("net/ipv6/conf/" + dev))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// Deafen keeps a link of the namespace from believing ICMPv6 redirects, which a
+// router cannot be told not to send, and, if advertisements, the router
+// advertisements of anybody on its segment. A kernel without IPv6 has nothing to
+// believe.
+func (n *Netns) Deafen(ifName string, advertisements bool) error {
+	keys := []string{"accept_redirects"}
+	if advertisements {
+		keys = append(keys, "accept_ra")
+	}
+	err := n.do(func() error {
+		for _, k := range keys {
+			if err := writeSysctl("net/ipv6/conf/"+ifName+"/"+k, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("link %s: ignore router advertisements and redirects: %w", ifName, err)
+	}
+	return nil
+}

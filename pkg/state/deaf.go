@@ -1,0 +1,63 @@
+package state
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+)
+
+// deaf are the sysctls by which the links that we make take nothing for true
+// that a container or a peer says about routing: no router advertisements, no
+// redirects, and no IPv6 at all where nothing of the network is IPv6. They are
+// set before the link goes up, for the kernel makes addresses then; of a link
+// that is up it takes them away. A Linux bridge or an adopted bridge is another's.
+func deaf(c *spec.Network, m mesh.Mesh) []Object {
+	var objs []Object
+	if !c.AdoptBridge {
+		objs = append(objs, deafLink(c.Bridge, any6(m))...)
+		if c.LinuxBridge == "" && c.Segment != spec.SegmentMesh {
+			// Containers of this host alone send here, from its subnets, and a
+			// packet back to any of them leaves by this link.
+			objs = append(objs, Sysctl{"net/ipv4/conf/" + c.Bridge + "/rp_filter", "1"})
+		}
+	}
+	if UsesTunnelBridge(c) {
+		objs = append(objs, deafLink(spec.TransitName(c.Bridge), any6(m) || m.Self.Address.Is6())...)
+	}
+	return objs
+}
+
+func deafLink(dev string, has6 bool) []Object {
+	disable := "1"
+	if has6 {
+		disable = "0"
+	}
+	v4, v6 := "net/ipv4/conf/"+dev+"/", "net/ipv6/conf/"+dev+"/"
+	return []Object{
+		Sysctl{v4 + "accept_redirects", "0"},
+		Sysctl{v6 + "accept_ra", "0"},
+		Sysctl{v6 + "accept_redirects", "0"},
+		Sysctl{v6 + "disable_ipv6", disable},
+	}
+}
+
+// any6 reports whether a host of the network has an IPv6 subnet.
+func any6(m mesh.Mesh) bool {
+	return slices.ContainsFunc(m.Nodes(), func(n spec.Node) bool {
+		return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
+	})
+}
+
+// Silent reports whether the kernel does what s asks for without having the
+// parameter: on a link without IPv6, nothing has to be switched off.
+func (s Sysctl) Silent() bool {
+	conf, ok := strings.CutPrefix(s.Key, "net/ipv6/conf/")
+	if !ok {
+		return false
+	}
+	_, name, _ := strings.Cut(conf, "/")
+	return name == "disable_ipv6" && s.Value == "1" || (name == "accept_ra" || name == "accept_redirects") && s.Value == "0"
+}

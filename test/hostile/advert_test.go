@@ -1,0 +1,100 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+// far is an address of the IPv6 Internet.
+var far = netip.MustParseAddr("2001:4860:4860::8888")
+
+// believed is what a place has by a router advertisement for 2001:db8:bad::/64.
+func believed(t *testing.T, at testnet.Runner) string {
+	t.Helper()
+	return strings.TrimSpace(at.Shell(t, "ip -6 route show default proto ra; ip -6 -o addr show to 2001:db8:bad::/64"))
+}
+
+// advertise sends an advertisement of a default router from a link, with a
+// multicast ping to wait for: who answers that has seen what came before.
+func advertise(t *testing.T, from testnet.Runner, link string) {
+	t.Helper()
+	m := mac(t, from, link)
+	ra := cnitest.RouterAdvertisement(spec.LinkLocal(m), m, 1800, netip.MustParsePrefix("2001:db8:bad::/64"))
+	frame := cnitest.Frame("33:33:00:00:00:01", m, cnitest.TypeIPv6, ra)
+	for range 3 {
+		send(t, from, link, frame)
+	}
+}
+
+// TestContainerIsNoRouter is row 4: a container says that it is the router. The
+// host, its peers and the containers beside it do not believe it, in a network
+// of IPv4 alone and in one of both.
+func TestContainerIsNoRouter(t *testing.T) {
+	t.Parallel()
+	for _, segment := range segments {
+		for family, subnets := range map[string]func(int) []string{"IPv4": only4, "dual stack": cnitest.Subnets} {
+			t.Run(segment+", "+family, func(t *testing.T) {
+				t.Parallel()
+				l := lab(t, 2)
+				cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment}, Subnets: subnets}.Install(t, l)
+				cs := cnitest.AddAll(t, l, "ovsnet")
+				near := cnitest.Add(t, l.Hosts[0], "ovsnet", "near")
+				cnitest.AllReach(t, append(cs, near))
+				hosts := testnet.CaptureIn(t, cs[0], "eth0", "host "+far.String())
+				advertise(t, cs[0], "eth0")
+				cnitest.AllReach(t, append(cs, near)) // what comes after them shows that they have passed
+				all := map[string]testnet.Runner{"the host": l.Hosts[0], "the peer": l.Hosts[1], "the container beside": near, "the peer's container": cs[1]}
+				taken := 0
+				for who, at := range all {
+					if got := believed(t, at); got != "" {
+						taken++
+						t.Errorf("%s believes the container: %s", who, got)
+					}
+				}
+				l.Hosts[0].Shell(t, "ip -6 route del default 2>/dev/null || :") // what it has is not by obr0
+				_ = testnet.Ping(context.Background(), l.Hosts[0], far, testnet.PingOptions{})
+				stolen := len(hosts.Stop(t))
+				figure("row 4: segment %s, %s: %d of %d believe a container's router advertisement, %d of the host's packets reach it", segment, family, taken, len(all), stolen)
+				if stolen > 0 {
+					t.Errorf("%d of the host's packets for %s reach the container", stolen, far)
+				}
+			})
+		}
+	}
+}
+
+// TestUpgradedHostForgets: addresses and routes that a version before has let a
+// link of ours have by an advertisement go with the next ADD, up or pass.
+func TestUpgradedHostForgets(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	cnitest.Network{Subnets: only4}.Install(t, l)
+	h := l.Hosts[0]
+	c := cnitest.Add(t, h, "ovsnet", "c1")
+	h.Shell(t, "sysctl -qw net.ipv6.conf.obr0.disable_ipv6=0 net.ipv6.conf.obr0.accept_ra=1")
+	testnet.Eventually(t, 10*time.Second, func() error {
+		advertise(t, c, "eth0")
+		if believed(t, h) == "" {
+			return fmt.Errorf("the host does not believe an advertisement, although told to")
+		}
+		return nil
+	})
+	if err := c.Call("check"); err == nil || !strings.Contains(err.Error(), "accept_ra") {
+		t.Errorf("CHECK: %v, want a word about accept_ra", err)
+	}
+	h.Run(t, "/opt/cni/bin/ovs-grectl", "up", "/etc/cni/net.d/10-ovsnet.conflist")
+	if got := h.Shell(t, "ip -6 addr show dev obr0; ip -6 route show dev obr0"); got != "" {
+		t.Errorf("obr0 still has %s", got)
+	}
+	if err := c.Call("check"); err != nil {
+		t.Error(err)
+	}
+}
