@@ -244,6 +244,9 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	if err == nil {
 		err = host.InTheWay(changes)
 	}
+	if err == nil {
+		err = n.keepAdvertised(ctx, want)
+	}
 	if nodes, self, config := n.Mesh.Nodes(), n.Mesh.Self.Name, handed(n.Config); err == nil && !n.Dir.IsHanded(nodes, self, config) {
 		err = n.Dir.Hand(nodes, self, config)
 	}
@@ -333,7 +336,7 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	}
 	changes, err := host.Prune(ctx, state.Set{}, list...)
 	if err == nil {
-		err = removeTaps(ctx, c.OVSDB, changes)
+		err = errors.Join(removeTaps(ctx, c.OVSDB, changes), unkeepAdvertised(dir))
 	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) {
 		err = dir.Remove()

@@ -98,3 +98,97 @@ func TestUpgradedHostForgets(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// router has the underlay's own link say every half second that it is the
+// default router, for a lifetime of seconds.
+func router(t *testing.T, l *testnet.Lab, seconds uint16) (stop func()) {
+	t.Helper()
+	m := mac(t, l.Underlay, "underlay")
+	ra := cnitest.RouterAdvertisement(netip.MustParseAddr("fe80::1"), m, seconds, netip.MustParsePrefix("2001:db8:600d::/64"))
+	return keepSending(t, l.Underlay, "underlay", 500*time.Millisecond, cnitest.Frame("33:33:00:00:00:01", m, cnitest.TypeIPv6, ra))
+}
+
+// routed is nil where a host has its default route by router advertisement.
+func routed(t *testing.T, h *testnet.Host) error {
+	t.Helper()
+	if out := h.Run(t, "ip", "-6", "route", "show", "default", "proto", "ra"); !strings.Contains(out, "via fe80::1 ") {
+		return fmt.Errorf("%s has no default route by router advertisement: %q", h.Name, out)
+	}
+	return nil
+}
+
+// TestRouteByAdvertisement is row 6: a host has its default route of IPv6 by
+// router advertisement. It keeps it through ADD, and learns of its router anew
+// when its lifetime would be over, also after the last DEL and by up and down.
+func TestRouteByAdvertisement(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	const lifetime = 3
+	h.Run(t, "ip", "-6", "route", "delete", "default")
+	if v := strings.TrimSpace(h.Shell(t, "cat /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/"+h.UnderlayLink+"/accept_ra")); v != "0\n1" {
+		t.Fatalf("forwarding and accept_ra are %q", v)
+	}
+	stop := router(t, l, lifetime)
+	has := func() error { return routed(t, h) }
+	testnet.Eventually(t, 20*time.Second, has)
+	cnitest.Network{}.Install(t, l)
+	steps := []struct {
+		name string
+		do   func()
+	}{
+		{"ADD", func() { cnitest.Add(t, h, "ovsnet", "c1") }},
+		{"the last DEL", func() { h.Shell(t, "CNI_PATH=/opt/cni/bin /opt/cni/bin/cnitool del ovsnet /var/run/netns/c1") }},
+		{"up", func() { h.Run(t, "/opt/cni/bin/ovs-grectl", "up", "/etc/cni/net.d/10-ovsnet.conflist") }},
+		{"down", func() { h.Run(t, "/opt/cni/bin/ovs-grectl", "down", "/etc/cni/net.d/10-ovsnet.conflist") }},
+	}
+	kept := 0
+	for _, s := range steps {
+		s.do()
+		if err := has(); err != nil {
+			t.Errorf("after %s: %v", s.name, err)
+			continue
+		}
+		time.Sleep((lifetime + 1) * time.Second) // longer than the router lives that was known
+		if err := has(); err != nil {
+			t.Errorf("%d s after %s: %v", lifetime+1, s.name, err)
+			continue
+		}
+		kept++
+	}
+	figure("row 6: the host's default route by router advertisement, of a router that lives %d s, is there after %d of %d of ADD, DEL, up, down", lifetime, kept, len(steps))
+	stop()
+	testnet.Eventually(t, 30*time.Second, func() error { // it was the router's, not ours
+		if has() == nil {
+			return fmt.Errorf("the route outlives its router")
+		}
+		return nil
+	})
+}
+
+// TestRouteByAdvertisementRefused: where the link cannot be told to go on
+// listening, the ADD is refused, and the route stays.
+func TestRouteByAdvertisementRefused(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	h.Run(t, "ip", "-6", "route", "delete", "default")
+	router(t, l, 1800)
+	testnet.Eventually(t, 20*time.Second, func() error { return routed(t, h) })
+	cnitest.Network{}.Install(t, l)
+	key := "/proc/sys/net/ipv6/conf/" + h.UnderlayLink + "/accept_ra"
+	h.Shell(t, "mount --bind "+key+" "+key+"; mount -o remount,bind,ro "+key)
+	c := &cnitest.Container{Netns: h.NewNetns(t, "c1"), Network: "ovsnet", IfName: "eth0"}
+	err := c.Call("add")
+	for _, want := range []string{"link " + h.UnderlayLink, "router advertisement", "accept_ra"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ADD: %v, want %q in it", err, want)
+		}
+	}
+	if err := routed(t, h); err != nil {
+		t.Error(err)
+	}
+	if v := h.Run(t, "cat", "/proc/sys/net/ipv6/conf/all/forwarding"); v != "0\n" {
+		t.Errorf("forwarding is %q", v)
+	}
+}
