@@ -229,7 +229,7 @@ func (a *adding) link(ctx context.Context) error {
 	if a.mac == "" {
 		a.mac = randomMAC()
 	}
-	v := kernel.Veth{Name: a.port(), MAC: randomMAC(), MTU: a.mtu, IfName: a.IfName, IfMAC: a.mac,
+	v := kernel.Veth{Name: a.port(), MAC: hostMAC(a.mac), MTU: a.mtu, IfName: a.IfName, IfMAC: a.mac,
 		Alias: a.alias()}
 	err := kernel.AddVeth(ctx, v, a.ns)
 	if errors.Is(err, kernel.ErrIfNameTaken) {
@@ -311,6 +311,9 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 		return err
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := a.guard(ctx, addrs); err != nil {
 		return nil, err
 	}
 	if err := ovs.PortAdded(ctx, port, added, waited); err != nil {

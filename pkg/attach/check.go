@@ -39,7 +39,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 	looks := []func() error{
 		func() error { return checkVswitchd(ctx, r.Config.OVSDB) },
 		func() error { return checkContainer(ctx, r, prev) },
-		func() error { return checkHost(ctx, r) },
+		func() error { return checkHost(ctx, r, prev) },
 		func() error { return checkIPAM(ctx, r, prev) },
 	}
 	errs := make([]error, len(looks))
@@ -67,7 +67,7 @@ func checkVswitchd(ctx context.Context, socket string) error {
 }
 
 // checkHost compares host state and the container's port with what they should be.
-func checkHost(ctx context.Context, r Request) error {
+func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 	n, err := network.Open(ctx, r.Config)
 	if err != nil {
 		return err
@@ -79,6 +79,11 @@ func checkHost(ctx context.Context, r Request) error {
 	}
 	want = want.Needed()
 	want.Put(containerPort(r), state.Link{Name: r.port(), Up: true})
+	guarded, err := guards(ctx, r, n.Mesh, prev)
+	if err != nil {
+		return err
+	}
+	want.Put(guarded...)
 	changes, err := host.Check(ctx, want, n.Backends()...)
 	if err != nil {
 		return err

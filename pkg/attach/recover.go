@@ -99,7 +99,7 @@ func Relet(ctx context.Context, network string) (map[string]spec.Attachment, err
 }
 
 // Reattach gives live attachments back what was lost: their leases, and their
-// ports where OVSDB has none. It returns the ports. What an ADD is making now
+// ports and neighbour entries where there are none. It returns these. What an ADD is making now
 // is let be, and so is what a DEL takes away meanwhile. Without losses it
 // changes nothing.
 func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
@@ -115,7 +115,8 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 			return made, err
 		}
 		if len(gone) == 0 {
-			return append(made, changes...), refused
+			pinned, err := reguard(ctx, n, live)
+			return append(append(made, changes...), pinned...), errors.Join(refused, err)
 		}
 		// DEL takes the port first, then the link: it was in between.
 		for _, c := range changes {

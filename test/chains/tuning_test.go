@@ -13,13 +13,14 @@ var tuned = cnitest.Conf{
 	"sysctl": cnitest.Conf{"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "500"},
 }
 
-// TestTuning sets what tuning can set. Neither ovs-gre's CHECK nor tuning's own
+// TestTuning sets what tuning can set. The MAC address is asked of ovs-gre, too,
+// whose host knows its containers by it. Neither ovs-gre's CHECK nor tuning's own
 // objects; after somebody else's change the one says so whose it is.
 func TestTuning(t *testing.T) {
 	t.Parallel()
 	for _, version := range []string{"1.0.0", "1.1.0"} {
 		t.Run(version, func(t *testing.T) {
-			l := lab(t, cnitest.Network{Version: version, Chain: []cnitest.Conf{tuned}})
+			l := lab(t, cnitest.Network{Version: version, OVSGRE: cnitest.Conf{"args": cnitest.Conf{"cni": cnitest.Conf{"mac": tuned["mac"]}}}, Chain: []cnitest.Conf{tuned}})
 			h := l.Hosts[0]
 			before := cnitest.MustLook(t, h)
 			c, far := add(t, h, "ovsnet", "c1"), add(t, l.Hosts[1], "ovsnet", "far")

@@ -3,9 +3,12 @@ package network
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"slices"
 
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -42,4 +45,20 @@ func unkeepAdvertised(dir host.Dir) error {
 		errs = append(errs, kernel.UnkeepAdvertised(l))
 	}
 	return errors.Join(errs...)
+}
+
+// unpin forgets this host's containers of a network on a gateway link that
+// stays, as a Linux bridge does.
+func unpin(ctx context.Context, c *spec.Network, dir host.Dir) error {
+	nodes, self, err := dir.Handed()
+	if err != nil {
+		return nil // nothing was made
+	}
+	i := slices.IndexFunc(nodes, func(n spec.Node) bool { return n.Name == self })
+	if i < 0 {
+		return nil
+	}
+	return kernel.Unpin(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
+		return slices.ContainsFunc(nodes[i].Subnets, func(s netip.Prefix) bool { return s.Contains(n.IP) })
+	})
 }
