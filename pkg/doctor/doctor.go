@@ -58,6 +58,8 @@ var checks = []check{
 	{"kernel modules", modules},
 	{"userspace underlay", userspace},
 	{"forwarding", forwarding},
+	{"router advertisements", advertisements},
+	{"mesh ring", rings},
 	{"rp_filter", reversePath},
 	{"forward filter", forwardFilter},
 	{"tunnel input", tunnelInput},

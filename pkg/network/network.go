@@ -245,6 +245,9 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 		err = host.InTheWay(changes)
 	}
 	if err == nil {
+		err = n.Ring(ctx)
+	}
+	if err == nil {
 		err = n.keepAdvertised(ctx, want)
 	}
 	if nodes, self, config := n.Mesh.Nodes(), n.Mesh.Self.Name, handed(n.Config); err == nil && !n.Dir.IsHanded(nodes, self, config) {

@@ -192,3 +192,49 @@ func TestRouteByAdvertisementRefused(t *testing.T) {
 		t.Errorf("forwarding is %q", v)
 	}
 }
+
+// TestDoctorHears: doctor tells of a link that is not ours and believes its
+// containers, and of one whose router is no longer heard because somebody else
+// has switched forwarding on.
+func TestDoctorHears(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	h.Shell(t, "ip link add br0 type bridge; ip link set br0 up; ip -6 route delete default")
+	cnitest.Network{OVSGRE: cnitest.Conf{"linuxBridge": "br0"}, Subnets: only4}.Install(t, l)
+	doctor := func() string {
+		out, _ := h.Output(t.Context(), "/opt/cni/bin/ovs-grectl", "doctor", "/etc/cni/net.d/10-ovsnet.conflist")
+		return out
+	}
+	const believes = "link br0, which is not ours, believes router advertisements"
+	if out := doctor(); strings.Contains(out, believes) {
+		t.Errorf("doctor warns of a link without containers:\n%s", out)
+	}
+	c := cnitest.Add(t, h, "ovsnet", "c1")
+	if out := doctor(); !strings.Contains(out, believes) {
+		t.Errorf("want %q in\n%s", believes, out)
+	}
+	advertise(t, c, "eth0") // as doctor says
+	testnet.Eventually(t, 10*time.Second, func() error {
+		if believed(t, h) == "" {
+			return fmt.Errorf("br0 believes nothing")
+		}
+		return nil
+	})
+	h.Shell(t, "sysctl -w net/ipv6/conf/br0/accept_ra=0; ip -6 route flush dev br0 proto ra; ip link set br0 addrgenmode none; ip -6 addr flush dev br0")
+	if out := doctor(); strings.Contains(out, believes) {
+		t.Errorf("doctor still warns:\n%s", out)
+	}
+	router(t, l, 1800)
+	testnet.Eventually(t, 20*time.Second, func() error { return routed(t, h) })
+	h.Run(t, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	unheard := "link " + h.UnderlayLink + " has addresses by router advertisement, and takes no more of them"
+	if out := doctor(); !strings.Contains(out, unheard) {
+		t.Errorf("want %q in\n%s", unheard, out)
+	}
+	h.Run(t, "sysctl", "-w", "net/ipv6/conf/"+h.UnderlayLink+"/accept_ra=2")
+	if out := doctor(); strings.Contains(out, unheard) {
+		t.Errorf("doctor still says that the router is not heard:\n%s", out)
+	}
+	testnet.Eventually(t, 20*time.Second, func() error { return routed(t, h) })
+}

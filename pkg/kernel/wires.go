@@ -1,0 +1,87 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// A Wire leads frames of one link of this host to another.
+type Wire struct {
+	From, To string
+	// Lower: To carries the frames of From, and others, as the link under a VLAN.
+	Lower bool
+}
+
+// segmentLess are masters that join their ports by routing, or by rules that
+// only their maker knows (OVS's datapath, which OVSDB tells about).
+var segmentLess = []string{"vrf", "openvswitch"}
+
+// Wires lists what joins the links of this host into Ethernet segments: ports
+// to their bridge or bond and back, the ends of veth pairs, links on others.
+func Wires(ctx context.Context) ([]Wire, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("links: %w", err)
+	}
+	by := map[int]netlink.Link{}
+	for _, l := range links {
+		by[l.Attrs().Index] = l
+	}
+	var wires []Wire
+	for _, l := range links {
+		at := l.Attrs()
+		if m := by[at.MasterIndex]; m != nil && !slices.Contains(segmentLess, m.Type()) {
+			wires = append(wires, Wire{From: at.Name, To: m.Attrs().Name}, Wire{From: m.Attrs().Name, To: at.Name})
+		}
+		under := by[at.ParentIndex]
+		if under == nil || under == l || at.NetNsID >= 0 {
+			continue // none, or in another namespace
+		}
+		switch l.Type() {
+		case "veth":
+			wires = append(wires, Wire{From: at.Name, To: under.Attrs().Name})
+		case "macvlan", "macvtap":
+			wires = append(wires, Wire{From: at.Name, To: under.Attrs().Name}, Wire{From: under.Attrs().Name, To: at.Name})
+		case "vlan", "ipvlan", "macsec":
+			wires = append(wires, Wire{From: at.Name, To: under.Attrs().Name, Lower: true})
+		}
+	}
+	return wires, nil
+}
+
+// Egress lists the links by which this host sends from one of its addresses to
+// another's; none where there is no route.
+func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
+	if err != nil {
+		// The address may be none of this host's, as behind NAT.
+		routes, err = netlink.RouteGet(to.AsSlice())
+	}
+	if err != nil {
+		return nil, nil
+	}
+	var names []string
+	for _, r := range routes {
+		indexes := []int{r.LinkIndex}
+		for _, hop := range r.MultiPath {
+			indexes = append(indexes, hop.LinkIndex)
+		}
+		for _, i := range indexes {
+			if l, err := netlink.LinkByIndex(i); err == nil && i != 0 {
+				names = append(names, l.Attrs().Name)
+			}
+		}
+	}
+	return names, nil
+}

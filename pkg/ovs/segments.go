@@ -1,0 +1,52 @@
+package ovs
+
+import (
+	"context"
+	"net/netip"
+)
+
+// A SegmentPort is a port of an OVS bridge as a way for frames.
+type SegmentPort struct {
+	Bridge, Name string
+	// Peer is the port at the other end of a patch port; "" is no patch port.
+	Peer string
+	// Remote is the far end of a tunnel; the zero Addr is no tunnel.
+	Remote netip.Addr
+	// Network owns the port; "" is none of ours.
+	Network string
+}
+
+// SegmentPorts lists the ports of all bridges, whoever owns them.
+func (c *Conn) SegmentPorts(ctx context.Context) ([]SegmentPort, error) {
+	res, err := c.Transact(ctx,
+		selectOp("Bridge", nil, "name", "ports"),
+		selectOp("Port", nil, "_uuid", "interfaces"),
+		selectOp("Interface", nil, "_uuid", "name", "type", "options", "external_ids"))
+	if err != nil {
+		return nil, err
+	}
+	bridgeOf, ifaceOn := map[string]string{}, map[string]string{}
+	for _, r := range res[0].Rows {
+		for _, id := range r.uuids("ports") {
+			bridgeOf[id] = r.str("name")
+		}
+	}
+	for _, r := range res[1].Rows {
+		for _, id := range r.uuids("interfaces") {
+			ifaceOn[id] = bridgeOf[r.uuid("_uuid")]
+		}
+	}
+	var list []SegmentPort
+	for _, r := range res[2].Rows {
+		opts := r.strings("options")
+		p := SegmentPort{Bridge: ifaceOn[r.uuid("_uuid")], Name: r.str("name"), Network: r.strings("external_ids")[keyNetwork]}
+		if r.str("type") == "patch" {
+			p.Peer = opts["peer"]
+		}
+		p.Remote, _ = netip.ParseAddr(opts["remote_ip"])
+		if p.Bridge != "" {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
