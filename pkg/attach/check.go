@@ -101,7 +101,11 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 		}
 		drift = append(drift, text)
 	}
-	if len(drift) > 0 {
+	var spoof host.Drift
+	if err := checkSpoofing(ctx, r, n, prev); err != nil && !errors.As(err, &spoof) {
+		return err
+	}
+	if drift = append(drift, spoof...); len(drift) > 0 {
 		return drift
 	}
 	return nil

@@ -3,6 +3,7 @@ package attach
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -10,6 +11,8 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
+	"ovs-gre-cni/pkg/filter"
+	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
@@ -46,33 +49,50 @@ func hostMAC(container string) string {
 	return m.String()
 }
 
-// guard tells the host who the container is, before the container can say it.
+// guard tells the host who the container is, before the container can say it,
+// and drops what it says as somebody else.
 func (a *adding) guard(ctx context.Context, addrs []netip.Addr) error {
-	if !pins(a.Config) || len(addrs) == 0 {
-		return nil
-	}
 	a.undo.add(a.unguard)
-	return kernel.Pin(ctx, state.GatewayLink(a.Config), a.mac, addrs...)
+	if pins(a.Config) {
+		if err := kernel.Pin(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !a.Config.ChecksSpoof(a.bridge.Datapath):
+		return nil
+	case a.bridge.Datapath == "netdev":
+		return fmt.Errorf("%w: spoofchk true: OVS bridge %s: %s", spec.ErrInvalid, a.Config.Bridge, spec.NoSpoofChk)
+	}
+	return a.spoofCheck(a.mac, addrs).Add(ctx)
+}
+
+func (r Request) spoofCheck(mac string, addrs []netip.Addr) filter.SpoofCheck {
+	return filter.SpoofCheck{Network: r.Config.Name, Port: r.port(), MAC: mac, Addrs: addrs}
 }
 
 // unguard takes back what guard did, by the pair's end that is still here.
 func (r Request) unguard(ctx context.Context) error { return unguard(ctx, r.Config, r.port()) }
 
-// unguard forgets the neighbours of the container behind the link port. Where
-// that is gone, with the container's namespace, it forgets those of all
-// containers that are gone.
+// unguard forgets the container behind the link port. Where that is gone, with
+// the container's namespace, it forgets the neighbours that were containers
+// which are gone.
 func unguard(ctx context.Context, c *spec.Network, port string) error {
+	var unchecked error
+	if c.ChecksSpoof(c.DatapathType) {
+		unchecked = filter.DelSpoofChecks(ctx, c.Name, port)
+	}
 	if !pins(c) {
-		return nil
+		return unchecked
 	}
 	l, err := kernel.LinkByName(ctx, port)
 	if errors.Is(err, fs.ErrNotExist) {
-		return unguardGone(ctx, c)
+		return errors.Join(unchecked, unguardGone(ctx, c))
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = kernel.Unpin(ctx, state.GatewayLink(c), func(n state.Neigh) bool { return hostMAC(n.MAC) == l.MAC })
 	}
-	return kernel.Unpin(ctx, state.GatewayLink(c), func(n state.Neigh) bool { return hostMAC(n.MAC) == l.MAC })
+	return errors.Join(unchecked, err)
 }
 
 // unguardGone looks at the links of all networks: several may share a Linux
@@ -82,7 +102,7 @@ func unguardGone(ctx context.Context, c *spec.Network) error {
 	if list, err := kernel.Pinned(ctx, dev); err != nil || len(list) == 0 {
 		return err
 	}
-	links, err := kernel.LinksByAliasPrefix(ctx, AliasPrefix)
+	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasOurs)
 	if err != nil {
 		return err
 	}
@@ -91,9 +111,9 @@ func unguardGone(ctx context.Context, c *spec.Network) error {
 	})
 }
 
-// guards are the objects that guard has made of what ADD's result says. A
-// container of a version before has none; that its MAC address is another than
-// ADD gave is told by an entry.
+// guards are the neighbour entries that guard has made of what ADD's result
+// says. A container of a version before has none; that its MAC address is
+// another than ADD gave is told by an entry.
 func guards(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) ([]state.Object, error) {
 	if !pins(r.Config) {
 		return nil, nil
@@ -107,68 +127,134 @@ func guards(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) (
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	mac, addrs := identity(r, prev)
 	var objs []state.Object
-	for _, ip := range prev.IPs {
-		if ip.Interface == nil || *ip.Interface < 0 || *ip.Interface >= len(prev.Interfaces) {
-			continue
-		}
-		a, ok := netip.AddrFromSlice(ip.Address.IP)
-		if at := prev.Interfaces[*ip.Interface]; ok && at.Name == r.IfName && at.Sandbox != "" && ownSubnet(m, a.Unmap()) {
-			n := state.Neigh{Dev: dev, IP: a.Unmap(), MAC: at.Mac}
-			if l.MAC == hostMAC(at.Mac) || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == n.IP }) {
-				objs = append(objs, n)
-			}
+	for _, a := range addrs {
+		if l.MAC == hostMAC(mac) || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
+			objs = append(objs, state.Neigh{Dev: dev, IP: a, MAC: mac})
 		}
 	}
-	return objs, nil
+	return slices.DeleteFunc(objs, func(o state.Object) bool { return !ownSubnet(m, o.(state.Neigh).IP) }), nil
+}
+
+// identity is who the container is, as ADD's result says.
+func identity(r Request, prev *current.Result) (mac string, addrs []netip.Addr) {
+	at := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == r.IfName && i.Sandbox != "" })
+	if at < 0 {
+		return "", nil
+	}
+	for _, ip := range prev.IPs {
+		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok && ip.Interface != nil && *ip.Interface == at {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return prev.Interfaces[at].Mac, addrs
+}
+
+// checkSpoofing looks whether the container's frames are looked at.
+func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *current.Result) error {
+	if !r.Config.ChecksSpoof(r.Config.DatapathType) {
+		return nil
+	}
+	datapath, _, err := n.OVS.DatapathType(ctx, r.Config.Bridge)
+	if err != nil || !r.Config.ChecksSpoof(datapath) {
+		return err
+	}
+	mac, addrs := identity(r, prev)
+	stands, err := r.spoofCheck(mac, addrs).Stands(ctx)
+	if err != nil || stands {
+		return err
+	}
+	return host.Drift{fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)", r.port(), spec.FilterName(r.Config.Name))}
 }
 
 func ownSubnet(m mesh.Mesh, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) && spec.Gateway(s) != a })
 }
 
-// reguard makes the neighbour entries of live attachments anew that are lost,
-// as with a bridge that OVS made again. It asks the containers' own ends: for an
-// address that two have, or by an end whose MAC address is not the one that ADD
-// gave, it vouches for nobody.
+// reguard makes anew what guard made for live attachments and is lost, as with
+// a bridge that OVS made again. It asks the containers' own ends: for an address
+// that two have, or by an end whose MAC address is not the one that ADD gave, it
+// vouches for nobody.
 func reguard(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]state.Change, error) {
-	if !pins(n.Config) {
-		return nil, nil
-	}
 	dev := state.GatewayLink(n.Config)
-	have, err := kernel.Pinned(ctx, dev)
+	var have []state.Neigh
+	var err error
+	if pins(n.Config) {
+		if have, err = kernel.Pinned(ctx, dev); err != nil {
+			return nil, err
+		}
+	}
+	unchecked, err := uncheckedPorts(ctx, n, live)
 	if err != nil {
 		return nil, err
 	}
+	var made []state.Change
+	var errs []error
+	for port, end := range vouched(ctx, n, live, have, unchecked) {
+		for _, a := range end.Addrs {
+			if pins(n.Config) && !slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
+				errs = append(errs, kernel.Pin(ctx, dev, end.MAC, a))
+				made = append(made, state.Change{New: state.Neigh{Dev: dev, IP: a, MAC: end.MAC}})
+			}
+		}
+		if slices.Contains(unchecked, port) {
+			errs = append(errs, filter.SpoofCheck{Network: n.Config.Name, Port: port, MAC: end.MAC, Addrs: end.Addrs}.Add(ctx))
+		}
+	}
+	return made, errors.Join(errs...)
+}
+
+// uncheckedPorts are the ports of live attachments whose spoof check is lost.
+func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]string, error) {
+	if !n.Config.ChecksSpoof(n.Config.DatapathType) {
+		return nil, nil
+	}
+	datapath, _, err := n.OVS.DatapathType(ctx, n.Config.Bridge)
+	if err != nil || !n.Config.ChecksSpoof(datapath) || datapath == "netdev" {
+		return nil, err
+	}
+	have, err := filter.SpoofChecks(ctx, n.Config.Name)
+	if err != nil {
+		return nil, err
+	}
+	var ports []string
+	for port := range live {
+		if !slices.Contains(have, port) {
+			ports = append(ports, port)
+		}
+	}
+	return ports, nil
+}
+
+// vouched are the other ends, with their addresses that no other has, of those
+// ports that lack something.
+func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh, unchecked []string) map[string]kernel.FarEnd {
 	known := map[string]bool{}
 	for _, p := range have {
 		known[hostMAC(p.MAC)] = true
 	}
-	claims := map[netip.Addr][]string{}
+	ends, claims := map[string]kernel.FarEnd{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
-		if err != nil || known[l.MAC] {
-			continue // or gone meanwhile
+		if err != nil || (known[l.MAC] || !pins(n.Config)) && !slices.Contains(unchecked, port) {
+			continue // gone meanwhile, or it has all
 		}
 		end, err := kernel.FarEndOf(ctx, port)
 		if err != nil || hostMAC(end.MAC) != l.MAC {
 			continue
 		}
+		end.Addrs = slices.DeleteFunc(end.Addrs, func(a netip.Addr) bool { return n.Config.IPAM.Type == "" || !ownSubnet(n.Mesh, a) })
 		for _, a := range end.Addrs {
-			if ownSubnet(n.Mesh, a) {
-				claims[a] = append(claims[a], end.MAC)
-			}
+			claims[a]++
 		}
+		ends[port] = end
 	}
-	var made []state.Change
-	for a, macs := range claims {
-		if len(macs) != 1 || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
-			continue
-		}
-		if err := kernel.Pin(ctx, dev, macs[0], a); err != nil {
-			return made, err
-		}
-		made = append(made, state.Change{New: state.Neigh{Dev: dev, IP: a, MAC: macs[0]}})
+	for port, end := range ends {
+		end.Addrs = slices.DeleteFunc(end.Addrs, func(a netip.Addr) bool {
+			return claims[a] > 1 || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a && p.MAC != end.MAC })
+		})
+		ends[port] = end
 	}
-	return made, nil
+	return ends
 }

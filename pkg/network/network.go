@@ -339,7 +339,7 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	}
 	changes, err := host.Prune(ctx, state.Set{}, list...)
 	if err == nil {
-		err = errors.Join(removeTaps(ctx, c.OVSDB, changes), unkeepAdvertised(dir), unpin(ctx, c, dir))
+		err = errors.Join(removeTaps(ctx, c.OVSDB, changes), unkeepAdvertised(dir), unpin(ctx, c, dir), filter.DropSpoofChecks(ctx, c.Name))
 	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) {
 		err = dir.Remove()

@@ -126,6 +126,9 @@ type Network struct {
 	DatapathType string
 	// Timeout bounds one call's waiting for OVS.
 	Timeout time.Duration
+	// SpoofChk drops what a container sends as somebody else; ChecksSpoof says
+	// what holds where SpoofChkSet does not.
+	SpoofChk, SpoofChkSet bool
 	// IPAM is the address management.
 	IPAM IPAM
 	// DNS is what the result hands to the runtime; where it is empty, what IPAM
@@ -135,6 +138,9 @@ type Network struct {
 	// it; "" means neither does.
 	MAC string
 }
+
+// NoSpoofChk is why there is no spoofchk on a bridge of the userspace datapath.
+const NoSpoofChk = "OVS's userspace datapath has a container's frames before the kernel can filter them: leave it out, or use datapathType system"
 
 // Routes is the configuration of route-sync.
 type Routes struct {
@@ -222,6 +228,15 @@ func completed(given, kept map[string]json.RawMessage) (full map[string]json.Raw
 	return given, more
 }
 
+// ChecksSpoof reports whether frames that a container sends as somebody else
+// are dropped at its port. The userspace datapath has them before any filter.
+func (c *Network) ChecksSpoof(datapath string) bool {
+	if c.SpoofChkSet {
+		return c.SpoofChk
+	}
+	return c.Segment == SegmentContainer && datapath != "netdev"
+}
+
 // check is what must hold between keys of ovs-gre. Of a key that is wrong by
 // itself it says nothing more.
 func (c *Network) check(p *problems) {
@@ -242,6 +257,9 @@ func (c *Network) check(p *problems) {
 		// ip_tunnel_rcv in net/ipv4/ip_tunnel.c and ip6_tnl_rcv: a packet with a
 		// checksum on a device that was not made for it, as OVS's is not.
 		p.invalid("tunnel.csum", []byte("true"), "the kernel datapath drops GRE that has a checksum: leave it out, or use vxlan or geneve (datapathType netdev can)")
+	}
+	if c.SpoofChk && c.DatapathType == "netdev" {
+		p.invalid("spoofchk", []byte("true"), NoSpoofChk)
 	}
 	if t.Type == TunnelNone && c.Segment == SegmentMesh {
 		p.invalid("segment", quote(string(c.Segment)), "one segment over all hosts needs a tunnel, tunnel.type is none")

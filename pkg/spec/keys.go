@@ -51,6 +51,7 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
 	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},
 	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true", Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do", set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
+	Key{Name: "spoofchk", Type: "boolean", Default: "true in segment container on the kernel datapath, else false", Doc: "drop what a container sends with another's MAC or IP address as source, ARP or ND sender, at its own port; the kernel datapath alone can", set: network(setSpoofChk)},
 	Key{Name: "linuxBridge", Type: "string", Doc: "an existing Linux bridge that holds the containers and the gateway address (docker0, br0)", set: network(linkName(15, func(c *Network) *string { return &c.LinuxBridge }))},
 	Key{Name: "ovsdb", Type: "string", Default: "unix:" + DefaultOVSDB, Doc: "OVSDB socket", set: network(setOVSDB)},
 	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own", Doc: "datapath of the bridge: the kernel's or the one in user space", set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
@@ -449,6 +450,15 @@ func setOVSDB(p *problems, c *Network, key string, raw json.RawMessage) {
 		return
 	}
 	c.OVSDB = path
+}
+
+func setSpoofChk(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[bool](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	c.SpoofChk, c.SpoofChkSet = v, true
 }
 
 func setTimeout(p *problems, c *Network, key string, raw json.RawMessage) {

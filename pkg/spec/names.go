@@ -25,12 +25,15 @@ func Alias(network, containerID, ifName string) string {
 	return AliasPrefix(network) + containerID + " " + ifName
 }
 
+// AliasOurs begins the aliases of all networks' links.
+const AliasOurs = "ovs-gre "
+
 // MaxAlias is the kernel's limit.
 const MaxAlias = 255
 
 // aliasedName leaves room behind it for a container's id as all runtimes make
 // them, of 64 characters, and an interface's name of 15.
-const aliasedName = MaxAlias - len("ovs-gre ") - len(" ") - 64 - len(" ") - 15
+const aliasedName = MaxAlias - len(AliasOurs) - len(" ") - 64 - len(" ") - 15
 
 // AliasPrefix begins the aliases of a network's links. A name that is too long
 // is cut, and told from others by its hash; no name has a '~'.
@@ -38,7 +41,7 @@ func AliasPrefix(network string) string {
 	if len(network) > aliasedName {
 		network = network[:aliasedName-14] + "~" + hash13(network)
 	}
-	return "ovs-gre " + network + " "
+	return AliasOurs + network + " "
 }
 
 // Aliased returns the attachment that an alias of the network's names, and the

@@ -171,6 +171,9 @@ func TestGood(t *testing.T) {
 		{"noMasqueradeCIDRs", `["fd00::/8","10.0.0.0/8","0.0.0.0/0"]`, "", func(c *spec.Network) any { return c.NoMasqueradeCIDRs }, prefixes("0.0.0.0/0", "10.0.0.0/8", "fd00::/8")},
 		{"noMasqueradeCIDRs", `[]`, "", func(c *spec.Network) any { return c.NoMasqueradeCIDRs }, prefixes()},
 		{"isDefaultGateway", `false`, "", func(c *spec.Network) any { return c.IsDefaultGateway }, false},
+		{"spoofchk", `true`, "", func(c *spec.Network) any { return [2]bool{c.ChecksSpoof(""), c.ChecksSpoof("netdev")} }, [2]bool{true, true}},
+		{"spoofchk", `false`, "", func(c *spec.Network) any { c.Segment = spec.SegmentContainer; return c.ChecksSpoof("") }, false},
+		{"segment", `"container"`, "", func(c *spec.Network) any { return [2]bool{c.ChecksSpoof(""), c.ChecksSpoof("netdev")} }, [2]bool{true, false}},
 		{"linuxBridge", `"docker0"`, "", func(c *spec.Network) any { return c.LinuxBridge }, "docker0"},
 		{"linuxBridge", `"br-0123456789ab"`, "", func(c *spec.Network) any { return c.LinuxBridge }, "br-0123456789ab"},
 		{"ovsdb", `"unix:/run/db.sock"`, "", func(c *spec.Network) any { return c.OVSDB }, "/run/db.sock"},
@@ -331,6 +334,7 @@ func TestMessages(t *testing.T) {
 		`"Bridge":"x"`, `"brigde":"x"`, `"segmnet":"mesh"`, `"ipmasq":true`, `"mut":1400`, `"nodes_file":"/x"`, `"node_s":[]`, `"isGateway":true`, `"isDefaultGatwayy":true`, `"mac":"x"`, `"mode":"direct"`, `"hairpinMode":true`, `"x\ny":1`, `"":1`,
 		`"` + strings.Repeat("k", 1000) + `":1`,
 		// Between keys.
+		`"spoofchk":1`, `"spoofchk":true,"datapathType":"netdev"`,
 		`"tunnel":{"csum":true}`, `"tunnel":{"csum":true},"datapathType":"system"`, `"tunnel":{"port":4789}`, `"tunnel":{"type":"none","port":4789}`, `"tunnel":{"type":"vxlan","key":16777216}`, `"tunnel":{"type":"geneve","key":4294967295}`,
 		`"tunnel":{"type":"none","key":0}`, `"tunnel":{"type":"none","csum":true}`, `"tunnel":{"type":"none","bfd":true}`, `"tunnel":{"type":"none"},"segment":"mesh"`,
 		`"linuxBridge":"obr0"`, `"linuxBridge":"obr0-t"`, `"linuxBridge":"docker0","bridge":"docker0"`, `"linuxBridge":"docker0","adoptBridge":true`, `"linuxBridge":"docker0","segment":"container"`,

@@ -29,6 +29,9 @@ func lab(t *testing.T, hosts int) *testnet.Lab {
 	return testnet.New(t, testnet.Options{Hosts: hosts, PluginDir: cnitest.BinDir(t)})
 }
 
+// datapath is that of this machine's labs.
+func datapath(t *testing.T) string { return testnet.New(t, testnet.Options{NoOVS: true}).Datapath }
+
 // only4 are container subnets without IPv6.
 func only4(i int) []string { return cnitest.Subnets(i)[:1] }
 

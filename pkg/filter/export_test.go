@@ -1,0 +1,4 @@
+package filter
+
+// NewNetns is for tests outside of the package.
+var NewNetns = newNetns

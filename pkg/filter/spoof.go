@@ -1,0 +1,297 @@
+package filter
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/spec"
+)
+
+// A SpoofCheck drops what a container sends as somebody else, at the host's end
+// of its veth pair, before any bridge sees it: a chain of the netdev family at
+// the hook ingress of that link, in a table of the network. Frames with another
+// source MAC address go, and, where its addresses are known, ARP and neighbour
+// discovery that says that another's address or MAC address is its own, packets
+// from another's address, router advertisements, redirects, and VLAN tags inside
+// of VLAN tags. What a host says before it has an address passes: DHCP, ARP
+// probes (RFC 5227), duplicate address detection (RFC 4862).
+type SpoofCheck struct {
+	Network string
+	// Port is the link, and the chain's name.
+	Port string
+	// MAC is the container's.
+	MAC string
+	// Addrs are the container's; none: only the MAC address is looked at. Its
+	// link-local address (RFC 4291, appendix A) is its own anyway.
+	Addrs []netip.Addr
+}
+
+// Add makes the chain, in the place of one that is there.
+func (s SpoofCheck) Add(ctx context.Context) error {
+	c, err := nftConn(ctx)
+	if err != nil {
+		return err
+	}
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: spec.FilterName(s.Network)})
+	// One that is left of a link of the same name is deleted so, and none is no error.
+	c.DelChain(c.AddChain(&nftables.Chain{Table: t, Name: s.Port}))
+	policy := nftables.ChainPolicyAccept
+	chain := c.AddChain(&nftables.Chain{Table: t, Name: s.Port, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookIngress,
+		Priority: nftables.ChainPriorityFilter, Policy: &policy, Device: s.Port})
+	rules, err := s.rules(func(set *nftables.Set, elems []nftables.SetElement) error {
+		set.Table, set.Anonymous, set.Constant = t, true, true
+		return c.AddSet(set, elems)
+	})
+	if err != nil {
+		return s.wrap(err)
+	}
+	for _, exprs := range rules {
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: s.mark()})
+	}
+	return s.wrap(c.Flush())
+}
+
+// Stands reports whether the chain is there, as Add made it.
+func (s SpoofCheck) Stands(ctx context.Context) (bool, error) {
+	c, err := nftConn(ctx)
+	if err != nil {
+		return false, err
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyNetdev, Name: spec.FilterName(s.Network)}
+	have, err := c.GetRules(t, &nftables.Chain{Table: t, Name: s.Port})
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, s.wrap(err)
+	}
+	want, err := s.rules(func(*nftables.Set, []nftables.SetElement) error { return nil })
+	if err != nil {
+		return false, err
+	}
+	mark := string(s.mark())
+	return len(have) == len(want) && !slices.ContainsFunc(have, func(r *nftables.Rule) bool { return string(r.UserData) != mark }), nil
+}
+
+// DelSpoofChecks deletes the chains of these ports; none there is no error. The
+// kernel may have deleted them with their links.
+func DelSpoofChecks(ctx context.Context, network string, ports ...string) error {
+	have, err := SpoofChecks(ctx, network)
+	if err != nil || len(have) == 0 {
+		return err
+	}
+	c, err := nftConn(ctx)
+	if err != nil {
+		return err
+	}
+	t := &nftables.Table{Family: nftables.TableFamilyNetdev, Name: spec.FilterName(network)}
+	var gone []string
+	for _, p := range ports {
+		if slices.Contains(have, p) {
+			gone = append(gone, p)
+			c.DelChain(&nftables.Chain{Table: t, Name: p})
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := c.Flush(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("nftables table netdev %s: %w", t.Name, explain(err))
+	}
+	return nil
+}
+
+// SpoofChecks lists the ports that have a chain in the network's table.
+func SpoofChecks(ctx context.Context, network string) ([]string, error) {
+	c, err := nftConn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
+	if err != nil {
+		if errors.Is(explain(err), ErrUnsupported) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("nftables chains: %w", explain(err))
+	}
+	var ports []string
+	for _, ch := range chains {
+		if ch.Table.Name == spec.FilterName(network) {
+			ports = append(ports, ch.Name)
+		}
+	}
+	return ports, nil
+}
+
+// DropSpoofChecks deletes the network's table; none there is no error.
+func DropSpoofChecks(ctx context.Context, network string) error {
+	c, err := nftConn(ctx)
+	if err != nil {
+		return err
+	}
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyNetdev)
+	if err != nil {
+		if errors.Is(explain(err), ErrUnsupported) {
+			return nil
+		}
+		return fmt.Errorf("nftables tables: %w", explain(err))
+	}
+	for _, t := range tables {
+		if t.Name == spec.FilterName(network) {
+			c.DelTable(t)
+			if err := c.Flush(); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("nftables table netdev %s: %w", t.Name, explain(err))
+			}
+		}
+	}
+	return nil
+}
+
+func nftConn(ctx context.Context) (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetDeadline(deadline(ctx)) }))
+}
+
+func (s SpoofCheck) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("spoof check of %s (nftables table netdev %s): %w", s.Port, spec.FilterName(s.Network), explain(err))
+}
+
+// mark is a comment (nft's userdata: a type, 0, a length, a string) that tells
+// rules of these addresses from others.
+func (s SpoofCheck) mark() []byte {
+	addrs := slices.SortedFunc(slices.Values(s.Addrs), netip.Addr.Compare)
+	text := fmt.Sprintf("ovs-gre %x", sha256.Sum256(fmt.Append(nil, s.MAC, addrs)))[:24]
+	return append([]byte{0, byte(len(text) + 1)}, text+"\x00"...)
+}
+
+// What the rules look at: offsets from the headers of Ethernet, ARP (RFC 826),
+// IPv4 (RFC 791), IPv6 (RFC 8200), UDP, ICMPv6 and neighbour discovery (RFC 4861).
+var (
+	etherSource = payload(expr.PayloadBaseLLHeader, 6, 6)
+	arpMAC      = payload(expr.PayloadBaseNetworkHeader, 8, 6)
+	arpIP       = payload(expr.PayloadBaseNetworkHeader, 14, 4)
+	ip4Source   = payload(expr.PayloadBaseNetworkHeader, 12, 4)
+	ip6Length   = payload(expr.PayloadBaseNetworkHeader, 4, 2)
+	ip6Next     = payload(expr.PayloadBaseNetworkHeader, 6, 1)
+	ip6Source   = payload(expr.PayloadBaseNetworkHeader, 8, 16)
+	udpTo       = payload(expr.PayloadBaseTransportHeader, 2, 2)
+	icmpType    = payload(expr.PayloadBaseTransportHeader, 0, 1)
+	ndTarget    = payload(expr.PayloadBaseTransportHeader, 8, 16)
+	ndOption    = payload(expr.PayloadBaseTransportHeader, 24, 1)
+	ndMAC       = payload(expr.PayloadBaseTransportHeader, 26, 6)
+	rsOption    = payload(expr.PayloadBaseTransportHeader, 8, 1)
+	rsMAC       = payload(expr.PayloadBaseTransportHeader, 10, 6)
+	protocol    = &expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}
+	transport   = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}
+)
+
+func payload(base expr.PayloadBase, offset, length uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}
+}
+
+// The types of neighbour discovery, and two of its options.
+const (
+	solicitRouter, advertiseRouter, solicit, advertise, redirect = 133, 134, 135, 136, 137
+
+	sourceMAC, targetMAC = 1, 2
+)
+
+// rules are the expressions of the chain's rules; each drops. newSet makes a
+// constant set.
+func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) error) ([][]expr.Any, error) {
+	mac, err := net.ParseMAC(s.MAC)
+	if err != nil {
+		return nil, err
+	}
+	var rules [][]expr.Any
+	drop := func(matches ...[]expr.Any) {
+		rules = append(rules, append(slices.Concat(matches...), &expr.Verdict{Kind: expr.VerdictDrop}))
+	}
+	drop(not(etherSource, mac))
+	if len(s.Addrs) == 0 {
+		return rules, nil
+	}
+	var errs []error
+	foreign := func(field expr.Any, key nftables.SetDatatype, own []netip.Addr) []expr.Any {
+		set := &nftables.Set{KeyType: key}
+		var elems []nftables.SetElement
+		for _, a := range own {
+			elems = append(elems, nftables.SetElement{Key: a.AsSlice()})
+		}
+		errs = append(errs, newSet(set, elems))
+		return []expr.Any{field, &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true}}
+	}
+	none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	own4, own6 := []netip.Addr{none4}, []netip.Addr{spec.LinkLocal(s.MAC)}
+	for _, a := range s.Addrs {
+		if a.Is4() {
+			own4 = append(own4, a)
+		} else {
+			own6 = append(own6, a)
+		}
+	}
+	// The kernel has taken one tag off when a frame comes here.
+	drop(is(protocol, be16(unix.ETH_P_8021Q)))
+	drop(is(protocol, be16(unix.ETH_P_8021AD)))
+
+	arp := is(protocol, be16(unix.ETH_P_ARP))
+	drop(arp, not(arpMAC, mac))
+	drop(arp, foreign(arpIP, nftables.TypeIPAddr, own4))
+
+	v4 := is(protocol, be16(unix.ETH_P_IP))
+	drop(v4, foreign(ip4Source, nftables.TypeIPAddr, own4))
+	drop(v4, is(ip4Source, none4.AsSlice()), not(transport, []byte{unix.IPPROTO_UDP}))
+	drop(v4, is(ip4Source, none4.AsSlice()), not(udpTo, be16(67))) // DHCP's server
+
+	v6 := is(protocol, be16(unix.ETH_P_IPV6))
+	drop(v6, foreign(ip6Source, nftables.TypeIP6Addr, append([]netip.Addr{none6}, own6...)))
+	drop(v6, is(ip6Source, none6.AsSlice()), not(transport, []byte{unix.IPPROTO_ICMPV6}))
+
+	nd := func(typ byte) []expr.Any {
+		return slices.Concat(v6, is(transport, []byte{unix.IPPROTO_ICMPV6}), is(icmpType, []byte{typ}))
+	}
+	// Behind other headers, or with more options than one, it would not be seen
+	// for what it is.
+	for typ := byte(solicitRouter); typ <= redirect; typ++ {
+		drop(nd(typ), not(ip6Next, []byte{unix.IPPROTO_ICMPV6}))
+	}
+	drop(nd(advertiseRouter))
+	drop(nd(redirect))
+	drop(nd(solicitRouter), above(ip6Length, be16(8+8)))
+	drop(nd(solicitRouter), is(rsOption, []byte{sourceMAC}), not(rsMAC, mac))
+	drop(nd(solicit), above(ip6Length, be16(24+8)))
+	drop(nd(solicit), is(ndOption, []byte{sourceMAC}), not(ndMAC, mac))
+	drop(nd(solicit), is(ip6Source, none6.AsSlice()), foreign(ndTarget, nftables.TypeIP6Addr, own6))
+	drop(nd(advertise), above(ip6Length, be16(24+8)))
+	drop(nd(advertise), is(ndOption, []byte{targetMAC}), not(ndMAC, mac))
+	drop(nd(advertise), foreign(ndTarget, nftables.TypeIP6Addr, own6))
+	return rules, errors.Join(errs...)
+}
+
+func is(field expr.Any, value []byte) []expr.Any {
+	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value}}
+}
+
+func not(field expr.Any, value []byte) []expr.Any {
+	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: value}}
+}
+
+func above(field expr.Any, value []byte) []expr.Any {
+	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: value}}
+}
+
+func be16(v uint16) []byte { return binaryutil.BigEndian.PutUint16(v) }
