@@ -35,11 +35,15 @@ func Forwards6() bool { v := sysctl(Forwarding6); return v != "" && v != "0" }
 // 1 there ("accept if forwarding is disabled", ip-sysctl.rst). Where it is 0 a
 // daemon listens, and its routes stay.
 func Advertised(ctx context.Context) ([]string, error) {
-	if err := ctx.Err(); err != nil {
+	c, err := dial()
+	if err != nil {
 		return nil, err
 	}
+	defer c.close()
 	filter := &netlink.Route{Protocol: unix.RTPROT_RA, Table: unix.RT_TABLE_UNSPEC}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	routes, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
+		return h.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // no IPv6 on this host
 	}
@@ -53,13 +57,9 @@ func Advertised(ctx context.Context) ([]string, error) {
 				continue
 			}
 		}
-		indexes := []int{r.LinkIndex}
-		for _, hop := range r.MultiPath {
-			indexes = append(indexes, hop.LinkIndex)
-		}
-		for _, i := range indexes {
-			if l, err := netlink.LinkByIndex(i); err == nil && sysctl(acceptRA(l.Attrs().Name)) == "1" {
-				links = append(links, l.Attrs().Name)
+		for _, l := range c.outBy(r) {
+			if sysctl(acceptRA(l)) == "1" {
+				links = append(links, l)
 			}
 		}
 	}
@@ -86,4 +86,19 @@ func UnkeepAdvertised(link string) error {
 		return fmt.Errorf("link %s: accept_ra: %w", link, err)
 	}
 	return nil
+}
+
+// outBy names the links that a route leaves by; one that is gone is left out.
+func (c *conn) outBy(r netlink.Route) []string {
+	indexes := []int{r.LinkIndex}
+	for _, hop := range r.MultiPath {
+		indexes = append(indexes, hop.LinkIndex)
+	}
+	var names []string
+	for _, i := range indexes {
+		if l, err := c.handle.LinkByIndex(i); i != 0 && err == nil {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names
 }

@@ -28,7 +28,12 @@ type FarEnd struct {
 // IFLA_TARGET_NETNSID; Linux 5.0).
 func FarEndOf(ctx context.Context, name string) (FarEnd, error) {
 	var f FarEnd
-	near, err := netlink.LinkByName(name)
+	h, err := dial()
+	if err != nil {
+		return f, err
+	}
+	defer h.close()
+	near, err := query(ctx, h, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByName(name) })
 	if err != nil {
 		return f, fmt.Errorf("link %s: %w", name, err)
 	}

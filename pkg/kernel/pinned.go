@@ -132,3 +132,31 @@ func addrFamily(a netip.Addr) uint8 {
 	}
 	return unix.AF_INET6
 }
+
+// keepingNeighs calls f, which sets a link's MAC address, and makes the permanent
+// neighbours of the link anew, whoever made them: the kernel flushes them, also
+// where the address is the same (neigh_changeaddr).
+func keepingNeighs(index int, f func() error) error {
+	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+	req.AddData(&netlink.Ndmsg{})
+	req.AddData(nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index))))
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH)
+	if err != nil {
+		return fmt.Errorf("neighbours: %w", err)
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range msgs {
+		if len(m) < unix.SizeofNdMsg || nl.NativeEndian().Uint32(m[4:]) != uint32(index) || nl.NativeEndian().Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
+			continue
+		}
+		again := nl.NewNetlinkRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+		again.AddRawData(m)
+		if _, err := again.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+			errs = append(errs, fmt.Errorf("neighbour: make it anew: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}

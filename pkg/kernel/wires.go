@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,11 +23,13 @@ var segmentLess = []string{"vrf", "openvswitch"}
 // Wires lists what joins the links of this host into Ethernet segments: ports
 // to their bridge or bond and back, the ends of veth pairs, links on others.
 func Wires(ctx context.Context) ([]Wire, error) {
-	if err := ctx.Err(); err != nil {
+	c, err := dial()
+	if err != nil {
 		return nil, err
 	}
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	defer c.close()
+	links, err := query(ctx, c, (*netlink.Handle).LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("links: %w", err)
 	}
 	by := map[int]netlink.Link{}
@@ -60,28 +61,24 @@ func Wires(ctx context.Context) ([]Wire, error) {
 // Egress lists the links by which this host sends from one of its addresses to
 // another's; none where there is no route.
 func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
-	if err := ctx.Err(); err != nil {
+	c, err := dial()
+	if err != nil {
 		return nil, err
 	}
-	routes, err := netlink.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
-	if err != nil {
-		// The address may be none of this host's, as behind NAT.
-		routes, err = netlink.RouteGet(to.AsSlice())
+	defer c.close()
+	ask := func(o *netlink.RouteGetOptions) ([]netlink.Route, error) {
+		return query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), o) })
+	}
+	routes, err := ask(&netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
+	if err != nil { // the address may be none of this host's, as behind NAT
+		routes, err = ask(nil)
 	}
 	if err != nil {
-		return nil, nil
+		return nil, ctx.Err()
 	}
 	var names []string
 	for _, r := range routes {
-		indexes := []int{r.LinkIndex}
-		for _, hop := range r.MultiPath {
-			indexes = append(indexes, hop.LinkIndex)
-		}
-		for _, i := range indexes {
-			if l, err := netlink.LinkByIndex(i); err == nil && i != 0 {
-				names = append(names, l.Attrs().Name)
-			}
-		}
+		names = append(names, c.outBy(r)...)
 	}
 	return names, nil
 }

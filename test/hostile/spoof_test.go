@@ -3,6 +3,7 @@ package hostile
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,20 +119,22 @@ func TestNeighboursComeAndGo(t *testing.T) {
 			h.Shell(t, tt.setup)
 			network := cnitest.Network{OVSGRE: tt.keys}
 			network.Install(t, l)
-			gw := "obr0"
+			gw, foreign := "obr0", 0
 			if tt.keys["linuxBridge"] != nil {
-				gw = "br0"
+				gw, foreign = "br0", 1
+				h.Shell(t, "ip neigh add 10.9.9.9 lladdr 02:00:00:00:00:09 nud permanent dev br0") // before we come
 			}
 			entries := func() string {
 				var ips []string
 				for line := range strings.Lines(h.Shell(t, "ip neigh show nud permanent dev "+gw+" 2>/dev/null || :")) {
 					ips = append(ips, strings.Fields(line)[0])
 				}
+				slices.Sort(ips)
 				return strings.Join(ips, " ")
 			}
 			all := func(want int, when string) {
 				t.Helper()
-				if got := strings.Fields(entries()); len(got) != want {
+				if got := strings.Fields(entries()); len(got) != want+foreign {
 					t.Errorf("%s: want %d permanent neighbours, have %v", when, want, got)
 				}
 			}
@@ -174,7 +177,7 @@ func TestNeighboursComeAndGo(t *testing.T) {
 				t.Error(err)
 			}
 			h.Run(t, "/opt/cni/bin/ovs-grectl", "down", "--force", "/etc/cni/net.d/10-ovsnet.conflist")
-			if want := map[string]string{"br0": "192.168.1.200"}[gw]; entries() != want { // obr0 is gone
+			if want := map[string]string{"br0": "10.9.9.9 192.168.1.200"}[gw]; entries() != want { // obr0 is gone
 				t.Errorf("after down: %q, want %q", entries(), want)
 			}
 		})
