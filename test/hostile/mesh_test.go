@@ -68,7 +68,7 @@ func TestMeshIsNoRing(t *testing.T) {
 			keys["nodes"] = nodes
 			cnitest.Network{OVSGRE: keys, RouteSync: cnitest.Conf{"nodes": nodes}}.Install(t, l)
 			h := l.Hosts[0]
-			const look = "ls /run/ovs-gre 2>/dev/null; ovs-vsctl list-br; nft list tables; ip -br addr | grep 192.168.1 || :"
+			const look = "ls /run/ovs-gre 2>/dev/null || :; ovs-vsctl list-br; nft list tables; ip -br addr | grep 192.168.1 || :"
 			before := h.Shell(t, look)
 			c := &cnitest.Container{Netns: h.NewNetns(t, "c1"), Network: "ovsnet", IfName: "eth0"}
 			err := c.Call("add")
