@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/spec"
@@ -47,9 +48,18 @@ func unkeepAdvertised(dir host.Dir) error {
 	return errors.Join(errs...)
 }
 
+// closeDoors takes back what no backend does: it is quick, and goes first, so
+// that waiting for OVS leaves it the time.
+func closeDoors(ctx context.Context, c *spec.Network, dir host.Dir) error {
+	return errors.Join(unkeepAdvertised(dir), unpin(ctx, c, dir), filter.DropSpoofChecks(ctx, c.Name))
+}
+
 // unpin forgets this host's containers of a network on a gateway link that
 // stays, as a Linux bridge does.
 func unpin(ctx context.Context, c *spec.Network, dir host.Dir) error {
+	if c.LinuxBridge == "" && !c.AdoptBridge {
+		return nil // it goes with its bridge
+	}
 	nodes, self, err := dir.Handed()
 	if err != nil {
 		return nil // nothing was made

@@ -337,9 +337,12 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	if err := removePorts(ctx, c.Name, conn); err != nil {
 		return nil, err
 	}
+	if err := closeDoors(ctx, c, dir); err != nil {
+		return nil, err
+	}
 	changes, err := host.Prune(ctx, state.Set{}, list...)
 	if err == nil {
-		err = errors.Join(removeTaps(ctx, c.OVSDB, changes), unkeepAdvertised(dir), unpin(ctx, c, dir), filter.DropSpoofChecks(ctx, c.Name))
+		err = removeTaps(ctx, c.OVSDB, changes)
 	}
 	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) {
 		err = dir.Remove()
