@@ -105,9 +105,18 @@ func packet(src, dst netip.Addr, proto, hops byte, sum int, payload []byte) []by
 		b = append(b, proto, hops)
 		return append(append(append(b, src.AsSlice()...), dst.AsSlice()...), payload...)
 	}
+	return IPv4(src, dst, proto, payload, hops)
+}
+
+// IPv4 is a packet of a protocol, of 64 hops unless said.
+func IPv4(src, dst netip.Addr, proto byte, payload []byte, hops ...byte) []byte {
+	ttl := byte(64)
+	if len(hops) > 0 {
+		ttl = hops[0]
+	}
 	b := []byte{0x45, 0}
 	b = binary.BigEndian.AppendUint16(b, uint16(20+len(payload)))
-	b = append(b, 0, 0, 0, 0, hops, proto, 0, 0)
+	b = append(b, 0, 0, 0, 0, ttl, proto, 0, 0)
 	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
 	binary.BigEndian.PutUint16(b[10:], checksum(b))
 	return append(b, payload...)

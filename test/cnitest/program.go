@@ -24,6 +24,7 @@ var programs = map[string]func(args []string) error{
 	"send":    send,
 	"frames":  frames,
 	"repeat":  repeat,
+	"sink":    sink,
 }
 
 // programEnv names the program in the environment.
@@ -47,6 +48,7 @@ func Main(m *testing.M) {
 //	send ADDRESS BYTES            connects, sends, and prints the checksum of what it sent
 //	frames LINK HEX...            sends frames as they are, one after the other
 //	repeat LINK DURATION HEX...   does so again and again, with a pause after each frame
+//	sink ADDRESS                  takes datagrams and answers none
 func Program(ctx context.Context, at testnet.Runner, name string, args ...string) *exec.Cmd {
 	exe, err := os.Executable()
 	if err != nil {
@@ -134,6 +136,20 @@ func sendFrames(name string, frames []string, pause time.Duration, again bool) e
 		}
 		if !again {
 			return unix.Close(fd)
+		}
+	}
+}
+
+// sink ADDRESS takes datagrams until it is killed.
+func sink(args []string) error {
+	c, err := net.ListenPacket("udp", args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	for b := make([]byte, 2000); ; {
+		if _, _, err := c.ReadFrom(b); err != nil {
+			return err
 		}
 	}
 }

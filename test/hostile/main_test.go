@@ -76,6 +76,8 @@ func mac(t *testing.T, at testnet.Runner, link string) string {
 	return links[0].Address
 }
 
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
 // loss pings an address every 50 ms and returns how many percent of count
 // answers did not come.
 func loss(t *testing.T, from testnet.Runner, to netip.Addr, count int) int {
