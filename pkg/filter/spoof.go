@@ -40,27 +40,40 @@ type SpoofCheck struct {
 
 // Add makes the chain, in the place of one that is there.
 func (s SpoofCheck) Add(ctx context.Context) error {
+	// To delete a chain makes the kernel wait for all its processors. There is
+	// one only of a link of the same name before, and of that only the newest
+	// kernels keep it.
+	err := s.add(ctx, false)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = s.add(ctx, true)
+	}
+	return s.wrap(err)
+}
+
+func (s SpoofCheck) add(ctx context.Context, anew bool) error {
 	c, err := nftConn(ctx)
 	if err != nil {
 		return err
 	}
 	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: spec.FilterName(s.Network)})
-	// One that is left of a link of the same name is deleted so, and none is no error.
-	c.DelChain(c.AddChain(&nftables.Chain{Table: t, Name: s.Port}))
+	if anew {
+		c.DelChain(c.AddChain(&nftables.Chain{Table: t, Name: s.Port}))
+	}
 	policy := nftables.ChainPolicyAccept
 	chain := c.AddChain(&nftables.Chain{Table: t, Name: s.Port, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookIngress,
 		Priority: nftables.ChainPriorityFilter, Policy: &policy, Device: s.Port})
+	c.FlushChain(chain)
 	rules, err := s.rules(func(set *nftables.Set, elems []nftables.SetElement) error {
 		set.Table, set.Anonymous, set.Constant = t, true, true
 		return c.AddSet(set, elems)
 	})
 	if err != nil {
-		return s.wrap(err)
+		return err
 	}
 	for _, exprs := range rules {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs, UserData: s.mark()})
 	}
-	return s.wrap(c.Flush())
+	return c.Flush()
 }
 
 // Stands reports whether the chain is there, as Add made it.
