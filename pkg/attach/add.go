@@ -125,7 +125,7 @@ func (a *adding) host(ctx context.Context) error {
 	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
 	if a.bridge.UUID == "" || !owner || fresh || !a.net.Saved() {
 		a.first = false
-		if _, a.mtu, err = a.net.Ensure(ctx); err != nil {
+		if a.mtu, err = a.ensure(ctx); err != nil {
 			return err
 		}
 		return a.look(ctx)
@@ -156,7 +156,7 @@ func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
 		return err
 	}
 	a.first = false
-	_, _, err = a.net.Ensure(ctx)
+	_, err = a.ensure(ctx)
 	return err
 }
 

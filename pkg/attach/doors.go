@@ -49,6 +49,20 @@ func hostMAC(container string) string {
 	return m.String()
 }
 
+// ensure is network.Ensure that also tells the host anew who the containers are
+// that it has: with a bridge or its address, the kernel drops its neighbours.
+func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
+	changes, mtu, err := a.net.Ensure(ctx)
+	if err != nil || len(changes) == 0 {
+		return mtu, err
+	}
+	live, err := Live(ctx, a.Config.Name)
+	if err == nil {
+		_, err = reguard(ctx, a.net, live)
+	}
+	return mtu, err
+}
+
 // guard tells the host who the container is, before the container can say it,
 // and drops what it says as somebody else.
 func (a *adding) guard(ctx context.Context, addrs []netip.Addr) error {
@@ -165,7 +179,8 @@ func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *cur
 	if err != nil || stands {
 		return err
 	}
-	return host.Drift{fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)", r.port(), spec.FilterName(r.Config.Name))}
+	return host.Drift{fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
+		r.port(), spec.FilterName(r.Config.Name))}
 }
 
 func ownSubnet(m mesh.Mesh, a netip.Addr) bool {
@@ -229,15 +244,17 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spe
 
 // vouched are the other ends, with their addresses that no other has, of those
 // ports that lack something.
-func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh, unchecked []string) map[string]kernel.FarEnd {
-	known := map[string]bool{}
+func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh,
+	unchecked []string) map[string]kernel.FarEnd {
+	known := map[string]int{}
 	for _, p := range have {
-		known[hostMAC(p.MAC)] = true
+		known[hostMAC(p.MAC)]++
 	}
+	all := len(n.Mesh.Self.Subnets) // an address of each is what IPAM gives
 	ends, claims := map[string]kernel.FarEnd{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
-		if err != nil || (known[l.MAC] || !pins(n.Config)) && !slices.Contains(unchecked, port) {
+		if err != nil || (known[l.MAC] >= all || !pins(n.Config)) && !slices.Contains(unchecked, port) {
 			continue // gone meanwhile, or it has all
 		}
 		end, err := kernel.FarEndOf(ctx, port)

@@ -35,7 +35,8 @@ func (n *net) listens(ctx context.Context) Finding {
 		return ok(n.Name(), "%s believes no router advertisement of a container", n.gateway)
 	}
 	return warn(n.Name(), "sysctl -w net/ipv6/conf/"+n.gateway+"/accept_ra=0",
-		"link %s, which is not ours, believes router advertisements, also those of the %d containers on it: any of them can become this host's IPv6 router", n.gateway, len(live))
+		"link %s, which is not ours, believes router advertisements, also those of the %d containers on it: any of them can become "+
+			"this host's IPv6 router", n.gateway, len(live))
 }
 
 // listens reports whether the kernel takes router advertisements on a link
@@ -71,7 +72,8 @@ func (p *patient) unheard() []Finding {
 		conf := "net/ipv6/conf/" + l + "/"
 		if sysctl(conf+"accept_ra") == "1" && sysctl(conf+"forwarding") == "1" {
 			list = append(list, fail("", "sysctl -w "+conf+"accept_ra=2",
-				"link %s has addresses by router advertisement, and takes no more of them since this host forwards: its default route goes, and they run out", l))
+				"link %s has addresses by router advertisement, and takes no more of them since this host forwards: its default route goes, "+
+					"and they run out", l))
 		} else {
 			list = append(list, ok("", "link %s goes on listening to its router", l))
 		}

@@ -274,6 +274,14 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 	drop(v6, foreign(ip6Source, nftables.TypeIP6Addr, append([]netip.Addr{none6}, own6...)))
 	drop(v6, is(ip6Source, none6.AsSlice()), not(transport, []byte{unix.IPPROTO_ICMPV6}))
 
+	discovery(mac, drop, func() []expr.Any { return foreign(ndTarget, nftables.TypeIP6Addr, own6) })
+	return rules, errors.Join(errs...)
+}
+
+// discovery drops what neighbour discovery says of others. foreign matches a
+// target that is not the container's own.
+func discovery(mac []byte, drop func(...[]expr.Any), foreign func() []expr.Any) {
+	v6 := is(protocol, be16(unix.ETH_P_IPV6))
 	nd := func(typ byte) []expr.Any {
 		return slices.Concat(v6, is(transport, []byte{unix.IPPROTO_ICMPV6}), is(icmpType, []byte{typ}))
 	}
@@ -288,11 +296,10 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 	drop(nd(solicitRouter), is(rsOption, []byte{sourceMAC}), not(rsMAC, mac))
 	drop(nd(solicit), above(ip6Length, be16(24+8)))
 	drop(nd(solicit), is(ndOption, []byte{sourceMAC}), not(ndMAC, mac))
-	drop(nd(solicit), is(ip6Source, none6.AsSlice()), foreign(ndTarget, nftables.TypeIP6Addr, own6))
+	drop(nd(solicit), is(ip6Source, netip.IPv6Unspecified().AsSlice()), foreign())
 	drop(nd(advertise), above(ip6Length, be16(24+8)))
 	drop(nd(advertise), is(ndOption, []byte{targetMAC}), not(ndMAC, mac))
-	drop(nd(advertise), foreign(ndTarget, nftables.TypeIP6Addr, own6))
-	return rules, errors.Join(errs...)
+	drop(nd(advertise), foreign())
 }
 
 func is(field expr.Any, value []byte) []expr.Any {

@@ -71,7 +71,8 @@ func Advertised(ctx context.Context) ([]string, error) {
 // kernel forwards.
 func KeepAdvertised(link string) error {
 	if err := writeSysctl(acceptRA(link), "2"); err != nil {
-		return fmt.Errorf("link %s has the default route of IPv6 by router advertisement, which the kernel drops when it begins to forward, unless %s is 2: %w", link, acceptRA(link), err)
+		return fmt.Errorf("link %s has the default route of IPv6 by router advertisement, which the kernel drops when it begins to forward, "+
+			"unless %s is 2: %w", link, acceptRA(link), err)
 	}
 	return nil
 }

@@ -149,7 +149,8 @@ func keepingNeighs(index int, f func() error) error {
 	}
 	var errs []error
 	for _, m := range msgs {
-		if len(m) < unix.SizeofNdMsg || nl.NativeEndian().Uint32(m[4:]) != uint32(index) || nl.NativeEndian().Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
+		if len(m) < unix.SizeofNdMsg || nl.NativeEndian().Uint32(m[4:]) != uint32(index) ||
+			nl.NativeEndian().Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
 			continue
 		}
 		again := nl.NewNetlinkRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)

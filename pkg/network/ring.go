@@ -58,7 +58,8 @@ func (n *Network) Ring(ctx context.Context) error {
 }
 
 func (n *Network) ring(bridge, have string) error {
-	return fmt.Errorf("bridge %s: %w: want it in segment mesh, joined to the other hosts by this network's tunnels alone; it has %s: frames would go round by both (segment host has no such ring)", bridge, host.ErrForeign, have)
+	return fmt.Errorf("bridge %s: %w: want it in segment mesh, joined to the other hosts by this network's tunnels alone; it has %s: "+
+		"frames would go round by both (segment host has no such ring)", bridge, host.ErrForeign, have)
 }
 
 // segments are the links of a host and what joins them.

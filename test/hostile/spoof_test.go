@@ -156,6 +156,17 @@ func TestNeighboursComeAndGo(t *testing.T) {
 			if err := c.Call("check"); err != nil {
 				t.Error(err)
 			}
+			h.Shell(t, "ip addr del 192.168.1.1/24 dev "+gw) // the last of IPv4 takes all IPv4 neighbours along
+			late := cnitest.Add(t, h, "ovsnet", "late")
+			for _, c := range []*cnitest.Container{stays, c, late} {
+				if err := c.Call("check"); err != nil {
+					t.Errorf("after an ADD that has mended the gateway: %v", err)
+				}
+			}
+			if err := late.Call("del"); err != nil {
+				t.Error(err)
+			}
+			h.Shell(t, "ip neigh replace 192.168.1.200 lladdr 02:00:00:00:00:c8 nud permanent dev "+gw)
 			if err := c.Call("del"); err != nil {
 				t.Error(err)
 			}
