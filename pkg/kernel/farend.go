@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -76,7 +77,7 @@ func farAsk(c *mdlayher.Conn, typ, flags uint16, header []byte, attr uint16, net
 
 func farMAC(c *mdlayher.Conn, index, netnsID int) (string, error) {
 	header := make([]byte, unix.SizeofIfInfomsg)
-	nlenc.PutUint32(header[4:8], uint32(index))
+	binary.NativeEndian.PutUint32(header[4:8], uint32(index))
 	msgs, err := farAsk(c, unix.RTM_GETLINK, 0, header, unix.IFLA_TARGET_NETNSID, netnsID)
 	for _, m := range msgs {
 		if len(m.Data) < unix.SizeofIfInfomsg {
@@ -95,7 +96,7 @@ func farMAC(c *mdlayher.Conn, index, netnsID int) (string, error) {
 
 func farAddrs(c *mdlayher.Conn, index, netnsID int) ([]netip.Addr, error) {
 	header := make([]byte, unix.SizeofIfAddrmsg)
-	nlenc.PutUint32(header[4:8], uint32(index))
+	binary.NativeEndian.PutUint32(header[4:8], uint32(index))
 	var list []netip.Addr
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		header[0] = family
@@ -104,7 +105,7 @@ func farAddrs(c *mdlayher.Conn, index, netnsID int) ([]netip.Addr, error) {
 			return nil, err
 		}
 		for _, m := range msgs {
-			if len(m.Data) < unix.SizeofIfAddrmsg || int(nlenc.Uint32(m.Data[4:8])) != index {
+			if len(m.Data) < unix.SizeofIfAddrmsg || int(binary.NativeEndian.Uint32(m.Data[4:8])) != index {
 				continue
 			}
 			attrs, err := mdlayher.UnmarshalAttributes(m.Data[unix.SizeofIfAddrmsg:])
