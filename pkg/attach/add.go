@@ -128,6 +128,12 @@ func (a *adding) host(ctx context.Context) error {
 		if a.mtu, err = a.ensure(ctx); err != nil {
 			return err
 		}
+		if a.bridge.UUID == "" && !fresh {
+			// Somebody has deleted it, and the ports of containers with it.
+			if _, err := Reattach(ctx, a.net); err != nil {
+				return err
+			}
+		}
 		return a.look(ctx)
 	}
 	a.want, a.mtu, err = a.net.Want(ctx)

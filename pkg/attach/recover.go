@@ -109,7 +109,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 		if err != nil || len(live) == 0 {
 			return made, err
 		}
-		changes, refused := host.Ensure(ctx, Ports(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name))
+		changes, refused := host.Ensure(ctx, HostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
 		gone, err := vanished(ctx, n.Config.Name, changes)
 		if err != nil {
 			return made, err
@@ -283,11 +283,13 @@ func (h hostLocal) held() ([]Held, error) {
 	return list, nil
 }
 
-// Ports are the OVS ports that attachments should have.
-func Ports(c *spec.Network, attachments map[string]spec.Attachment) state.Set {
+// HostEnds are the OVS ports that attachments should have, and the links under
+// them, which should be up.
+func HostEnds(c *spec.Network, attachments map[string]spec.Attachment) state.Set {
 	s := state.Set{}
 	for _, a := range attachments {
-		s.Put(containerPort(Request{Config: c, Attachment: a}))
+		p := containerPort(Request{Config: c, Attachment: a})
+		s.Put(p, state.Link{Name: p.Name, Up: true})
 	}
 	return s
 }

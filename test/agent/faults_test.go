@@ -60,7 +60,7 @@ func host(t testing.TB, h *testnet.Host) string {
 		ip -br addr | awk '/obr0/ { $2 = ""; print }'
 		ip route show table all proto 121
 		ip -6 route show table all proto 121
-		ip neigh show nud permanent | grep obr0 | sort || true`)
+		ip neigh show nud permanent | grep obr0 | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | sort || true`)
 }
 
 // TestOVSRestarts: OVS is restarted, then loses its database, then is gone for

@@ -1,0 +1,183 @@
+// Package drift changes by hand what a host has, one thing after the other, and
+// looks whether CHECK tells and the next ADD, or ovs-grectl up, mends it. What
+// there is to change is derived from the desired state.
+package drift
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/state"
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+const conflist = "/etc/cni/net.d/10-ovsnet.conflist"
+
+// A scene is a lab with a container on each of two hosts.
+type scene struct {
+	lab   *testnet.Lab
+	cs    []*cnitest.Container
+	first *testnet.Host
+	// want is what the first host should have, with its container's port.
+	want state.Set
+}
+
+func setScene(t *testing.T, segment string) *scene {
+	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true}}
+	n.Install(t, l)
+	for _, h := range l.Hosts {
+		h.Shell(t, "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP")
+	}
+	s := &scene{lab: l, first: l.Hosts[0], cs: cnitest.AddAll(t, l, "ovsnet")}
+	s.want = desired(t, n.Conflist(l), l.Hosts[0].Addr4, s.cs[0])
+	s.first.Shell(t, vsctl+"add-br other -- set bridge other datapath_type="+l.Datapath)
+	cnitest.AllReach(t, s.cs)
+	return s
+}
+
+// desired is what a host wants, for the container on it, too.
+func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container) state.Set {
+	t.Helper()
+	conf, err := spec.Parse([]byte(cnitest.PluginConf(t, file, "ovs-gre", nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := spec.ParseRoutes([]byte(cnitest.PluginConf(t, file, "route-sync", nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := mesh.Resolve(conf.Nodes, "", []netip.Addr{address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mtu, err := state.MTU(conf, m, 1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := state.Desired(conf, m, mtu)
+	ways := state.Ways{Sources: m.Self.Gateways()}
+	if state.UsesTunnelBridge(conf) {
+		ways.Transit = spec.TransitName(conf.Bridge)
+	} else {
+		ways.Segment = state.GatewayLink(conf)
+	}
+	set, err := state.DesiredRoutes(routes, m, ways)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(want, set)
+	port := c.Result.Interfaces[1].Name
+	want.Put(state.Port{Network: conf.Name, Name: port, Bridge: conf.Bridge, ContainerID: c.Name, IfName: c.IfName,
+		Protected: conf.Segment == spec.SegmentContainer}, state.Link{Name: port, Up: true})
+	return want
+}
+
+// TestFaults does every fault to every object of each segment.
+func TestFaults(t *testing.T) {
+	var total atomic.Int64
+	var kinds sync.Map
+	for _, segment := range []string{"host", "mesh", "container"} {
+		t.Run(segment, func(t *testing.T) {
+			t.Parallel()
+			s := setScene(t, segment)
+			objects := s.want.Sorted()
+			for _, o := range objects {
+				kinds.Store(o.ID().Kind, true)
+				for _, f := range complete(t, o) {
+					total.Add(1)
+					name := strings.ReplaceAll(o.Noun(), "/", "-")
+					if f.field != "" {
+						name += "'s " + f.field
+					} else {
+						name += " gone"
+					}
+					t.Run(name, func(t *testing.T) { s.play(t, o, f) })
+				}
+			}
+			fmt.Printf("drift: segment %s: %d objects\n", segment, len(objects))
+		})
+	}
+	t.Cleanup(func() {
+		n := 0
+		kinds.Range(func(any, any) bool { n++; return true })
+		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, each mended by ADD and by up\n", total.Load(), n)
+	})
+}
+
+// complete returns the faults of an object, of which each attribute must have
+// one, or a reason for having none.
+func complete(t *testing.T, o state.Object) []fault {
+	t.Helper()
+	list := faults(o, "other")
+	typ := reflect.TypeOf(o)
+	if len(list) == 0 {
+		t.Errorf("%s: nothing is known that could be done to a %s", o.Noun(), typ)
+	}
+	for i := range typ.NumField() {
+		field := typ.Field(i).Name
+		_, reason := named[typ][field]
+		covered := slices.ContainsFunc(list, func(f fault) bool { return f.field == field })
+		if !reason && !covered && !reflect.ValueOf(o).Field(i).IsZero() {
+			t.Errorf("%s: nothing changes its attribute %s", o.Noun(), field)
+		}
+	}
+	return list
+}
+
+// play does one fault twice: CHECK tells it and the next ADD mends it; up
+// mends it. What belongs to one container alone, another one's ADD lets be.
+func (s *scene) play(t *testing.T, o state.Object, f fault) {
+	own := o.ID().Kind == state.KindPort || o.Noun() == state.Link{Name: s.cs[0].Result.Interfaces[1].Name}.Noun()
+	s.first.Shell(t, f.command)
+	if err := s.cs[0].Call("check"); told(o) && (err == nil || !strings.Contains(err.Error(), subject(o))) {
+		t.Errorf("CHECK after %s: %v, want a word about %s", f.command, err, subject(o))
+	}
+	if !own {
+		late := cnitest.Add(t, s.first, "ovsnet", "late")
+		s.well(t, "ADD", f, late)
+		if err := late.Call("del"); err != nil {
+			t.Error(err)
+		}
+		late.Delete(t)
+		s.first.Shell(t, f.command)
+	}
+	s.first.Run(t, "/opt/cni/bin/ovs-grectl", "up", conflist)
+	s.well(t, "up", f)
+}
+
+// told reports whether CHECK has to tell that the object is not as it should
+// be: traffic runs without an FDB entry.
+func told(o state.Object) bool { return o.ID().Kind != state.KindFDB }
+
+// subject is what a message names an object by.
+func subject(o state.Object) string {
+	if r, ok := o.(state.Route); ok {
+		return r.Dst.String()
+	}
+	return o.ID().Name
+}
+
+// well looks whether all is as it should be after mending.
+func (s *scene) well(t *testing.T, by string, f fault, late ...*cnitest.Container) {
+	t.Helper()
+	if err := s.cs[0].Call("check"); err != nil {
+		t.Errorf("%s; %s; CHECK: %v", f.command, by, err)
+	}
+	for _, c := range append(late, s.cs[0]) {
+		lost, err := cnitest.Unreached(c, s.cs[1].Addrs()...)
+		if err != nil || len(lost) > 0 {
+			t.Errorf("%s; %s: %s gets no answer from %v %v", f.command, by, c.Name, lost, err)
+		}
+	}
+}
