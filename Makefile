@@ -12,7 +12,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,7 +26,7 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@go run ./test/demo -hosts $(HOSTS)
 
 test: unit e2e ## everything but runtimes and the kernel datapath, on real OVS; conformance and faults by samples
-	@$(MAKE) --no-print-directory -O -j2 recipes chains hostile conformance-sample faults-sample
+	@$(MAKE) --no-print-directory -O -j2 recipes drift chains hostile conformance-sample faults-sample
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
@@ -44,6 +44,10 @@ recipes: ## the two recipes this replaces, with a real Docker Engine; every conf
 chains: ## containernetworking's portmap, bandwidth, tuning, firewall, sbr behind ovs-gre
 	@./test/need $(LAB)
 	go test -count=1 -timeout 10m ./test/chains
+
+drift: ## each attribute of what a host has, changed by hand: CHECK tells, ADD and up mend
+	@./test/need $(LAB)
+	go test -count=1 -timeout 20m ./test/drift
 
 hostile: ## attacks by a container, a neighbour on a LAN, a stranger on the underlay; what they reach is printed
 	@./test/need $(LAB)

@@ -123,7 +123,7 @@ func (a *adding) host(ctx context.Context) error {
 		return err
 	}
 	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
-	if a.bridge.UUID == "" || !owner || fresh || !a.net.Saved() {
+	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !a.net.Saved() {
 		a.first = false
 		if a.mtu, err = a.ensure(ctx); err != nil {
 			return err

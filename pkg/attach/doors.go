@@ -92,6 +92,12 @@ func (r Request) unguard(ctx context.Context) error { return unguard(ctx, r.Conf
 // the container's namespace, it forgets the neighbours that were containers
 // which are gone.
 func unguard(ctx context.Context, c *spec.Network, port string) error {
+	if raw := host.NetworkDir(c.Name).Config(); raw != nil {
+		// What guard went by counts, not what DEL was given.
+		if was, _ := spec.Parse(raw); was.Name == c.Name {
+			c = was
+		}
+	}
 	var unchecked error
 	if c.ChecksSpoof(c.DatapathType) {
 		unchecked = filter.DelSpoofChecks(ctx, c.Name, port)

@@ -39,7 +39,7 @@ func ownLink(network, port string, l kernel.Link, held bool) bool {
 	if l.Alias == "" {
 		return held && l.Name == port
 	}
-	_, name, ours := spec.Aliased(network, l.Alias)
+	_, name, ours := spec.Aliased(network, l.Name, l.Alias)
 	return ours && name == port
 }
 

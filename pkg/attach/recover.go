@@ -26,7 +26,7 @@ func Live(ctx context.Context, network string) (map[string]spec.Attachment, erro
 	live := map[string]spec.Attachment{}
 	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
 	for _, l := range links {
-		if a, port, ok := spec.Aliased(network, l.Alias); ok && l.Kind == "veth" {
+		if a, port, ok := spec.Aliased(network, l.Name, l.Alias); ok && l.Kind == "veth" {
 			live[port] = a
 		}
 	}

@@ -220,7 +220,7 @@ func (n *Network) moved(ctx context.Context) error {
 	}
 	attached := map[string]bool{}
 	for _, l := range links {
-		if _, port, ok := spec.Aliased(n.Config.Name, l.Alias); ok {
+		if _, port, ok := spec.Aliased(n.Config.Name, l.Name, l.Alias); ok {
 			attached[port] = true
 		}
 	}

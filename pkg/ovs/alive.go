@@ -14,13 +14,15 @@ import (
 // VswitchdAlive returns nil if the ovs-vswitchd that serves the database
 // behind socket runs, else an error that wraps ErrUnavailable. It asks nobody
 // and changes nothing: a daemon of OVS holds a lock on its pidfile
-// (lib/daemon-unix.c of OVS), which lies beside the socket.
+// (lib/daemon-unix.c of OVS), which lies beside the socket. Where the socket is
+// alone, without the pidfile of ovsdb-server, nothing can be told, and it
+// returns nil.
 func VswitchdAlive(socket string) error {
 	dir := filepath.Dir(socket)
 	pidfile := filepath.Join(dir, vswitchd+".pid")
 	f, err := os.Open(pidfile)
 	if errors.Is(err, fs.ErrNotExist) {
-		if listens(socket) {
+		if alone(dir) || listens(socket) {
 			return nil
 		}
 		return fmt.Errorf("%w: ovs-vswitchd does not run (no %s)", ErrUnavailable, pidfile)
@@ -39,6 +41,12 @@ func VswitchdAlive(socket string) error {
 	return nil
 }
 
+// alone reports whether OVSDB's socket is in a directory that is not OVS's own.
+func alone(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "ovsdb-server.pid"))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // listens reports whether some ovs-vswitchd listens on its control socket, for
 // installations that keep the pidfile elsewhere.
 func listens(socket string) bool {
@@ -52,8 +60,14 @@ func listens(socket string) bool {
 // changes nothing. The error wraps ErrUnavailable, and ErrDeaf where that is
 // why. It comes within a second or so, unless ovs-vswitchd is busy.
 func VswitchdServes(ctx context.Context, socket string) error {
-	if err := VswitchdAlive(socket); err != nil {
+	err := VswitchdAlive(socket)
+	if err != nil {
 		return err
+	}
+	if dir := filepath.Dir(socket); alone(dir) {
+		if _, err := os.Stat(filepath.Join(dir, vswitchd+".pid")); err != nil {
+			return nil
+		}
 	}
 	if _, err := VswitchdVersion(ctx, socket); err != nil {
 		return err

@@ -20,6 +20,9 @@ type BridgeInfo struct {
 	Network string
 	// Datapath is the column datapath_type; "" is OVS's own.
 	Datapath string
+	// SpanningTree: it takes part in a spanning tree. A port that is made then
+	// gets no broadcasts, also once it does not any more.
+	SpanningTree bool
 	// TunnelsVersion is _version of the row of the tunnels' bridge, where that is
 	// another: it changes with each change of the row (RFC 7047, section 3.2).
 	TunnelsVersion string
@@ -37,7 +40,7 @@ type BridgeInfo struct {
 func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (BridgeInfo, error) {
 	var b BridgeInfo
 	res, err := c.Transact(ctx,
-		selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "_uuid", "datapath_type", "external_ids"),
+		selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "_uuid", "datapath_type", "external_ids", "stp_enable", "rstp_enable"),
 		selectOp("Port", where("name", ovsdb.ConditionEqual, port), "external_ids"),
 		selectOp("Open_vSwitch", nil, "next_cfg", "cur_cfg"),
 		selectOp("Bridge", where("name", ovsdb.ConditionEqual, tunnels), "_version"))
@@ -51,6 +54,7 @@ func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (Bridge
 	}
 	for _, r := range res[0].Rows {
 		b.UUID, b.Network, b.Datapath = r.uuid("_uuid"), r.strings("external_ids")[keyNetwork], r.str("datapath_type")
+		b.SpanningTree = atom[bool](r, "stp_enable") || atom[bool](r, "rstp_enable")
 	}
 	for _, r := range res[1].Rows {
 		b.PortTaken, b.TakenBy = true, r.strings("external_ids")[keyNetwork]

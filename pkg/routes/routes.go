@@ -290,7 +290,7 @@ func remove(ctx context.Context, c *spec.Routes, bridge, leaving string, force b
 func lives(ctx context.Context, network, leaving string) (bool, error) {
 	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
 	return slices.ContainsFunc(links, func(l kernel.Link) bool {
-		_, port, ok := spec.Aliased(network, l.Alias)
+		_, port, ok := spec.Aliased(network, l.Name, l.Alias)
 		return ok && port != leaving
 	}), err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strings"
 )
 
@@ -44,17 +45,21 @@ func AliasPrefix(network string) string {
 	return AliasOurs + network + " "
 }
 
-// Aliased returns the attachment that an alias of the network's names, and the
-// name that its link has unless somebody renamed it. ok is false where the
-// alias is not the network's.
-func Aliased(network, alias string) (a Attachment, port string, ok bool) {
+// Aliased returns the attachment that a link's alias names, and the name that
+// the link has unless somebody renamed it. ok is false where the alias is not
+// the network's, or the link has the name of another attachment's port.
+func Aliased(network, link, alias string) (a Attachment, port string, ok bool) {
 	owner, ours := strings.CutPrefix(alias, AliasPrefix(network))
 	f := strings.Fields(owner)
 	if !ours || len(f) != 2 {
 		return Attachment{}, "", false
 	}
-	return Attachment{f[0], f[1]}, PortName(network, f[0], f[1]), true
+	port = PortName(network, f[0], f[1])
+	return Attachment{f[0], f[1]}, port, link == port || !portNames.MatchString(link)
 }
+
+// portNames are the names that PortName returns.
+var portNames = regexp.MustCompile(`^og[0-9a-f]{13}$`)
 
 // TunnelName names the OVS tunnel port of network to the node with address.
 func TunnelName(network string, address netip.Addr) string {

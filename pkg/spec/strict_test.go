@@ -135,12 +135,12 @@ func TestAlias(t *testing.T) {
 		if len(alias) > spec.MaxAlias {
 			t.Errorf("network of %d characters: an alias of %d", len(network), len(alias))
 		}
-		a, port, ok := spec.Aliased(network, alias)
+		a, port, ok := spec.Aliased(network, "renamed", alias)
 		if want := (spec.Attachment{ContainerID: id, IfName: "fifteen-letters"}); !ok || a != want || port != spec.PortName(network, id, "fifteen-letters") {
 			t.Errorf("%s: %v %s %v", alias, a, port, ok)
 		}
 		for _, other := range []string{"b", "aa", long[:179], long + "k", strings.Repeat("n", 165)} {
-			if _, _, ok := spec.Aliased(other, alias); ok {
+			if _, _, ok := spec.Aliased(other, "renamed", alias); ok {
 				t.Errorf("%s is network %s's too", alias, other)
 			}
 		}

@@ -165,7 +165,7 @@ func subject(o state.Object) string {
 	if r, ok := o.(state.Route); ok {
 		return r.Dst.String()
 	}
-	return o.ID().Name
+	return o.Noun()
 }
 
 // well looks whether all is as it should be after mending.
