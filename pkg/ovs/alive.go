@@ -22,7 +22,7 @@ func VswitchdAlive(socket string) error {
 	pidfile := filepath.Join(dir, vswitchd+".pid")
 	f, err := os.Open(pidfile)
 	if errors.Is(err, fs.ErrNotExist) {
-		if alone(dir) || listens(socket) {
+		if alone(socket) || listens(socket) {
 			return nil
 		}
 		return fmt.Errorf("%w: ovs-vswitchd does not run (no %s)", ErrUnavailable, pidfile)
@@ -42,8 +42,8 @@ func VswitchdAlive(socket string) error {
 }
 
 // alone reports whether OVSDB's socket is in a directory that is not OVS's own.
-func alone(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "ovsdb-server.pid"))
+func alone(socket string) bool {
+	_, err := os.Stat(filepath.Join(filepath.Dir(socket), "ovsdb-server.pid"))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -64,12 +64,11 @@ func VswitchdServes(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	if dir := filepath.Dir(socket); alone(dir) {
-		if _, err := os.Stat(filepath.Join(dir, vswitchd+".pid")); err != nil {
-			return nil
-		}
+	_, err = VswitchdVersion(ctx, socket)
+	if errors.Is(err, ErrNoControl) && alone(socket) {
+		return nil
 	}
-	if _, err := VswitchdVersion(ctx, socket); err != nil {
+	if err != nil {
 		return err
 	}
 	return deaf(ctx, socket)

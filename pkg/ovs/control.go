@@ -22,6 +22,10 @@ const vswitchd = "ovs-vswitchd"
 // not know: its version is older than the command.
 var ErrNoCommand = errors.New("ovs-vswitchd has no such command")
 
+// ErrNoControl is wrapped by errors about a control socket that is not where the
+// socket of OVSDB is.
+var ErrNoControl = errors.New("no control socket of ovs-vswitchd")
+
 // A Control is a connection to ovs-vswitchd's control socket, by which
 // ovs-appctl(8) speaks to it: JSON-RPC, a method for each command. It is not
 // safe for use by several goroutines at once.
@@ -45,7 +49,7 @@ type Answer struct {
 
 // DialControl connects to the ovs-vswitchd that serves the database behind the
 // unix socket path: its pidfile and its control socket lie beside that. The
-// error wraps ErrUnavailable.
+// error wraps ErrUnavailable, and ErrNoControl where there is none.
 func DialControl(ctx context.Context, path string) (*Control, error) {
 	dir := filepath.Dir(path)
 	var pid string
@@ -58,7 +62,7 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 		// leaves its socket, which nobody answers.
 		paths, _ = filepath.Glob(filepath.Join(dir, vswitchd+"*.ctl"))
 	}
-	err := fmt.Errorf("no %s in %s", vswitchd+".pid", dir)
+	err := fmt.Errorf("%w: no %s in %s", ErrNoControl, vswitchd+".pid", dir)
 	for _, p := range paths {
 		var d net.Dialer
 		var conn net.Conn

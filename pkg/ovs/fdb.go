@@ -183,6 +183,9 @@ func (b *Backend) learn(ctx context.Context, changes []state.Change) error {
 		return nil
 	}
 	answers, err := b.call(ctx, commands)
+	if errors.Is(err, ErrNoControl) && alone(b.conn.path) {
+		return nil // as where OVS lacks the commands
+	}
 	if err != nil {
 		return err
 	}

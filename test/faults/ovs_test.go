@@ -16,6 +16,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
+	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -246,7 +247,11 @@ func (s *stage) socket(t *testing.T, w wire, works bool, timeout int) (took time
 			return took, fmt.Errorf("DEL: %w", err)
 		}
 	}
-	// Back at the real one.
+	// Back at the real one, by its name: what DEL's configuration does not say
+	// is made up for by the one that ADD went by.
+	if _, err := s.call(t, "ovs-gre", "DEL", s.victim, cnitest.Conf{"ovsdb": "unix:" + spec.DefaultOVSDB}); err != nil {
+		return took, err
+	}
 	if err := s.del(t, s.victim); err != nil {
 		return took, err
 	}
