@@ -58,8 +58,7 @@ type message struct {
 // Dial connects to the unix socket path. The error wraps ErrUnavailable and
 // names the path.
 func Dial(ctx context.Context, path string) (*Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
+	conn, err := dial(ctx, path)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("%w: no OVSDB socket %s: is openvswitch installed and ovsdb-server running?", ErrUnavailable, path)
@@ -67,6 +66,12 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 		return nil, fmt.Errorf("%w: connect to OVSDB: %w", ErrUnavailable, err)
 	}
 	return &Conn{path: path, conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), replies: map[int]message{}}, nil
+}
+
+// dial connects to a unix socket. net.Dialer.DialContext does the same, and
+// brings Go's DNS resolver into the program: 0.3 MB.
+func dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	return new(net.Dialer).DialUnix(ctx, "unix", nil, &net.UnixAddr{Net: "unix", Name: path})
 }
 
 // Close ends the connection. Closing nil does nothing.

@@ -64,9 +64,8 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 	}
 	err := fmt.Errorf("%w: no %s in %s", ErrNoControl, vswitchd+".pid", dir)
 	for _, p := range paths {
-		var d net.Dialer
-		var conn net.Conn
-		if conn, err = d.DialContext(ctx, "unix", p); err == nil {
+		var conn *net.UnixConn
+		if conn, err = dial(ctx, p); err == nil {
 			return &Control{conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), pid: pid}, nil
 		}
 	}
