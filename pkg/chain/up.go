@@ -89,9 +89,9 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 }
 
 // former lists the ports of another boot; Move takes them out.
-func former(ctx context.Context, n *network.Network) ([]ovs.ContainerPort, error) {
+func former(ctx context.Context, n *network.Network) ([]*ovs.ContainerPort, error) {
 	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
-	var stale []ovs.ContainerPort
+	var stale []*ovs.ContainerPort
 	for _, p := range ports {
 		if p.Former() {
 			stale = append(stale, p)

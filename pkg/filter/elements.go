@@ -2,7 +2,6 @@ package filter
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"slices"
 
@@ -50,12 +49,8 @@ func (r *reader) elementSet(family byte, table, name string) (*elementSet, error
 	const catchall, concat = 2, 0x80 // NFT_SET_ELEM_CATCHALL, NFT_SET_CONCAT
 	s := &elementSet{keyLen: int(info.keyLen)}
 	interval := info.flags&unix.NFT_SET_INTERVAL != 0 && info.flags&concat == 0 &&
-		!slices.ContainsFunc(elems, func(e element) bool { return e.end != nil })
-	if interval {
-		slices.SortFunc(elems, func(a, b element) int { // as cidrs does
-			return cmp.Or(bytes.Compare(a.key, b.key), cmp.Compare(b.flags, a.flags))
-		})
-	}
+		!slices.ContainsFunc(elems, func(e *element) bool { return e.end != nil })
+	slices.SortFunc(elems, byKey)
 	for i, e := range elems {
 		verdict := parseVerdict(e.verdict)
 		switch {
@@ -75,7 +70,6 @@ func (r *reader) elementSet(family byte, table, name string) (*elementSet, error
 	for _, m := range s.members {
 		s.spans = append(s.spans, m.span)
 	}
-	slices.SortFunc(s.spans, func(a, b span) int { return bytes.Compare(a.lo, b.lo) })
 	if s.other != nil && info.flags&unix.NFT_SET_MAP == 0 {
 		s.spans, s.members = []span{anything(s.keyLen)}, []member{{span: anything(s.keyLen)}}
 	}
@@ -83,7 +77,7 @@ func (r *reader) elementSet(family byte, table, name string) (*elementSet, error
 }
 
 // before is the last key in front of the next boundary.
-func before(rest []element, size int) []byte {
+func before(rest []*element, size int) []byte {
 	if len(rest) == 0 || len(rest[0].key) != size {
 		return anything(size).hi
 	}

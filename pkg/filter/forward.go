@@ -128,12 +128,12 @@ type obstacle struct {
 
 // obstacles are what drops packets of f at the gate, for want of rules of ours
 // in front of it or in spite of them.
-func (s *ruleset) obstacles(g gate, f state.Forward) ([]obstacle, error) {
+func (s *ruleset) obstacles(g gate, f state.Forward) ([]*obstacle, error) {
 	classes, err := packets(f)
 	if err != nil || !g.concerns(ipv6(f)) {
 		return nil, err
 	}
-	var list []obstacle
+	var list []*obstacle
 	for i := range classes {
 		p := &classes[i]
 		ft, err := s.fate(g, p, comment(f.Network, f.Routes))
@@ -142,11 +142,11 @@ func (s *ruleset) obstacles(g gate, f state.Forward) ([]obstacle, error) {
 		}
 		if !ft.drops {
 			if len(ft.doubts) > 0 {
-				list = append(list, obstacle{f: f, fate: ft, remedy: left})
+				list = append(list, &obstacle{f: f, fate: ft, remedy: left})
 			}
 			continue
 		}
-		o := obstacle{f: f, fate: ft, rules: s}
+		o := &obstacle{f: f, fate: ft, rules: s}
 		if o.remedy, o.at, err = s.remedy(ft); err != nil {
 			return nil, err
 		}
@@ -287,7 +287,7 @@ func (s *ruleset) owned(g gate, mark string, all bool) ([]*rule, error) {
 
 // A survey is what the packet filter has to say to the Forwards of a network.
 type survey struct {
-	obstacles []obstacle
+	obstacles []*obstacle
 	// strays are rules of the network's that are not wanted.
 	strays []owned
 }

@@ -193,17 +193,17 @@ func TestElementsOfOthers(t *testing.T) {
 	key := func(s string) []byte { return netip.MustParseAddr(s).AsSlice() }
 	for _, tt := range []struct {
 		name  string
-		elems []element
+		elems []*element
 		want  string
 	}{
-		{"nft's mark of an empty beginning", []element{{flags: 1, key: key("0.0.0.0")}, {flags: 1, key: key("10.0.1.0")}, {flags: 0, key: key("10.0.0.0")}}, "10.0.0.0/24"},
-		{"open towards the next", []element{{flags: 0, key: key("10.0.0.0")}, {flags: 0, key: key("10.0.1.0")}, {flags: 1, key: key("10.0.2.0")}}, "10.0.0.0/24,10.0.1.0/24"},
-		{"open towards the end", []element{{flags: 0, key: key("192.0.0.0")}}, "192.0.0.0/2"},
-		{"no CIDR", []element{{flags: 0, key: key("10.0.0.255")}, {flags: 1, key: key("10.0.2.1")}}, "10.0.0.255/32,10.0.1.0/24,10.0.2.0/32"},
-		{"all but one", []element{{flags: 0, key: key("::1")}}, joinCIDRs(split(netip.MustParseAddr("::1"), netip.Addr{}))},
-		{"catch-all", []element{{flags: 2, key: nil}}, errElement.Error()},
-		{"flags that we do not know", []element{{flags: 4, key: key("10.0.0.0")}}, errElement.Error()},
-		{"port", []element{{flags: 0, key: []byte{0, 80}}}, errElement.Error()},
+		{"nft's mark of an empty beginning", []*element{{flags: 1, key: key("0.0.0.0")}, {flags: 1, key: key("10.0.1.0")}, {flags: 0, key: key("10.0.0.0")}}, "10.0.0.0/24"},
+		{"open towards the next", []*element{{flags: 0, key: key("10.0.0.0")}, {flags: 0, key: key("10.0.1.0")}, {flags: 1, key: key("10.0.2.0")}}, "10.0.0.0/24,10.0.1.0/24"},
+		{"open towards the end", []*element{{flags: 0, key: key("192.0.0.0")}}, "192.0.0.0/2"},
+		{"no CIDR", []*element{{flags: 0, key: key("10.0.0.255")}, {flags: 1, key: key("10.0.2.1")}}, "10.0.0.255/32,10.0.1.0/24,10.0.2.0/32"},
+		{"all but one", []*element{{flags: 0, key: key("::1")}}, joinCIDRs(split(netip.MustParseAddr("::1"), netip.Addr{}))},
+		{"catch-all", []*element{{flags: 2, key: nil}}, errElement.Error()},
+		{"flags that we do not know", []*element{{flags: 4, key: key("10.0.0.0")}}, errElement.Error()},
+		{"port", []*element{{flags: 0, key: []byte{0, 80}}}, errElement.Error()},
 	} {
 		list, err := cidrs(tt.elems)
 		got := joinCIDRs(list)

@@ -235,19 +235,20 @@ type element struct {
 	end, verdict []byte
 }
 
-// elements reads the elements of a set, in no order.
-func (r *reader) elements(family byte, table, name string) ([]element, error) {
+// elements reads the elements of a set, in no order. Pointers to them are sorted
+// by code that the program has already: 15 KB less of it.
+func (r *reader) elements(family byte, table, name string) ([]*element, error) {
 	return r.someElements(0, family, table, name)
 }
 
 // someElements is elements that ends with errLarge after limit bytes.
-func (r *reader) someElements(limit int, family byte, table, name string) ([]element, error) {
+func (r *reader) someElements(limit int, family byte, table, name string) ([]*element, error) {
 	about := [][]byte{str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name)}
 	msgs, err := r.socket.ask(limit, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, about...)
 	if err != nil {
 		return nil, explain(err)
 	}
-	var elems []element
+	var elems []*element
 	for _, m := range msgs {
 		for _, e := range attrs(attr(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			elems = append(elems, parseElement(e))
@@ -256,7 +257,8 @@ func (r *reader) someElements(limit int, family byte, table, name string) ([]ele
 	return elems, nil
 }
 
-func parseElement(e []byte) (out element) {
+func parseElement(e []byte) *element {
+	out := &element{}
 	const keyEnd = 10 // NFTA_SET_ELEM_KEY_END
 	for typ, v := range attrs(e) {
 		switch typ {

@@ -65,16 +65,13 @@ var errElement = errors.New("an element that is no interval of addresses")
 
 // cidrs turns the elements of an interval set, in any order, back into CIDRs,
 // sorted. An interval that is no CIDR comes as those that it consists of.
-func cidrs(elems []element) ([]netip.Prefix, error) {
+func cidrs(elems []*element) ([]netip.Prefix, error) {
 	for _, e := range elems {
 		if e.flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 || len(e.key) != 4 && len(e.key) != 16 {
 			return nil, errElement
 		}
 	}
-	slices.SortFunc(elems, func(a, b element) int {
-		// Of equal keys the end is first: it belongs to the interval before.
-		return cmp.Or(bytes.Compare(a.key, b.key), cmp.Compare(b.flags, a.flags))
-	})
+	slices.SortFunc(elems, byKey)
 	var list []netip.Prefix
 	for i, e := range elems {
 		if e.flags != 0 {
@@ -88,6 +85,12 @@ func cidrs(elems []element) ([]netip.Prefix, error) {
 		list = append(list, split(first, end)...)
 	}
 	return list, nil
+}
+
+// byKey orders elements. Of equal keys the end is first: it belongs to the
+// interval before.
+func byKey(a, b *element) int {
+	return cmp.Or(bytes.Compare(a.key, b.key), cmp.Compare(b.flags, a.flags))
 }
 
 // split covers the addresses from first to the one before end by the fewest

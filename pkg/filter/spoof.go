@@ -223,6 +223,9 @@ const (
 	sourceMAC, targetMAC = 1, 2
 )
 
+// A match is a field in register 1, and the test that it has to pass.
+type match struct{ field, test expr.Any }
+
 // rules are the expressions of the chain's rules; each drops. newSet makes a
 // constant set.
 func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) error) ([][]expr.Any, error) {
@@ -231,22 +234,26 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 		return nil, err
 	}
 	var rules [][]expr.Any
-	drop := func(matches ...[]expr.Any) {
-		rules = append(rules, append(slices.Concat(matches...), &expr.Verdict{Kind: expr.VerdictDrop}))
+	drop := func(matches ...match) {
+		var exprs []expr.Any
+		for _, m := range matches {
+			exprs = append(exprs, m.field, m.test)
+		}
+		rules = append(rules, append(exprs, &expr.Verdict{Kind: expr.VerdictDrop}))
 	}
 	drop(not(etherSource, mac))
 	if len(s.Addrs) == 0 {
 		return rules, nil
 	}
 	var errs []error
-	foreign := func(field expr.Any, key nftables.SetDatatype, own []netip.Addr) []expr.Any {
+	foreign := func(field expr.Any, key nftables.SetDatatype, own []netip.Addr) match {
 		set := &nftables.Set{KeyType: key}
 		var elems []nftables.SetElement
 		for _, a := range own {
 			elems = append(elems, nftables.SetElement{Key: a.AsSlice()})
 		}
 		errs = append(errs, newSet(set, elems))
-		return []expr.Any{field, &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true}}
+		return match{field, &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true}}
 	}
 	none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	own4, own6 := []netip.Addr{none4}, []netip.Addr{spec.LinkLocal(s.MAC)}
@@ -265,53 +272,51 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 	drop(arp, not(arpMAC, mac))
 	drop(arp, foreign(arpIP, nftables.TypeIPAddr, own4))
 
-	v4 := is(protocol, be16(unix.ETH_P_IP))
+	v4, from4 := is(protocol, be16(unix.ETH_P_IP)), is(ip4Source, none4.AsSlice())
 	drop(v4, foreign(ip4Source, nftables.TypeIPAddr, own4))
-	drop(v4, is(ip4Source, none4.AsSlice()), not(transport, []byte{unix.IPPROTO_UDP}))
-	drop(v4, is(ip4Source, none4.AsSlice()), not(udpTo, be16(67))) // DHCP's server
+	drop(v4, from4, not(transport, []byte{unix.IPPROTO_UDP}))
+	drop(v4, from4, not(udpTo, be16(67))) // DHCP's server
 
 	v6 := is(protocol, be16(unix.ETH_P_IPV6))
 	drop(v6, foreign(ip6Source, nftables.TypeIP6Addr, append([]netip.Addr{none6}, own6...)))
 	drop(v6, is(ip6Source, none6.AsSlice()), not(transport, []byte{unix.IPPROTO_ICMPV6}))
 
-	discovery(mac, drop, func() []expr.Any { return foreign(ndTarget, nftables.TypeIP6Addr, own6) })
+	discovery(mac, drop, func() match { return foreign(ndTarget, nftables.TypeIP6Addr, own6) })
 	return rules, errors.Join(errs...)
 }
 
 // discovery drops what neighbour discovery says of others. foreign matches a
 // target that is not the container's own.
-func discovery(mac []byte, drop func(...[]expr.Any), foreign func() []expr.Any) {
-	v6 := is(protocol, be16(unix.ETH_P_IPV6))
-	nd := func(typ byte) []expr.Any {
-		return slices.Concat(v6, is(transport, []byte{unix.IPPROTO_ICMPV6}), is(icmpType, []byte{typ}))
+func discovery(mac []byte, drop func(...match), foreign func() match) {
+	v6, icmp := is(protocol, be16(unix.ETH_P_IPV6)), is(transport, []byte{unix.IPPROTO_ICMPV6})
+	nd := func(typ byte, matches ...match) {
+		drop(append([]match{v6, icmp, is(icmpType, []byte{typ})}, matches...)...)
 	}
 	// Behind other headers, or with more options than one, it would not be seen
 	// for what it is.
 	for typ := byte(solicitRouter); typ <= redirect; typ++ {
-		drop(nd(typ), not(ip6Next, []byte{unix.IPPROTO_ICMPV6}))
+		nd(typ, not(ip6Next, []byte{unix.IPPROTO_ICMPV6}))
 	}
-	drop(nd(advertiseRouter))
-	drop(nd(redirect))
-	drop(nd(solicitRouter), above(ip6Length, be16(8+8)))
-	drop(nd(solicitRouter), is(rsOption, []byte{sourceMAC}), not(rsMAC, mac))
-	drop(nd(solicit), above(ip6Length, be16(24+8)))
-	drop(nd(solicit), is(ndOption, []byte{sourceMAC}), not(ndMAC, mac))
-	drop(nd(solicit), is(ip6Source, netip.IPv6Unspecified().AsSlice()), foreign())
-	drop(nd(advertise), above(ip6Length, be16(24+8)))
-	drop(nd(advertise), is(ndOption, []byte{targetMAC}), not(ndMAC, mac))
-	drop(nd(advertise), foreign())
+	nd(advertiseRouter)
+	nd(redirect)
+	nd(solicitRouter, above(ip6Length, be16(8+8)))
+	nd(solicitRouter, is(rsOption, []byte{sourceMAC}), not(rsMAC, mac))
+	nd(solicit, above(ip6Length, be16(24+8)))
+	nd(solicit, is(ndOption, []byte{sourceMAC}), not(ndMAC, mac))
+	nd(solicit, is(ip6Source, netip.IPv6Unspecified().AsSlice()), foreign())
+	nd(advertise, above(ip6Length, be16(24+8)))
+	nd(advertise, is(ndOption, []byte{targetMAC}), not(ndMAC, mac))
+	nd(advertise, foreign())
 }
 
-func is(field expr.Any, value []byte) []expr.Any {
-	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: value}}
-}
+func is(field expr.Any, value []byte) match { return compare(field, expr.CmpOpEq, value) }
 
-func not(field expr.Any, value []byte) []expr.Any {
-	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: value}}
-}
+func not(field expr.Any, value []byte) match { return compare(field, expr.CmpOpNeq, value) }
 
-func above(field expr.Any, value []byte) []expr.Any {
-	return []expr.Any{field, &expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: value}}
+func above(field expr.Any, value []byte) match { return compare(field, expr.CmpOpGt, value) }
+
+func compare(field expr.Any, op expr.CmpOp, value []byte) match {
+	return match{field, &expr.Cmp{Op: op, Register: 1, Data: value}}
 }
 
 func be16(v uint16) []byte { return binaryutil.BigEndian.PutUint16(v) }

@@ -61,10 +61,10 @@ func (b *Backend) applyForwards(ctx context.Context, changes []state.Change) err
 // write does what one survey asks for, and reports whether to look again.
 func (b *Backend) write(ctx context.Context, s survey, gone map[state.Object]bool) (again bool, err error) {
 	var errs []error
-	if slices.ContainsFunc(s.obstacles, func(o obstacle) bool { return o.gate.legacy }) {
+	if slices.ContainsFunc(s.obstacles, func(o *obstacle) bool { return o.gate.legacy }) {
 		// Places in its chains are numbers: those that come last go first.
 		slices.Reverse(s.obstacles)
-		slices.SortStableFunc(s.obstacles, func(a, b obstacle) int { return cmp.Compare(b.at.at, a.at.at) })
+		slices.SortStableFunc(s.obstacles, func(a, b *obstacle) int { return cmp.Compare(b.at.at, a.at.at) })
 	}
 	for _, o := range s.obstacles {
 		switch o.remedy {

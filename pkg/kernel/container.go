@@ -122,17 +122,22 @@ func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, r
 		err := c.execute(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
 		errs = append(errs, wrap("address "+p.String(), c.sameAddr(ctx, index, p, err)))
 	}
-	routes = slices.Clone(routes) // the zero Addr has 0 bits
-	slices.SortStableFunc(routes, func(a, b ContainerRoute) int { return a.Via.BitLen() - b.Via.BitLen() })
-	for _, r := range routes {
-		k := r.route(index)
-		err := c.execute(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
-		if errors.Is(err, unix.EEXIST) {
-			err = c.sameRoute(ctx, k)
+	for _, hop := range []bool{false, true} {
+		for _, r := range routes {
+			if r.Via.IsValid() == hop {
+				errs = append(errs, wrap("route "+r.String(), c.addRoute(ctx, r.route(index))))
+			}
 		}
-		errs = append(errs, wrap("route "+r.String(), err))
 	}
 	return errors.Join(errs...)
+}
+
+func (c *conn) addRoute(ctx context.Context, k route) error {
+	err := c.execute(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
+	if errors.Is(err, unix.EEXIST) {
+		return c.sameRoute(ctx, k)
+	}
+	return err
 }
 
 func wrap(what string, err error) error {

@@ -200,17 +200,17 @@ type ContainerPort struct {
 func (p ContainerPort) Former() bool { return BootID() != "" && p.BootID != BootID() }
 
 // ContainerPorts lists the ports that network's containers have.
-func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]ContainerPort, error) {
+func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]*ContainerPort, error) {
 	res, err := c.Transact(ctx, selectOp("Interface", owned(network, roleContainer), "name", "external_ids", "error", "ofport"))
 	if err != nil {
 		return nil, err
 	}
-	var list []ContainerPort
+	var list []*ContainerPort
 	for _, r := range res[0].Rows {
 		ids := r.strings("external_ids")
-		list = append(list, ContainerPort{Name: r.str("name"), ContainerID: ids[keyContainerID], IfName: ids[keyIfName], BootID: ids[keyBootID], Error: refusal(r)})
+		list = append(list, &ContainerPort{Name: r.str("name"), ContainerID: ids[keyContainerID], IfName: ids[keyIfName], BootID: ids[keyBootID], Error: refusal(r)})
 	}
-	slices.SortFunc(list, func(a, b ContainerPort) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b *ContainerPort) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
 }
 

@@ -212,7 +212,7 @@ func (p *problems) together(key string, nodes []Node) {
 		netip.Prefix
 		node int
 	}
-	var subnets []owned
+	var subnets []*owned
 	for i, n := range nodes {
 		at := func(k string) string { return fmt.Sprintf("%s[%d].%s", key, i, k) }
 		mac := MAC(n.Address)
@@ -230,10 +230,10 @@ func (p *problems) together(key string, nodes []Node) {
 			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("not of the same IP family as %s: tunnels need one underlay family", nodes[0]))
 		}
 		for _, s := range n.Subnets {
-			subnets = append(subnets, owned{s, i})
+			subnets = append(subnets, &owned{s, i})
 		}
 	}
-	slices.SortFunc(subnets, func(a, b owned) int { return comparePrefix(a.Prefix, b.Prefix) })
+	slices.SortFunc(subnets, func(a, b *owned) int { return comparePrefix(a.Prefix, b.Prefix) })
 	// What holds a subnet comes before it, and all it holds come next.
 	outer := subnets[:0]
 	for _, s := range subnets {
@@ -245,7 +245,7 @@ func (p *problems) together(key string, nodes []Node) {
 		outer = append(outer, s)
 	}
 	for _, n := range nodes {
-		i, _ := slices.BinarySearchFunc(outer, n.Address, func(s owned, a netip.Addr) int {
+		i, _ := slices.BinarySearchFunc(outer, n.Address, func(s *owned, a netip.Addr) int {
 			if s.Addr().Compare(a) <= 0 {
 				return -1
 			}
