@@ -3,6 +3,7 @@ package filter
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +12,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -191,6 +191,12 @@ func (s SpoofCheck) mark() []byte {
 	return append([]byte{0, byte(len(text) + 1)}, text+"\x00"...)
 }
 
+// An operand is what a test reads into register 1, and how many bytes that is.
+type operand struct {
+	load expr.Any
+	size int
+}
+
 // What the rules look at: offsets from the headers of Ethernet, ARP (RFC 826),
 // IPv4 (RFC 791), IPv6 (RFC 8200), UDP, ICMPv6 and neighbour discovery (RFC 4861).
 var (
@@ -208,12 +214,62 @@ var (
 	ndMAC       = payload(expr.PayloadBaseTransportHeader, 26, 6)
 	rsOption    = payload(expr.PayloadBaseTransportHeader, 8, 1)
 	rsMAC       = payload(expr.PayloadBaseTransportHeader, 10, 6)
-	protocol    = &expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}
-	transport   = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}
+	protocol    = &operand{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: 1}, 2}
+	transport   = &operand{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, 1}
 )
 
-func payload(base expr.PayloadBase, offset, length uint32) expr.Any {
-	return &expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}
+func payload(base expr.PayloadBase, offset, size uint32) *operand {
+	return &operand{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: size}, int(size)}
+}
+
+// A test compares an operand with a number, or looks it up among addresses of
+// the container's, which it should not be one of.
+type test struct {
+	of     *operand
+	op     expr.CmpOp
+	number uint64
+	own    []netip.Addr
+}
+
+func is(o *operand, n uint64) test    { return test{of: o, op: expr.CmpOpEq, number: n} }
+func not(o *operand, n uint64) test   { return test{of: o, op: expr.CmpOpNeq, number: n} }
+func above(o *operand, n uint64) test { return test{of: o, op: expr.CmpOpGt, number: n} }
+
+func noneOf(o *operand, own []netip.Addr) test { return test{of: o, own: own} }
+
+// A spoofChain collects the expressions of rules. newSet makes a constant set.
+type spoofChain struct {
+	rules  [][]expr.Any
+	newSet func(*nftables.Set, []nftables.SetElement) error
+	errs   []error
+}
+
+// drop adds a rule: what passes all tests is dropped.
+func (c *spoofChain) drop(tests ...test) {
+	var exprs []expr.Any
+	for _, t := range tests {
+		exprs = append(exprs, t.of.load)
+		if t.own != nil {
+			exprs = append(exprs, c.lookup(t))
+			continue
+		}
+		data := binary.BigEndian.AppendUint64(make([]byte, 8), t.number)
+		exprs = append(exprs, &expr.Cmp{Op: t.op, Register: 1, Data: data[len(data)-t.of.size:]})
+	}
+	c.rules = append(c.rules, append(exprs, &expr.Verdict{Kind: expr.VerdictDrop}))
+}
+
+func (c *spoofChain) lookup(t test) expr.Any {
+	set := &nftables.Set{KeyType: nftables.TypeIPAddr}
+	if t.of.size == 16 {
+		set.KeyType = nftables.TypeIP6Addr
+	}
+	var elems []nftables.SetElement
+	for _, a := range t.own {
+		elems = append(elems, nftables.SetElement{Key: a.AsSlice()})
+	}
+	c.errs = append(c.errs, c.newSet(set, elems))
+	return &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true}
 }
 
 // The types of neighbour discovery, and two of its options.
@@ -223,40 +279,20 @@ const (
 	sourceMAC, targetMAC = 1, 2
 )
 
-// A match is a field in register 1, and the test that it has to pass.
-type match struct{ field, test expr.Any }
-
 // rules are the expressions of the chain's rules; each drops. newSet makes a
 // constant set.
 func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) error) ([][]expr.Any, error) {
-	mac, err := net.ParseMAC(s.MAC)
+	hw, err := net.ParseMAC(s.MAC)
 	if err != nil {
 		return nil, err
 	}
-	var rules [][]expr.Any
-	drop := func(matches ...match) {
-		var exprs []expr.Any
-		for _, m := range matches {
-			exprs = append(exprs, m.field, m.test)
-		}
-		rules = append(rules, append(exprs, &expr.Verdict{Kind: expr.VerdictDrop}))
-	}
-	drop(not(etherSource, mac))
+	mac := binary.BigEndian.Uint64(append([]byte{0, 0}, hw...))
+	c := spoofChain{newSet: newSet}
+	c.drop(not(etherSource, mac))
 	if len(s.Addrs) == 0 {
-		return rules, nil
+		return c.rules, nil
 	}
-	var errs []error
-	foreign := func(field expr.Any, key nftables.SetDatatype, own []netip.Addr) match {
-		set := &nftables.Set{KeyType: key}
-		var elems []nftables.SetElement
-		for _, a := range own {
-			elems = append(elems, nftables.SetElement{Key: a.AsSlice()})
-		}
-		errs = append(errs, newSet(set, elems))
-		return match{field, &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID, Invert: true}}
-	}
-	none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	own4, own6 := []netip.Addr{none4}, []netip.Addr{spec.LinkLocal(s.MAC)}
+	own4, own6 := []netip.Addr{netip.IPv4Unspecified()}, []netip.Addr{spec.LinkLocal(s.MAC)}
 	for _, a := range s.Addrs {
 		if a.Is4() {
 			own4 = append(own4, a)
@@ -265,58 +301,44 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 		}
 	}
 	// The kernel has taken one tag off when a frame comes here.
-	drop(is(protocol, be16(unix.ETH_P_8021Q)))
-	drop(is(protocol, be16(unix.ETH_P_8021AD)))
+	c.drop(is(protocol, unix.ETH_P_8021Q))
+	c.drop(is(protocol, unix.ETH_P_8021AD))
 
-	arp := is(protocol, be16(unix.ETH_P_ARP))
-	drop(arp, not(arpMAC, mac))
-	drop(arp, foreign(arpIP, nftables.TypeIPAddr, own4))
+	arp := is(protocol, unix.ETH_P_ARP)
+	c.drop(arp, not(arpMAC, mac))
+	c.drop(arp, noneOf(arpIP, own4))
 
-	v4, from4 := is(protocol, be16(unix.ETH_P_IP)), is(ip4Source, none4.AsSlice())
-	drop(v4, foreign(ip4Source, nftables.TypeIPAddr, own4))
-	drop(v4, from4, not(transport, []byte{unix.IPPROTO_UDP}))
-	drop(v4, from4, not(udpTo, be16(67))) // DHCP's server
+	v4 := is(protocol, unix.ETH_P_IP)
+	c.drop(v4, noneOf(ip4Source, own4))
+	c.drop(v4, is(ip4Source, 0), not(transport, unix.IPPROTO_UDP))
+	c.drop(v4, is(ip4Source, 0), not(udpTo, 67)) // DHCP's server
 
-	v6 := is(protocol, be16(unix.ETH_P_IPV6))
-	drop(v6, foreign(ip6Source, nftables.TypeIP6Addr, append([]netip.Addr{none6}, own6...)))
-	drop(v6, is(ip6Source, none6.AsSlice()), not(transport, []byte{unix.IPPROTO_ICMPV6}))
+	v6 := is(protocol, unix.ETH_P_IPV6)
+	c.drop(v6, noneOf(ip6Source, append([]netip.Addr{netip.IPv6Unspecified()}, own6...)))
+	c.drop(v6, is(ip6Source, 0), not(transport, unix.IPPROTO_ICMPV6))
 
-	discovery(mac, drop, func() match { return foreign(ndTarget, nftables.TypeIP6Addr, own6) })
-	return rules, errors.Join(errs...)
+	c.discovery(mac, own6)
+	return c.rules, errors.Join(c.errs...)
 }
 
-// discovery drops what neighbour discovery says of others. foreign matches a
-// target that is not the container's own.
-func discovery(mac []byte, drop func(...match), foreign func() match) {
-	v6, icmp := is(protocol, be16(unix.ETH_P_IPV6)), is(transport, []byte{unix.IPPROTO_ICMPV6})
-	nd := func(typ byte, matches ...match) {
-		drop(append([]match{v6, icmp, is(icmpType, []byte{typ})}, matches...)...)
+// discovery drops what neighbour discovery says of others.
+func (c *spoofChain) discovery(mac uint64, own []netip.Addr) {
+	nd := func(typ uint64, tests ...test) {
+		c.drop(append([]test{is(protocol, unix.ETH_P_IPV6), is(transport, unix.IPPROTO_ICMPV6), is(icmpType, typ)}, tests...)...)
 	}
 	// Behind other headers, or with more options than one, it would not be seen
 	// for what it is.
-	for typ := byte(solicitRouter); typ <= redirect; typ++ {
-		nd(typ, not(ip6Next, []byte{unix.IPPROTO_ICMPV6}))
+	for typ := uint64(solicitRouter); typ <= redirect; typ++ {
+		nd(typ, not(ip6Next, unix.IPPROTO_ICMPV6))
 	}
 	nd(advertiseRouter)
 	nd(redirect)
-	nd(solicitRouter, above(ip6Length, be16(8+8)))
-	nd(solicitRouter, is(rsOption, []byte{sourceMAC}), not(rsMAC, mac))
-	nd(solicit, above(ip6Length, be16(24+8)))
-	nd(solicit, is(ndOption, []byte{sourceMAC}), not(ndMAC, mac))
-	nd(solicit, is(ip6Source, netip.IPv6Unspecified().AsSlice()), foreign())
-	nd(advertise, above(ip6Length, be16(24+8)))
-	nd(advertise, is(ndOption, []byte{targetMAC}), not(ndMAC, mac))
-	nd(advertise, foreign())
+	nd(solicitRouter, above(ip6Length, 8+8))
+	nd(solicitRouter, is(rsOption, sourceMAC), not(rsMAC, mac))
+	nd(solicit, above(ip6Length, 24+8))
+	nd(solicit, is(ndOption, sourceMAC), not(ndMAC, mac))
+	nd(solicit, is(ip6Source, 0), noneOf(ndTarget, own))
+	nd(advertise, above(ip6Length, 24+8))
+	nd(advertise, is(ndOption, targetMAC), not(ndMAC, mac))
+	nd(advertise, noneOf(ndTarget, own))
 }
-
-func is(field expr.Any, value []byte) match { return compare(field, expr.CmpOpEq, value) }
-
-func not(field expr.Any, value []byte) match { return compare(field, expr.CmpOpNeq, value) }
-
-func above(field expr.Any, value []byte) match { return compare(field, expr.CmpOpGt, value) }
-
-func compare(field expr.Any, op expr.CmpOp, value []byte) match {
-	return match{field, &expr.Cmp{Op: op, Register: 1, Data: value}}
-}
-
-func be16(v uint16) []byte { return binaryutil.BigEndian.PutUint16(v) }
