@@ -186,7 +186,11 @@ func (s SpoofCheck) wrap(err error) error {
 // mark is a comment (nft's userdata: a type, 0, a length, a string) that tells
 // rules of these addresses from others.
 func (s SpoofCheck) mark() []byte {
-	addrs := slices.SortedFunc(slices.Values(s.Addrs), netip.Addr.Compare)
+	addrs := make([]string, len(s.Addrs))
+	for i, a := range s.Addrs {
+		addrs[i] = a.String()
+	}
+	slices.Sort(addrs)
 	text := fmt.Sprintf("ovs-gre %x", sha256.Sum256(fmt.Append(nil, s.MAC, addrs)))[:24]
 	return append([]byte{0, byte(len(text) + 1)}, text+"\x00"...)
 }
