@@ -285,14 +285,13 @@ func (a *adding) orphan(ctx context.Context) error {
 
 // connect makes the OVS port and, while ovs-vswitchd works, the addresses.
 func (a *adding) connect(ctx context.Context) (*current.Result, error) {
-	userspace := a.bridge.Datapath == "netdev"
-	if userspace {
+	if err := a.deafen(); err != nil {
+		return nil, err
+	}
+	if a.bridge.Datapath == "netdev" {
 		if err := errors.Join(kernel.QuietHostEnd(a.port()), a.ns.DisableTxChecksum(a.IfName)); err != nil {
 			return nil, err
 		}
-	}
-	if err := a.deafen(); err != nil {
-		return nil, err
 	}
 	port := containerPort(a.Request)
 	a.undo.add(func(ctx context.Context) error {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,11 +18,8 @@ func acceptRA(link string) string { return "net/ipv6/conf/" + link + "/accept_ra
 
 // sysctl reads a parameter; "" where there is none.
 func sysctl(key string) string {
-	b, err := os.ReadFile(sysctlPath(key))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
+	value, _ := readSysctl(key)
+	return value
 }
 
 // Forwards6 reports whether the kernel forwards IPv6.

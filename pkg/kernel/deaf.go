@@ -33,7 +33,14 @@ func (n *Netns) Deafen(ifName string, advertisements bool) error {
 	if advertisements {
 		keys = append(keys, "accept_ra")
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	err := n.do(func() error {
+		// To enter the namespace costs two changes of threads: what comes next
+		// needs the sockets.
+		if err := n.dial(); err != nil {
+			return err
+		}
 		for _, k := range keys {
 			if err := writeSysctl("net/ipv6/conf/"+ifName+"/"+k, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err

@@ -99,8 +99,11 @@ func (n *Netns) with(f func(c *conn) error) error {
 	return f(n.conn)
 }
 
-// dial opens the sockets in this thread's namespace.
+// dial opens the sockets, where they are not, in this thread's namespace.
 func (n *Netns) dial() error {
+	if n.conn != nil {
+		return nil
+	}
 	ioctls, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("netlink: socket: %w", err)
