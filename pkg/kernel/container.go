@@ -117,7 +117,11 @@ func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Pref
 }
 
 func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) error {
-	errs := []error{wrap("up", c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(byIndex(index)) }))}
+	var errs []error
+	if !c.up[index] {
+		err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetUp(byIndex(index)) })
+		errs, c.up[index] = append(errs, wrap("up", err)), err == nil
+	}
 	for _, p := range addrs {
 		err := c.execute(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
 		errs = append(errs, wrap("address "+p.String(), c.sameAddr(ctx, index, p, err)))

@@ -34,6 +34,8 @@ type conn struct {
 	// What links were called when they were asked for.
 	indexes map[string]int
 	names   map[int]string
+	// up are the links that configure has taken up.
+	up map[int]bool
 }
 
 // dial opens a connection in the network namespace of this thread.
@@ -43,7 +45,7 @@ func dial() (*conn, error) {
 		return nil, fmt.Errorf("netlink: socket: %w", err)
 	}
 	here := func(f func() error) error { return f() }
-	return &conn{handle: h, enter: here, indexes: map[string]int{}, names: map[int]string{}}, nil
+	return &conn{handle: h, enter: here, indexes: map[string]int{}, names: map[int]string{}, up: map[int]bool{}}, nil
 }
 
 // withConn calls f with a connection for this call.
