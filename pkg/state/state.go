@@ -3,7 +3,6 @@ package state
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -85,10 +84,22 @@ func (s Set) Needed() Set {
 // Sorted lists the objects in order of dependence, then by name.
 func (s Set) Sorted() []Object {
 	objs := make([]Object, 0, len(s))
-	for _, id := range slices.SortedFunc(maps.Keys(s), compareID) {
-		objs = append(objs, s[id])
+	for _, id := range s.sorted(func(ID) bool { return true }) {
+		objs = append(objs, s[*id])
 	}
 	return objs
+}
+
+// sorted lists the IDs that pick takes, in order of dependence, then by name.
+func (s Set) sorted(pick func(ID) bool) []*ID {
+	var ids []*ID // pointers are sorted by code that a plugin has already
+	for id := range s {
+		if pick(id) {
+			ids = append(ids, &id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b *ID) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+	return ids
 }
 
 // String lists the set one object a line: a script that makes it.
@@ -99,8 +110,6 @@ func (s Set) String() string {
 	}
 	return b.String()
 }
-
-func compareID(a, b ID) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) }
 
 // A Change turns Old into New. A nil Old creates, a nil New deletes.
 type Change struct{ Old, New Object }
@@ -141,26 +150,17 @@ func (c Change) Drift() string {
 // order of dependence first, so that traffic always has a way out, then
 // deletions in reverse order. What is foreign is never deleted.
 func Diff(want, have Set) []Change {
-	var put, remove []ID
-	for id, o := range want {
-		if have[id] != o {
-			put = append(put, id)
-		}
-	}
-	for id, o := range have {
-		_, wanted := want[id]
-		if _, foreign := o.(Foreign); !wanted && !foreign {
-			remove = append(remove, id)
-		}
-	}
-	slices.SortFunc(put, compareID)
-	slices.SortFunc(remove, compareID)
 	var changes []Change
-	for _, id := range put {
-		changes = append(changes, Change{Old: have[id], New: want[id]})
+	for _, id := range want.sorted(func(id ID) bool { return have[id] != want[id] }) {
+		changes = append(changes, Change{Old: have[*id], New: want[*id]})
 	}
+	remove := have.sorted(func(id ID) bool {
+		_, wanted := want[id]
+		_, foreign := have[id].(Foreign)
+		return !wanted && !foreign
+	})
 	for _, id := range slices.Backward(remove) {
-		changes = append(changes, Change{Old: have[id]})
+		changes = append(changes, Change{Old: have[*id]})
 	}
 	return changes
 }
