@@ -140,13 +140,13 @@ var checkFirst = []Clause{
 }
 
 var checkMore = []Clause{
-	{ID: "CHECK-10", Kind: Spec, Says: "a MAC changed by tuning, ports mapped, bandwidth limited by later plugins: no error", since: "0.4.0", about: hasIPAM, try: func(t *try) error {
+	{ID: "CHECK-10", Kind: Spec, Says: "an MTU changed by tuning, ports mapped, bandwidth limited by later plugins: no error", since: "0.4.0", about: hasIPAM, try: func(t *try) error {
 		b, err := t.box()
 		if err != nil {
 			return err
 		}
 		n := t.net.with(
-			conf{"type": "tuning", "mac": mac1, "mtu": 1300},
+			conf{"type": "tuning", "promisc": true, "mtu": 1300},
 			conf{"type": "portmap", "runtimeConfig": conf{"portMappings": []conf{{"hostPort": 18080, "containerPort": 80, "protocol": "tcp"}}}},
 			conf{"type": "bandwidth", "ingressRate": 1 << 20, "ingressBurst": 1 << 20, "egressRate": 1 << 20, "egressBurst": 1 << 20})
 		if err := t.tooled(n, b); err != nil {

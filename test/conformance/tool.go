@@ -135,7 +135,7 @@ var toolClauses = []Clause{
 		return t.kept(b)
 	}},
 	{ID: "TOOL-6", Kind: Library, Says: "libcni: add, check and del with tuning, portmap and bandwidth behind", since: "0.4.0", about: hasIPAM, try: func(t *try) error {
-		n := t.net.with(conf{"type": "tuning", "mac": mac2}, conf{"type": "portmap", "capabilities": conf{"portMappings": true}},
+		n := t.net.with(conf{"type": "tuning", "promisc": true}, conf{"type": "portmap", "capabilities": conf{"portMappings": true}},
 			conf{"type": "bandwidth", "ingressRate": 1 << 20, "ingressBurst": 1 << 20, "egressRate": 1 << 20, "egressBurst": 1 << 20})
 		b, err := t.byTool(n)
 		if err != nil {
