@@ -36,8 +36,8 @@ func Status(ctx context.Context, c *spec.Network) error {
 	return nil
 }
 
-// statusHost looks for what ADD could not mend: something foreign in the way, an
-// adopted bridge that is not there. What has drifted the next ADD mends.
+// statusHost looks for what ADD could not mend: something foreign in the way or
+// in the place of a subnet, an adopted bridge that is not there. What has drifted the next ADD mends.
 func statusHost(ctx context.Context, n *network.Network) error {
 	want, _, err := n.Want(ctx)
 	if err != nil {
@@ -52,5 +52,8 @@ func statusHost(ctx context.Context, n *network.Network) error {
 			return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", host.ErrUnavailable, br.Name)
 		}
 	}
-	return host.InTheWay(changes)
+	if err := host.InTheWay(changes); err != nil || len(changes) == 0 {
+		return err
+	}
+	return n.Taken(ctx)
 }

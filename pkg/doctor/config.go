@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/spec"
 )
 
@@ -56,7 +58,7 @@ func conflists(_ context.Context, p *patient) []Finding {
 			continue
 		}
 		if _, err := spec.ParseList(raw); err != nil {
-			list = append(list, fail("", "mv "+quote(path)+" "+quote(path+".broken"), "%s: %v: runtimes may load no network because of it", path, err))
+			list = append(list, fail("", "${EDITOR:-vi} "+quote(path), "%s: %v: runtimes may load no network because of it", path, err))
 		}
 	}
 	if len(p.files) == 0 {
@@ -191,7 +193,7 @@ func nodes(_ context.Context, p *patient) []Finding {
 		case n.meshErr != nil && n.Base().NodesFile != "" && errors.Is(n.meshErr, os.ErrNotExist):
 			list = append(list, fail(n.Name(), "ls -l "+quote(n.Base().NodesFile), "%v", n.meshErr))
 		case n.meshErr != nil:
-			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%v", n.meshErr))
+			list = append(list, fail(n.Name(), n.edit(), "%v", n.meshErr))
 		case n.underlay == "":
 			list = append(list, ok(n.Name(), "this host is %s by its name; no link has that address", n.mesh.Self))
 		default:
@@ -202,8 +204,8 @@ func nodes(_ context.Context, p *patient) []Finding {
 }
 
 // overlaps compares the networks' container subnets with each other and with
-// the subnets of this host's links.
-func overlaps(_ context.Context, p *patient) []Finding {
+// what this host's links and routes have.
+func overlaps(ctx context.Context, p *patient) []Finding {
 	var list []Finding
 	for i, n := range p.nets {
 		if n.meshErr != nil {
@@ -213,13 +215,23 @@ func overlaps(_ context.Context, p *patient) []Finding {
 		for _, o := range p.nets[:i] {
 			list = append(list, n.overlapsNet(o)...)
 		}
+		if n.OVS != nil {
+			open := network.Network{Config: n.OVS, Mesh: n.mesh, Dir: host.NetworkDir(n.Name())}
+			switch err := open.Taken(ctx); {
+			case errors.Is(err, host.ErrForeign):
+				for line := range strings.Lines(err.Error()) {
+					list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
+				}
+			case err != nil:
+				list = append(list, blind(n.Name(), err))
+			}
+		}
 		for _, a := range p.addrs {
 			if a.Link == "lo" || a.Prefix.Addr().IsLinkLocalUnicast() || a.Link == n.gateway || a.Link == n.transit() {
 				continue
 			}
-			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() {
-				list = append(list, fail(n.Name(), fmt.Sprintf("ip address delete %s dev %s", a.Prefix, a.Link),
-					"link %s has %s, which overlaps %s of %s", a.Link, a.Prefix, s, owner))
+			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() && (n.OVS == nil || owner != n.mesh.Self.Name) {
+				list = append(list, fail(n.Name(), n.edit(), "link %s has %s, which overlaps %s of %s: give the network other subnets", a.Link, a.Prefix, s, owner))
 			}
 		}
 		if len(list) == before {
@@ -232,16 +244,29 @@ func overlaps(_ context.Context, p *patient) []Finding {
 func (n *net) overlapsNet(o *net) []Finding {
 	for _, node := range o.mesh.Nodes() {
 		for _, s := range node.Subnets {
-			if mine, owner := n.within(s); mine.IsValid() {
-				return []Finding{fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%s of %s overlaps %s of %s in network %s: give one of them other subnets", mine, owner, s, node.Name, o.Name())}
+			if mine, owner := n.overlapping(s); mine.IsValid() {
+				return []Finding{fail(n.Name(), n.edit(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets", mine, owner, s, node.Name, o.Name())}
 			}
 		}
 	}
 	return nil
 }
 
-// within finds a container subnet of the network that overlaps s.
+// within finds a container subnet of the network that s is, or is inside of. A
+// wider one merely covers it.
 func (n *net) within(s netip.Prefix) (netip.Prefix, string) {
+	for _, node := range n.mesh.Nodes() {
+		for _, mine := range node.Subnets {
+			if s.Bits() >= mine.Bits() && mine.Contains(s.Addr()) {
+				return mine, node.Name
+			}
+		}
+	}
+	return netip.Prefix{}, ""
+}
+
+// overlapping finds a container subnet of the network that overlaps s.
+func (n *net) overlapping(s netip.Prefix) (netip.Prefix, string) {
 	for _, node := range n.mesh.Nodes() {
 		for _, mine := range node.Subnets {
 			if mine.Overlaps(s) {

@@ -96,7 +96,7 @@ func rings(ctx context.Context, p *patient) []Finding {
 		conn.Close()
 		switch {
 		case errors.Is(err, host.ErrForeign):
-			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%v", err))
+			list = append(list, fail(n.Name(), n.edit(), "%v", err))
 		case err != nil:
 			list = append(list, blind(n.Name(), err))
 		default:

@@ -83,7 +83,7 @@ func (n *net) obstacle(o filter.Obstacle, what string) (f Finding, told bool) {
 	case o.Docker() && o.Sure:
 		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, unprotected, what), true
 	case o.Mendable && o.Sure:
-		return fail(n.Name(), n.mend("up"), "%s drops what is forwarded: %s", o.By, what), true
+		return fail(n.Name(), n.raise(), "%s drops what is forwarded: %s", o.By, what), true
 	case o.Sure:
 		return warn(n.Name(), o.List(), "%s drops what is forwarded, and stays, for somebody made it for that: %s", o.By, what), true
 	case o.Part:

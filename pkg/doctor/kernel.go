@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/host"
@@ -78,14 +79,18 @@ func hostState(ctx context.Context, p *patient) []Finding {
 			list = append(list, ok(n.Name(), "no routes yet: they come with the first container"))
 		case err != nil:
 			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
+		case n.barred != nil:
+			for line := range strings.Lines(n.barred.Error()) {
+				list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
+			}
 		case n.unused(changes):
-			list = append(list, warn(n.Name(), n.mend("up"), "nothing is made yet: the first container does it, or ovs-grectl up"))
+			list = append(list, warn(n.Name(), n.raise(), "nothing is made yet: the first container does it, or ovs-grectl up"))
 		case len(changes) == 0 && n.unleased(ctx) != "":
-			list = append(list, fail(n.Name(), n.mend("up"), "%s", n.unleased(ctx)))
+			list = append(list, fail(n.Name(), n.raise(), "%s", n.unleased(ctx)))
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
-			list = append(list, fail(n.Name(), n.mend("up"), "%s (%d such findings; ovs-grectl status has all)", changes[0].Drift(), len(changes)))
+			list = append(list, fail(n.Name(), n.raise(), "%s (%d such findings; ovs-grectl status has all)", changes[0].Drift(), len(changes)))
 		}
 	}
 	return list

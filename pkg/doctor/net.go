@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
 	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
@@ -27,6 +29,9 @@ type net struct {
 	// gateway is the link of the gateway addresses; up if it has one of them.
 	gateway string
 	up      bool
+	// barred is why ovs-grectl up would be refused: something in the way that
+	// is not ours. nil is nothing.
+	barred error
 }
 
 // admit gathers what many checks need.
@@ -64,6 +69,11 @@ func (p *patient) net(ctx context.Context, f chain.File) *net {
 			conn.Close()
 		}
 	}
+	if n.meshErr == nil {
+		if err := n.bar(ctx); errors.Is(err, host.ErrForeign) {
+			n.barred = err
+		}
+	}
 	return n
 }
 
@@ -97,6 +107,34 @@ func (n *net) mode() spec.Mode {
 
 // mend is ovs-grectl with a verb on the network's file.
 func (n *net) mend(verb string) string { return "ovs-grectl " + verb + " " + quote(n.Path) }
+
+// edit is the command that opens the network's file.
+func (n *net) edit() string { return "${EDITOR:-vi} " + quote(n.Path) }
+
+// raise is ovs-grectl up or, where that would be refused, what comes first:
+// what is in the way is its owner's to remove, and the file ours to change.
+func (n *net) raise() string {
+	if n.barred != nil {
+		return n.edit()
+	}
+	return n.mend("up")
+}
+
+// bar finds out what would keep ovs-grectl up from changing anything.
+func (n *net) bar(ctx context.Context) error {
+	changes, err := n.drift(ctx)
+	if err != nil || len(changes) == 0 {
+		return nil // there is nothing to be refused, or the check of the host state says what it is
+	}
+	if err := host.InTheWay(changes); err != nil {
+		return err
+	}
+	if n.OVS == nil {
+		return nil
+	}
+	open := network.Network{Config: n.OVS, Mesh: n.mesh, Dir: host.NetworkDir(n.Name())}
+	return open.Taken(ctx)
+}
 
 // has reports whether this host has container subnets of a family.
 func (n *net) has(v6 bool) bool {

@@ -41,7 +41,7 @@ func daemons(ctx context.Context, p *patient) []Finding {
 			err = ovs.VswitchdServes(ctx, socket)
 		}
 		if errors.Is(err, ovs.ErrDeaf) {
-			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.mend("up"), "%v", err))
+			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.raise(), "%v", err))
 			continue
 		}
 		var version string
@@ -97,10 +97,10 @@ func badPorts(ctx context.Context, p *patient) []Finding {
 func badPort(p *patient, any *net, b ovs.BadPort) Finding {
 	for _, n := range p.nets {
 		if n.Name() == b.Network {
-			return fail(n.Name(), n.mend("gc")+" && "+n.mend("up"), "port %s: %s", b.Name, b.Error)
+			return fail(n.Name(), n.mend("gc")+" && "+n.raise(), "port %s: %s", b.Name, b.Error)
 		}
 	}
-	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" del-port "+quote(b.Name), "port %s, which is not ours: %s", b.Name, b.Error)
+	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" list interface "+quote(b.Name), "port %s, which is not ours: %s", b.Name, b.Error)
 }
 
 // modules looks for what the kernel datapath needs.
@@ -188,21 +188,9 @@ func userspace(ctx context.Context, p *patient) []Finding {
 		case link.Kind == "tun":
 			list = append(list, ok(n.Name(), "the underlay's address is on %s, a port of OVS", n.underlay))
 		default:
-			list = append(list, fail(n.Name(), n.adopt(p, link), "the underlay's address is on %s, which is no OVS bridge: the userspace datapath sends nothing by it", n.underlay))
+			list = append(list, fail(n.Name(), "", "the underlay's address is on %s, which is no OVS bridge: the userspace datapath sends nothing by it. "+
+				"An OVS bridge with datapath_type=netdev and %[1]s as its port has to take over the addresses and routes of %[1]s", n.underlay))
 		}
 	}
 	return list
-}
-
-// adopt is the command that puts the underlay's link into a bridge br-phy,
-// which takes its addresses over. Routes by the link are for the operator.
-func (n *net) adopt(p *patient, link kernel.Link) string {
-	cmds := []string{"ovs-vsctl --may-exist add-br br-phy -- set bridge br-phy datapath_type=netdev fail_mode=standalone other_config:hwaddr='\"" + link.MAC + "\"' -- --may-exist add-port br-phy " + link.Name,
-		"ip link set br-phy up"}
-	for _, a := range p.addrs {
-		if a.Link == link.Name && !a.Prefix.Addr().IsLinkLocalUnicast() {
-			cmds = append(cmds, "ip address delete "+a.Prefix.String()+" dev "+link.Name, "ip address add "+a.Prefix.String()+" dev br-phy")
-		}
-	}
-	return strings.Join(cmds, " && ")
 }

@@ -57,15 +57,15 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 			continue
 		}
 		if unled, err := n.Unled(ctx); err == nil && unled != "" {
-			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%s", unled))
+			list = append(list, fail(n.Name(), n.edit(), "%s", unled))
 			continue
 		}
 		if !n.up {
-			list = append(list, warn(n.Name(), n.mend("up"), "no gateway address on this host: no peer can be asked"))
+			list = append(list, warn(n.Name(), n.raise(), "no gateway address on this host: no peer can be asked"))
 			continue
 		}
 		if changes, err := n.drift(ctx); err == nil && len(changes) > 0 {
-			list = append(list, warn(n.Name(), n.mend("up"), "not asked: this host itself is not as it should be"))
+			list = append(list, warn(n.Name(), n.raise(), "not asked: this host itself is not as it should be"))
 			continue
 		}
 		list = append(list, n.askGateways(ctx)...)
@@ -158,7 +158,7 @@ func pathMTU(ctx context.Context, p *patient) []Finding {
 		open := network.Network{Config: n.OVS, Mesh: n.mesh}
 		_, mtu, err := open.Want(ctx)
 		if err != nil {
-			list = append(list, fail(n.Name(), "${EDITOR:-vi} "+quote(n.Path), "%v", err))
+			list = append(list, fail(n.Name(), n.edit(), "%v", err))
 			continue
 		}
 		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.mesh.Self.Address.Is6()))...)
@@ -211,5 +211,5 @@ func (n *net) shrink(peer netip.Addr, size, less int) string {
 		ip = "ip -6"
 	}
 	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o route get %[2]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s  # for good: \"mtu\": %[6]d in the conflist",
-		ip, peer, peer.BitLen(), size, n.mend("up"), size+less)
+		ip, peer, peer.BitLen(), size, n.raise(), size+less)
 }

@@ -244,6 +244,9 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	if err == nil {
 		err = host.InTheWay(changes)
 	}
+	if err == nil && len(changes) > 0 {
+		err = n.Taken(ctx)
+	}
 	if err == nil {
 		err = n.Ring(ctx)
 	}

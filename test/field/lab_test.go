@@ -19,6 +19,7 @@ const (
 	badEnv   = 4
 	invalid  = 7
 	tryAgain = 11
+	foreign  = 102
 )
 
 // longest is the longest wait; a busy machine may need it.
