@@ -101,8 +101,7 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 		}
 		return err
 	case state.Link:
-		old, _ := ch.Old.(state.Link)
-		return c.setLink(ctx, o, old)
+		return c.setLink(ctx, o)
 	case state.Addr:
 		return c.addAddr(ctx, o)
 	case state.Neigh:

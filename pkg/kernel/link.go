@@ -122,6 +122,9 @@ func observedLink(l Link, want state.Link) state.Link {
 	if want.MTU != 0 {
 		seen.MTU = l.MTU
 	}
+	if want.MaxMTU != 0 {
+		seen.MaxMTU = max(l.MTU, want.MaxMTU)
+	}
 	if want.MAC != "" {
 		seen.MAC = l.MAC
 	}
@@ -131,25 +134,28 @@ func observedLink(l Link, want state.Link) state.Link {
 	return seen
 }
 
-// setLink gives a link what is wanted of it and differs from old. The link
+// setLink gives a link what is wanted of it and what it has not. The link
 // goes up last, and when it is all that it should be.
-func (c *conn) setLink(ctx context.Context, l, old state.Link) error {
-	index, err := c.index(ctx, l.Name)
+func (c *conn) setLink(ctx context.Context, l state.Link) error {
+	have, err := c.link(ctx, l.Name)
 	if err != nil {
 		return err
 	}
-	if l.MAC != old.MAC && l.MAC != "" {
-		if err := c.setMAC(ctx, index, l.MAC); err != nil {
+	if l.MAC != "" && !strings.EqualFold(l.MAC, have.MAC) {
+		if err := c.setMAC(ctx, have.Index, l.MAC); err != nil {
 			return err
 		}
 	}
-	link := byIndex(index)
-	if l.MTU != old.MTU && l.MTU != 0 {
-		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(link, l.MTU) }); err != nil {
-			return fmt.Errorf("MTU %d: %w", l.MTU, err)
+	link, mtu := byIndex(have.Index), l.MTU
+	if l.MaxMTU != 0 && have.MTU > l.MaxMTU {
+		mtu = l.MaxMTU
+	}
+	if mtu != 0 && mtu != have.MTU {
+		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(link, mtu) }); err != nil {
+			return fmt.Errorf("MTU %d: %w", mtu, err)
 		}
 	}
-	if l.Master != old.Master && l.Master != "" {
+	if l.Master != "" && l.Master != have.Master {
 		if err := c.setMaster(ctx, link, l.Master); err != nil {
 			return err
 		}

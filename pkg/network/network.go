@@ -277,14 +277,15 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 // up already: the kernel's datapath keeps the links of a
 // database that is lost, and OVS then makes them anew, without addresses.
 func remade(changes []state.Change) bool {
-	up := map[string]bool{}
+	raised := map[string]bool{}
 	for _, c := range changes {
 		if l, ok := c.New.(state.Link); ok {
-			up[l.Name] = true
+			was, _ := c.Old.(state.Link)
+			raised[l.Name] = !was.Up
 		}
 	}
 	return slices.ContainsFunc(changes, func(c state.Change) bool {
-		return c.New != nil && c.Kind() == state.KindBridge && !up[c.New.ID().Name]
+		return c.New != nil && c.Kind() == state.KindBridge && !raised[c.New.ID().Name]
 	})
 }
 

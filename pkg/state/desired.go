@@ -20,7 +20,7 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 		// gateway's address. A Linux bridge's address is not ours to know.
 		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: spec.MAC(primary(m.Self))})
 	}
-	s.Put(links(c, m)...)
+	s.Put(links(c, m, mtu)...)
 	s.Put(deaf(c, m)...)
 	if c.Tunnel.Type != spec.TunnelNone {
 		if UsesTunnelBridge(c) {
@@ -91,11 +91,15 @@ func primary(n spec.Node) netip.Addr {
 
 // links are the gateway's links, their addresses and what the way of a packet
 // needs of the kernel.
-func links(c *spec.Network, m mesh.Mesh) []Object {
+func links(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	gw := GatewayLink(c)
-	objs := []Object{Link{Name: gw, Up: true}}
-	if c.LinuxBridge != "" {
-		objs = append(objs, Link{Name: c.Bridge, Up: true, Master: c.LinuxBridge})
+	var objs []Object
+	if own := bridge(c, m, mtu); c.LinuxBridge != "" {
+		// What this host sends to peers' containers, and what it sends on to its
+		// own, must fit the tunnels. Docker sets its bridge's MTU when it starts.
+		objs = append(objs, Link{Name: gw, Up: true, MaxMTU: mtu}, Link{Name: c.Bridge, Up: true, Master: gw, MTU: own.MTU, MAC: own.HWAddr})
+	} else {
+		objs = append(objs, Link{Name: gw, Up: true, MTU: own.MTU, MAC: own.HWAddr})
 	}
 	for i, s := range m.Self.Subnets {
 		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(m.Self.Gateways()[i], s.Bits())})
@@ -143,7 +147,7 @@ func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
 	objs := append(forwarding(m, dev),
 		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu},
-		Link{Name: dev, Up: true},
+		Link{Name: dev, Up: true, MTU: mtu, MAC: mac},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)
 	if gw := primary(m.Self); gw.Is4() {

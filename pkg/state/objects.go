@@ -105,6 +105,9 @@ type (
 		Up   bool
 		// MTU in bytes; 0 leaves it as it is.
 		MTU int
+		// MaxMTU is the most that the MTU may be; a link with less keeps it. 0 is
+		// any.
+		MaxMTU int
 		// MAC with colons; "" leaves it as it is.
 		MAC string
 		// Master is the Linux bridge it is a port of; "" is none.
@@ -277,6 +280,9 @@ func (l Link) String() string {
 	}
 	if l.MTU != 0 {
 		s += " mtu " + strconv.Itoa(l.MTU)
+	}
+	if l.MaxMTU != 0 {
+		s += " mtu " + strconv.Itoa(l.MaxMTU)
 	}
 	if l.MAC != "" {
 		s += " address " + l.MAC
