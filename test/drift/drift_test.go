@@ -140,7 +140,7 @@ func complete(t *testing.T, o state.Object) []fault {
 func (s *scene) play(t *testing.T, o state.Object, f fault) {
 	own := o.ID().Kind == state.KindPort || o.Noun() == state.Link{Name: s.cs[0].Result.Interfaces[1].Name}.Noun()
 	s.first.Shell(t, f.command)
-	if err := s.cs[0].Call("check"); told(o) && (err == nil || !strings.Contains(err.Error(), subject(o))) {
+	if err := s.cs[0].Call("check"); told(o, f) && (err == nil || !strings.Contains(err.Error(), subject(o))) {
 		t.Errorf("CHECK after %s: %v, want a word about %s", f.command, err, subject(o))
 	}
 	if !own {
@@ -157,8 +157,12 @@ func (s *scene) play(t *testing.T, o state.Object, f fault) {
 }
 
 // told reports whether CHECK has to tell that the object is not as it should
-// be: traffic runs without an FDB entry.
-func told(o state.Object) bool { return o.ID().Kind != state.KindFDB }
+// be: traffic runs without an FDB entry, and MTU and MAC address of its own links
+// ovs-vswitchd may have taken back already.
+func told(o state.Object, f fault) bool {
+	ovs := o.ID().Kind == state.KindLink && (f.field == "MTU" || f.field == "MAC")
+	return o.ID().Kind != state.KindFDB && !ovs
+}
 
 // subject is what a message names an object by.
 func subject(o state.Object) string {

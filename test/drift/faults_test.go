@@ -26,7 +26,7 @@ var named = map[reflect.Type]map[string]string{
 	reflect.TypeFor[state.Tunnel]():     {"Network": "owner", "Name": "name"},
 	reflect.TypeFor[state.Port]():       {"Network": "owner", "Name": "name"},
 	reflect.TypeFor[state.Sysctl]():     {"Key": "name"},
-	reflect.TypeFor[state.Link]():       {"Name": "name"},
+	reflect.TypeFor[state.Link]():       {"Name": "name", "MaxMTU": "TestLinuxBridgeMTU of test/field"},
 	reflect.TypeFor[state.Addr]():       {"Dev": "name", "Prefix": "name"},
 	reflect.TypeFor[state.Neigh]():      {"Dev": "name", "IP": "name"},
 	reflect.TypeFor[state.Route]():      {"Dst": "name", "Table": "name", "Metric": "name", "Src": "owner", "Onlink": "goes with Via"},
