@@ -160,6 +160,9 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 	if err != nil {
 		return err
 	}
+	if unrouted := n.Unrouted(); unrouted != "" {
+		r.Notes = append(r.Notes, oneLine(unrouted)+": nothing gets to their containers by the tunnel")
+	}
 	changes, err := host.Check(ctx, want, n.Backends()...)
 	r.drift(changes)
 	return err

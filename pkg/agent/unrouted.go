@@ -29,11 +29,12 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
 		known[n.Address] = true
 	}
 	var self netip.Addr
+	if m, _, err := a.self(ctx, *list); err == nil {
+		self = m.Self.Address
+	}
 	var addrs []netip.Addr
 	for _, n := range list.Nodes {
-		if n.Name == a.Node {
-			self = n.Address
-		} else {
+		if n.Address != self {
 			addrs = append(addrs, n.Address)
 		}
 	}

@@ -14,6 +14,9 @@ import (
 // An echo is an echo request, and whether it was answered.
 type echo struct {
 	to netip.Addr
+	// from is the source address, by which policy rules may choose the way; the
+	// zero Addr leaves it to the kernel.
+	from netip.Addr
 	// size is that of the whole IP packet, which is never fragmented; 0 is any.
 	size     int
 	answered bool
@@ -69,7 +72,7 @@ func pingFamily(ctx context.Context, v6 bool, list []*echo) error {
 			if !e.answered {
 				// What cannot be sent, for want of a route or because it is too
 				// large, is not answered.
-				_ = unix.Sendto(fd, echoRequest(v6, cookie, i, e.size), 0, sockaddr(e.to))
+				_, _ = unix.SendmsgN(fd, echoRequest(v6, cookie, i, e.size), source(e.from), sockaddr(e.to), 0)
 			}
 		}
 		left := listen(ctx, fd, v6, cookie, list)
@@ -124,6 +127,18 @@ func checksum(b []byte) uint16 {
 		sum = sum>>16 + sum&0xffff
 	}
 	return ^uint16(sum)
+}
+
+// source is the control message that names the source address of a packet; nil
+// is none.
+func source(a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return nil
+	case a.Is6():
+		return unix.PktInfo6(&unix.Inet6Pktinfo{Addr: a.As16()})
+	}
+	return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: a.As4()})
 }
 
 func sockaddr(a netip.Addr) unix.Sockaddr {

@@ -29,6 +29,8 @@ type net struct {
 	// gateway is the link of the gateway addresses; up if it has one of them.
 	gateway string
 	up      bool
+	// gateways are those of its addresses that this host has.
+	gateways []netip.Addr
 	// barred is why ovs-grectl up would be refused: something in the way that
 	// is not ours. nil is nothing.
 	barred error
@@ -55,7 +57,7 @@ func (p *patient) net(ctx context.Context, f chain.File) *net {
 	if n.meshErr == nil {
 		for _, gw := range n.mesh.Self.Gateways() {
 			if link := p.linkOf(gw); link != "" {
-				n.gateway, n.up = link, true
+				n.gateway, n.up, n.gateways = link, true, append(n.gateways, gw)
 			}
 		}
 	}
@@ -139,4 +141,15 @@ func (n *net) bar(ctx context.Context) error {
 // has reports whether this host has container subnets of a family.
 func (n *net) has(v6 bool) bool {
 	return slices.ContainsFunc(n.mesh.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() == v6 })
+}
+
+// local is a gateway address of a family that this host has; the zero Addr is
+// none.
+func (n *net) local(v6 bool) netip.Addr {
+	for _, gw := range n.gateways {
+		if gw.Is6() == v6 {
+			return gw
+		}
+	}
+	return netip.Addr{}
 }

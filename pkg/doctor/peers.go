@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
+	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
@@ -26,25 +28,71 @@ func peers(ctx context.Context, p *patient) []Finding {
 		}
 		var probes []echo
 		for _, peer := range n.asked() {
-			probes = append(probes, echo{to: peer.Address})
+			probes = append(probes, echo{to: peer.Address, from: n.source()})
 		}
-		if err := ping(ctx, probes); err != nil {
+		err := ping(ctx, probes)
+		var unrouted []netip.Addr
+		if err == nil {
+			unrouted, err = kernel.Unrouted(ctx, n.mesh.Self.Address, addresses(n.mesh.Peers))
+		}
+		if err != nil {
 			list = append(list, blind(n.Name(), err))
 			continue
 		}
 		answers := 0
 		for i, peer := range n.asked() {
-			if probes[i].answered {
+			switch {
+			case probes[i].answered:
 				answers++
-				continue
+			case slices.Contains(unrouted, peer.Address):
+			default:
+				list = append(list, fail(n.Name(), n.lookUp(peer.Address), "peer %s does not answer on the underlay", peer))
 			}
-			list = append(list, fail(n.Name(), "ip route get "+peer.Address.String(), "peer %s does not answer on the underlay", peer))
+		}
+		if len(unrouted) > 0 {
+			list = append(list, fail(n.Name(), n.lookUp(unrouted[0]), "%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
 		}
 		if answers == len(probes) {
 			list = append(list, ok(n.Name(), "%d peers answer on the underlay", answers))
 		}
 	}
 	return list
+}
+
+func addresses(nodes []spec.Node) []netip.Addr {
+	var list []netip.Addr
+	for _, n := range nodes {
+		list = append(list, n.Address)
+	}
+	return list
+}
+
+// unrouted names the peers with these addresses.
+func (n *net) unrouted(addrs []netip.Addr) string {
+	var of network.Network
+	for _, p := range n.mesh.Peers {
+		if slices.Contains(addrs, p.Address) {
+			of.Unreachable = append(of.Unreachable, p)
+		}
+	}
+	return of.Unrouted()
+}
+
+// source is the tunnels' source address, by which policy rules may choose the
+// way; the zero Addr where this host has it not, as behind NAT.
+func (n *net) source() netip.Addr {
+	if n.underlay == "" {
+		return netip.Addr{}
+	}
+	return n.mesh.Self.Address
+}
+
+// lookUp is the command that shows the way to a peer.
+func (n *net) lookUp(peer netip.Addr) string {
+	if from := n.source(); from.IsValid() {
+		return "ip route get " + peer.String() + " from " + from.String()
+	}
+	return "ip route get " + peer.String()
 }
 
 // tunnels pings each peer's gateways, from ours, the way that containers'
@@ -77,10 +125,10 @@ func (n *net) askGateways(ctx context.Context) []Finding {
 	var probes []echo
 	var of []spec.Node
 	for _, peer := range n.asked() {
-		probes, of = append(probes, echo{to: peer.Address}), append(of, peer)
+		probes, of = append(probes, echo{to: peer.Address, from: n.source()}), append(of, peer)
 		for _, gw := range peer.Gateways() {
 			if n.has(gw.Is6()) {
-				probes, of = append(probes, echo{to: gw}), append(of, peer)
+				probes, of = append(probes, echo{to: gw, from: n.local(gw.Is6())}), append(of, peer)
 			}
 		}
 	}
@@ -175,7 +223,7 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 	var probes []echo
 	for _, peer := range n.asked() {
 		for _, s := range try {
-			probes = append(probes, echo{to: peer.Address, size: s})
+			probes = append(probes, echo{to: peer.Address, from: n.source(), size: s})
 		}
 	}
 	if err := ping(ctx, probes); err != nil {
@@ -210,6 +258,6 @@ func (n *net) shrink(peer netip.Addr, size, less int) string {
 	if peer.Is6() {
 		ip = "ip -6"
 	}
-	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o route get %[2]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s  # for good: \"mtu\": %[6]d in the conflist",
-		ip, peer, peer.BitLen(), size, n.raise(), size+less)
+	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o %[7]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s  # for good: \"mtu\": %[6]d in the conflist",
+		ip, peer, peer.BitLen(), size, n.raise(), size+less, strings.TrimPrefix(n.lookUp(peer), "ip "))
 }

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"ovs-gre-cni/pkg/filter"
 	"ovs-gre-cni/pkg/host"
@@ -29,6 +30,9 @@ type Network struct {
 	Dir    host.Dir
 	// OVS is an open connection.
 	OVS *ovs.Conn
+	// Unreachable are the peers that this host has no route to; Want finds
+	// them. Their tunnels carry nothing, and nothing else suffers.
+	Unreachable []spec.Node
 }
 
 // Resolve loads the configuration's nodes and finds this host among them. The
@@ -67,9 +71,13 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	for _, p := range n.Mesh.Peers {
 		peers = append(peers, p.Address)
 	}
-	underlay, _, err := kernel.UnderlayMTU(ctx, n.Mesh.Self.Address, peers)
+	underlay, unreachable, err := kernel.UnderlayMTU(ctx, n.Mesh.Self.Address, peers)
 	if err != nil {
 		return nil, 0, err
+	}
+	n.Unreachable = nil
+	for _, a := range unreachable {
+		n.Unreachable = append(n.Unreachable, n.Mesh.Peers[slices.Index(peers, a)])
 	}
 	mtu, err := state.MTU(n.Config, n.Mesh, underlay)
 	if err != nil {
@@ -87,6 +95,23 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 		want.Put(state.Probes(&c, n.Mesh)...)
 	}
 	return want, mtu, nil
+}
+
+// Unrouted says to which peers this host has no route; "" is to each it has one.
+// It is about what Want has found.
+func (n *Network) Unrouted() string {
+	const most = 5
+	var names []string
+	for _, p := range n.Unreachable {
+		names = append(names, p.String())
+	}
+	switch more := len(names) - most; {
+	case len(names) == 0:
+		return ""
+	case more > 1:
+		names = append(names[:most], fmt.Sprintf("%d more", more))
+	}
+	return "this host has no route to " + strings.Join(names, ", ")
 }
 
 // Backends are where the network's host state lives.
