@@ -7,9 +7,7 @@ import (
 
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
-	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/spec"
 )
 
@@ -77,17 +75,11 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 	for _, l := range leases {
 		if l.Busy {
 			put(l.Name, l.Attachment, stateBusy)
-			delete(live, l.Name)
 		}
 	}
 	r.tell(found)
-	// A live container's port that OVSDB lacks, or has otherwise.
-	changes, err := host.Check(ctx, attach.HostEnds(n.Config, live), ovs.NewBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
-	for _, ch := range changes {
-		if ch.New != nil {
-			r.Drift = append(r.Drift, oneLine(ch.Drift()))
-		}
-	}
+	changes, err := attach.Adrift(ctx, n)
+	r.drift(changes)
 	return err
 }
 

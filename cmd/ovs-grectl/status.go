@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"time"
 
+	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/chain"
 	"ovs-gre-cni/pkg/host"
 	"ovs-gre-cni/pkg/kernel"
@@ -156,9 +157,16 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 	if err := r.inspectContainers(ctx, n); err != nil {
 		return err
 	}
-	want, _, err := n.Want(ctx)
+	want, mtu, err := n.Want(ctx)
 	if err != nil {
 		return err
+	}
+	oversized, err := attach.Oversized(ctx, n, mtu)
+	if err != nil {
+		return err
+	}
+	for _, text := range oversized {
+		r.Drift = append(r.Drift, oneLine(text))
 	}
 	if unrouted := n.Unrouted(); unrouted != "" {
 		r.Notes = append(r.Notes, oneLine(unrouted)+": nothing gets to their containers by the tunnel")

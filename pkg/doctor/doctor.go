@@ -67,6 +67,7 @@ var checks = []check{
 	{"firewalld", firewalld},
 	{"networkd", networkd},
 	{"host state", hostState},
+	{"containers", containers},
 	{"leaked addresses", leaked},
 	{"gateway address", duplicateGateway},
 	{"peers", peers},

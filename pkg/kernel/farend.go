@@ -20,6 +20,8 @@ import (
 type FarEnd struct {
 	// MAC in lower case with colons.
 	MAC string
+	// MTU in bytes.
+	MTU int
 	// Addrs but link-local ones.
 	Addrs []netip.Addr
 }
@@ -54,7 +56,7 @@ func FarEndOf(ctx context.Context, name string) (FarEnd, error) {
 	} else {
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 	}
-	if f.MAC, err = farMAC(c, at.ParentIndex, at.NetNsID); err == nil {
+	if f.MAC, f.MTU, err = farLink(c, at.ParentIndex, at.NetNsID); err == nil {
 		f.Addrs, err = farAddrs(c, at.ParentIndex, at.NetNsID)
 	}
 	if err != nil {
@@ -75,7 +77,7 @@ func farAsk(c *mdlayher.Conn, typ, flags uint16, header []byte, attr uint16, net
 	})
 }
 
-func farMAC(c *mdlayher.Conn, index, netnsID int) (string, error) {
+func farLink(c *mdlayher.Conn, index, netnsID int) (mac string, mtu int, err error) {
 	header := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(header[4:8], uint32(index))
 	msgs, err := farAsk(c, unix.RTM_GETLINK, 0, header, unix.IFLA_TARGET_NETNSID, netnsID)
@@ -85,13 +87,18 @@ func farMAC(c *mdlayher.Conn, index, netnsID int) (string, error) {
 		}
 		attrs, err := mdlayher.UnmarshalAttributes(m.Data[unix.SizeofIfInfomsg:])
 		if err != nil {
-			return "", err
+			return "", 0, err
 		}
-		if i := slices.IndexFunc(attrs, func(a mdlayher.Attribute) bool { return a.Type == unix.IFLA_ADDRESS }); i >= 0 {
-			return net.HardwareAddr(attrs[i].Data).String(), nil
+		for _, a := range attrs {
+			switch {
+			case a.Type == unix.IFLA_ADDRESS:
+				mac = net.HardwareAddr(a.Data).String()
+			case a.Type == unix.IFLA_MTU && len(a.Data) == 4:
+				mtu = int(binary.NativeEndian.Uint32(a.Data))
+			}
 		}
 	}
-	return "", err
+	return mac, mtu, err
 }
 
 func farAddrs(c *mdlayher.Conn, index, netnsID int) ([]netip.Addr, error) {
