@@ -50,6 +50,36 @@ func TestDrift(t *testing.T) {
 	}
 }
 
+// TestHostEnds: what somebody does to the host's end of a running container, the
+// agent takes back when it looks of itself: it hears nothing of containers' ports.
+func TestHostEnds(t *testing.T) {
+	l := lab(t, 2, 2)
+	h := l.Hosts[0]
+	agents := []*agent{start(t, h, "--resync", "1s"), start(t, l.Hosts[1])}
+	for _, a := range agents {
+		a.ready(t)
+	}
+	cs := cnitest.AddAll(t, l, network)
+	port := cs[0].Port()
+	h.Shell(t, "ovs-vsctl add-br other -- set bridge other datapath_type="+l.Datapath)
+	look := "ovs-vsctl iface-to-br " + port + " && ovs-vsctl get port " + port + " tag && ip -o link show " + port + " up | wc -l"
+	before := h.Shell(t, look)
+	for _, do := range []string{
+		"ip link set " + port + " down", "ovs-vsctl set port " + port + " tag=7", "ovs-vsctl del-port " + port,
+		"p=$(ovs-vsctl get port " + port + " _uuid); ovs-vsctl remove bridge obr0 ports $p -- add bridge other ports $p",
+	} {
+		h.Shell(t, do)
+		testnet.Eventually(t, longest, func() error {
+			out, err := h.Output(t.Context(), "sh", "-c", look)
+			if err == nil && strings.TrimSpace(out) != strings.TrimSpace(before) {
+				err = fmt.Errorf("after %s: %s, before %s", do, out, before)
+			}
+			return err
+		})
+	}
+	cnitest.AllReach(t, cs)
+}
+
 // host is what a host has of the network.
 func host(t testing.TB, h *testnet.Host) string {
 	t.Helper()
