@@ -22,7 +22,7 @@ func TestSubnetIsTaken(t *testing.T) {
 	n.Install(t, l)
 	routers(t, l)
 	conf := cnitest.PluginConf(t, n.Conflist(l), "ovs-gre", nil)
-	const nic = "ip link add mgmt type bridge; ip link set mgmt up; "
+	const nic = "ip link add mgmt type bridge; ip link set mgmt addrgenmode none up; "
 	for _, tt := range []struct {
 		name, do, undo string
 		has            []string // what stands in the way; none is nothing
