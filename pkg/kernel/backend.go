@@ -74,7 +74,7 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	defer c.close()
 	var errs []error
 	var taken []state.Change // routes whose place was free a moment ago
-	for _, ch := range changes {
+	for _, ch := range portsFirst(changes) {
 		if f, ok := ch.Old.(state.Foreign); ok {
 			errs = append(errs, refuse(ch, f))
 			continue
@@ -90,6 +90,24 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 		errs = append(errs, b.settle(ctx, c, taken)...)
 	}
 	return errors.Join(errs...)
+}
+
+// portsFirst puts the links whose MTU has a limit behind the other links: a
+// Linux bridge whose MTU nobody has set follows its ports, and goes back when
+// they leave.
+func portsFirst(changes []state.Change) []state.Change {
+	var list, limited []state.Change
+	for _, ch := range changes {
+		if l, ok := ch.New.(state.Link); ok && l.MaxMTU != 0 {
+			limited = append(limited, ch)
+			continue
+		}
+		if ch.Kind() > state.KindLink {
+			list, limited = append(list, limited...), nil
+		}
+		list = append(list, ch)
+	}
+	return append(list, limited...)
 }
 
 func (c *conn) apply(ctx context.Context, ch state.Change) error {

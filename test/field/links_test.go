@@ -49,6 +49,12 @@ func TestLinuxBridgeMTU(t *testing.T) {
 		h.Shell(t, "ip link add br0 type bridge; ip link set br0 up")
 	}
 	cnitest.Network{OVSGRE: cnitest.Conf{"linuxBridge": "br0"}}.Install(t, l)
+	unset := cnitest.Add(t, l.Hosts[1], "ovsnet", "far")
+	if err := unset.Call("del"); err != nil {
+		t.Error(err)
+	}
+	// Nobody has set it: it followed the port, and goes back.
+	has(t, "after the last container", l.Hosts[1].Shell(t, "ip -o link show br0"), "mtu 1500 ")
 	mtu := func() string { return strings.TrimSpace(h.Shell(t, "ip -o link show br0 | grep -o 'mtu [0-9]*'")) }
 	c := cnitest.Add(t, h, "ovsnet", "c0")
 	fits := mtu()
