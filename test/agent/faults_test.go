@@ -86,8 +86,8 @@ func host(t testing.TB, h *testnet.Host) string {
 	return h.Shell(t, `
 		ovs-vsctl show | sed 1d | grep -v "^ *ovs_version" | sort
 		ovs-vsctl --bare --columns=name find port protected=true | sort
-		ip -br link | awk '/obr0/ { $2 = ""; print }'
-		ip -br addr | awk '/obr0/ { $2 = ""; print }'
+		ip -br link | awk '/obr0/ { $2 = ""; print }' | sort
+		ip -br addr | awk '/obr0/ { $2 = ""; print }' | sort
 		ip route show table all proto 121
 		ip -6 route show table all proto 121
 		ip neigh show nud permanent | grep obr0 | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | sort || true`)
