@@ -104,7 +104,9 @@ func (r *report) fail(err error) {
 	switch {
 	case err == nil:
 	case errors.As(err, &drift):
-		r.Drift = append(r.Drift, drift...)
+		for _, d := range drift {
+			r.Drift = append(r.Drift, oneLine(d.Text))
+		}
 	case errors.Is(err, host.ErrDrift), errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid):
 		r.Drift = append(r.Drift, oneLine(err.Error()))
 	default:

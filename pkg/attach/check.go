@@ -30,7 +30,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 		case errors.As(err, &d):
 			drift = append(drift, d...)
 		case errors.Is(err, host.ErrDrift):
-			drift = append(drift, err.Error())
+			drift = append(drift, host.Difference{Text: err.Error()})
 		default:
 			return err
 		}
@@ -61,7 +61,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 
 func checkVswitchd(ctx context.Context, socket string) error {
 	if err := ovs.VswitchdServes(ctx, socket); err != nil {
-		return host.Drift{err.Error()}
+		return host.Drifted(err.Error())
 	}
 	return nil
 }
@@ -88,18 +88,16 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 	if err != nil {
 		return err
 	}
-	var drift host.Drift
-	for _, c := range changes {
-		if c.New == nil {
-			continue // what is left over harms no container
-		}
-		text := c.Drift()
-		if c.New.ID() == (state.Link{Name: r.port()}).ID() && c.Old == nil {
+	drift := host.Lacking(changes)
+	for i, c := range changes {
+		if i < len(drift) && c.Old == nil && c.New.ID() == (state.Link{Name: r.port()}).ID() {
 			if l, err := hostEnd(ctx, r.Config.Name, r.port()); err == nil {
-				text = fmt.Sprintf("the container's link %s is called %s now: ip link set %[2]s down name %[1]s up", r.port(), l.Name)
+				drift[i] = host.Difference{
+					Text:    fmt.Sprintf("the container's link %s is called %s now", r.port(), l.Name),
+					Command: fmt.Sprintf("ip link set %s down name %s up", l.Name, r.port()),
+				}
 			}
 		}
-		drift = append(drift, text)
 	}
 	var spoof host.Drift
 	if err := checkSpoofing(ctx, r, n, prev); err != nil && !errors.As(err, &spoof) {
@@ -126,14 +124,14 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 	}
 	link, err := ns.Inspect(ctx, r.IfName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return host.Drift{fmt.Sprintf("interface %s is missing in the container", r.IfName)}
+		return host.Drifted(fmt.Sprintf("interface %s is missing in the container", r.IfName))
 	}
 	if err != nil {
 		return err
 	}
 	var drift host.Drift
 	if !link.Up {
-		drift = append(drift, fmt.Sprintf("interface %s of the container is down", r.IfName))
+		drift = append(drift, host.Difference{Text: fmt.Sprintf("interface %s of the container is down", r.IfName)})
 	}
 	for _, ip := range prev.IPs {
 		if ip.Interface == nil || *ip.Interface != at {
@@ -141,13 +139,13 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 		}
 		ones, _ := ip.Address.Mask.Size()
 		if !slices.ContainsFunc(link.Addrs, sameAddr(ip.Address.IP.String(), ones)) {
-			drift = append(drift, fmt.Sprintf("address %s of %s is missing in the container", ip.Address.String(), r.IfName))
+			drift = append(drift, host.Difference{Text: fmt.Sprintf("address %s of %s is missing in the container", ip.Address.String(), r.IfName)})
 		}
 	}
 	for _, pr := range prev.Routes {
 		want := containerRoute(pr)
 		if !slices.ContainsFunc(link.Routes, sameRoute(want)) {
-			drift = append(drift, fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName))
+			drift = append(drift, host.Difference{Text: fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName)})
 		}
 	}
 	if len(drift) > 0 {

@@ -185,8 +185,8 @@ func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *cur
 	if err != nil || stands {
 		return err
 	}
-	return host.Drift{fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
-		r.port(), spec.FilterName(r.Config.Name))}
+	return host.Drifted(fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
+		r.port(), spec.FilterName(r.Config.Name)))
 }
 
 func ownSubnet(m mesh.Mesh, a netip.Addr) bool {

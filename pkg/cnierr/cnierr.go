@@ -134,13 +134,13 @@ func unsupported(err error) bool {
 	}
 }
 
-// details are the lines of a host.Drift, or what a delegate said more.
+// details are the differences of a host.Drift with their commands, or what a delegate said more.
 func details(err error) string {
 	var drift host.Drift
 	if errors.As(err, &drift) {
 		lines := make([]string, len(drift))
 		for i, l := range drift {
-			lines[i] = oneLine(l)
+			lines[i] = oneLine(l.String())
 		}
 		return strings.Join(lines, "\n")
 	}

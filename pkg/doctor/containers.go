@@ -48,7 +48,7 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 		if host.InTheWay(changes) != nil {
 			cmd = n.mend("status") // up would be refused, too
 		}
-		list = append(list, fail(n.Name(), cmd, "%s (%d such findings; ovs-grectl status has all)", changes[0].Drift(), len(changes)))
+		list = append(list, fail(n.Name(), cmd, "%s%s", changes[0].Drift(), others(changes)))
 	}
 	_, mtu, err := open.Want(ctx)
 	if err != nil {

@@ -90,10 +90,18 @@ func hostState(ctx context.Context, p *patient) []Finding {
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
-			list = append(list, fail(n.Name(), n.raise(), "%s (%d such findings; ovs-grectl status has all)", changes[0].Drift(), len(changes)))
+			list = append(list, fail(n.Name(), n.raise(), "%s%s", changes[0].Drift(), others(changes)))
 		}
 	}
 	return list
+}
+
+// others says how many changes there are besides the first.
+func others(changes []state.Change) string {
+	if len(changes) == 1 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more: ovs-grectl status has all)", len(changes)-1)
 }
 
 // unused reports whether no container has come in this boot and nobody has

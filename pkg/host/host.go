@@ -84,7 +84,7 @@ func InTheWay(changes []state.Change) error {
 	var errs []error
 	for _, c := range changes {
 		if f, ok := c.Old.(state.Foreign); ok {
-			errs = append(errs, fmt.Errorf("%s is in the way: %w: want %s; have %s", c.New.Noun(), ErrForeign, c.New, f.Have))
+			errs = append(errs, fmt.Errorf("%s is in the way: %w: there is %s", c.New.Noun(), ErrForeign, f.Have))
 		}
 	}
 	return errors.Join(errs...)

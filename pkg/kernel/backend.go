@@ -170,7 +170,7 @@ func refuse(ch state.Change, f state.Foreign) error {
 	if ch.New == nil || !mine(ch.Kind()) {
 		return nil
 	}
-	return fmt.Errorf("%s is in the way: %w: want %s; have %s", ch.New.Noun(), host.ErrForeign, ch.New, f.Have)
+	return fmt.Errorf("%s is in the way: %w: there is %s", ch.New.Noun(), host.ErrForeign, f.Have)
 }
 
 func mine(k state.Kind) bool { return k >= state.KindSysctl && k <= state.KindRoute }

@@ -215,7 +215,7 @@ func TestForeignRoute(t *testing.T) {
 		ip(t, c.family+" route add "+c.route)
 		before := ip(t, c.family+" route")
 		_, err := host.Ensure(ctx, want, b)
-		if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "have "+c.text) {
+		if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "there is "+c.text) {
 			t.Errorf("%s is not shown as %s: %v", c.route, c.text, err)
 		}
 		if d := cmp.Diff(before, ip(t, c.family+" route")); d != "" {
@@ -231,7 +231,7 @@ func TestForeignRoute(t *testing.T) {
 func meanwhile(t *testing.T, ctx context.Context, b *Backend, want state.Set, dst, text string) {
 	t.Helper()
 	err := b.Apply(ctx, state.Diff(want, state.Set{}))
-	if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "route "+dst+" is in the way") || !strings.Contains(err.Error(), "have "+text) {
+	if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "route "+dst+" is in the way") || !strings.Contains(err.Error(), "there is "+text) {
 		t.Errorf("%s is not refused: %v", text, err)
 	}
 	if s := mustCheck(t, ctx, want, b); strings.Count(s, "\n") != 1 || !strings.Contains(s, "foreign: "+text) {

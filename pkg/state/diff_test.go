@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -335,6 +336,47 @@ func TestMTU(t *testing.T) {
 		}
 		if got != tc.want {
 			t.Errorf("%s, underlay %d, %s containers:\n got %s\nwant %s", tc.keys, tc.underlay, tc.fam, got, tc.want)
+		}
+	}
+}
+
+// TestDrift: what is wrong is told in one sentence that names the attribute, what
+// it is and what it should be, however long the objects' commands are.
+func TestDrift(t *testing.T) {
+	m := netip.MustParseAddr
+	tunnel := state.Tunnel{Network: "n", Name: "ot1", Bridge: "obr0-t", Type: "gre", Remote: m("172.16.32.101"), Peer: "host2"}
+	other := tunnel
+	other.Remote = m("172.16.32.99")
+	many := make([]string, 500)
+	for i := range many {
+		many[i] = fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
+	}
+	masquerade := state.Masquerade{Network: "n", Sources: "192.168.1.0/24", Excluded: strings.Join(many, ",")}
+	fewer := masquerade
+	fewer.Excluded = strings.Join(many[2:], ",")
+	bridge := state.Bridge{Network: "n", Name: "obr0", FailMode: "standalone", HWAddr: "0a:58:c0:a8:01:01", MTU: 1462}
+	secure := bridge
+	secure.FailMode, secure.MTU = "secure", 1500
+	for _, tt := range []struct {
+		change state.Change
+		want   string
+	}{
+		{state.Change{Old: other, New: tunnel}, "tunnel ot1 to host2 (172.16.32.101) differs: remote_ip is 172.16.32.99, should be 172.16.32.101"},
+		{state.Change{New: tunnel}, "tunnel ot1 to host2 (172.16.32.101) is missing"},
+		{state.Change{Old: fewer, New: masquerade}, "masquerade of network n differs: excluded lack 10.0.0.0/24 and 1 more"},
+		{state.Change{Old: secure, New: bridge}, "OVS bridge obr0 differs: fail_mode is secure, should be standalone (and 1 more)"},
+		{state.Change{Old: state.Link{Name: "obr0"}, New: state.Link{Name: "obr0", Up: true}}, "link obr0 differs: it is down"},
+	} {
+		if got := tt.change.Drift(); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		for _, c := range state.Diff(randomState(t, r), randomState(t, r)) {
+			if got := c.Drift(); utf8.RuneCountInString(got) > 120 || strings.ContainsRune(got, '\n') {
+				t.Errorf("%d characters: %s", utf8.RuneCountInString(got), got)
+			}
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"ovs-gre-cni/pkg/spec"
 )
@@ -29,89 +28,94 @@ type (
 	Bridge struct {
 		Network, Name string
 		// DatapathType is the column's value; "" is OVS's own default.
-		DatapathType string
+		DatapathType string `says:"datapath_type"`
 		// FailMode is the column's value; wanted is FailStandalone.
-		FailMode string
+		FailMode string `says:"fail_mode"`
 		// HWAddr is the MAC address of the internal port.
-		HWAddr string
+		HWAddr string `says:"hwaddr"`
 		// MTU of the internal port.
-		MTU int
+		MTU int `says:"mtu_request"`
 		// Adopted: the bridge is not ours, must exist, and has no attributes here.
 		Adopted bool
 		// PortOf is the bridge that has an internal port in the place of this
 		// one, as versions without a bridge of the tunnels' own made it; wanted
 		// is "".
-		PortOf string
+		PortOf string `fault:"it is a port of "`
 		// Controller: OpenFlow controllers rule the bridge; wanted is false.
-		Controller bool
+		Controller bool `fault:"it has a controller"`
 		// SpanningTree: it takes part in a spanning tree, by stp_enable or
 		// rstp_enable, and forwards nothing at first; wanted is false.
-		SpanningTree bool
+		SpanningTree bool `fault:"it takes part in a spanning tree"`
 		// Flows is what its OpenFlow table has instead of the one flow of a
 		// switch that learns; wanted is "".
-		Flows string
+		Flows string `fault:"its flows: "`
 		// Error is what OVS says against the internal port; wanted is "".
-		Error string
+		Error string `fault:""`
 	}
 
 	// Tunnel is an OVS tunnel port to one peer, a protected access port of no VLAN.
 	Tunnel struct {
-		Network, Name, Bridge string
+		Network, Name string
+		Bridge        string `says:"bridge"`
 		// Type as OVS has it: gre, ip6gre, vxlan, geneve.
-		Type   string
-		Remote netip.Addr
+		Type   string     `says:"type"`
+		Remote netip.Addr `says:"remote_ip"`
 		// Local is the outer source address; the zero Addr leaves it to the kernel.
-		Local netip.Addr
+		Local netip.Addr `says:"local_ip"`
 		// Key is the GRE key or VNI in decimal; "" is none.
-		Key  string
-		Csum bool
+		Key  string `says:"key"`
+		Csum bool   `says:"csum"`
 		// DstPort is the UDP port; 0 is the protocol's own.
-		DstPort uint16
-		BFD     bool
+		DstPort uint16 `says:"dst_port"`
+		BFD     bool   `says:"bfd"`
 		// Peer is the name of the node at the other end.
-		Peer string
+		Peer string `says:"peer"`
 		// Error is what OVS says against the port; wanted is "".
-		Error string
+		Error string `fault:""`
 	}
 
 	// Port is the OVS port of one container.
 	Port struct {
-		Network, Name, Bridge string
-		ContainerID, IfName   string
+		Network, Name string
+		Bridge        string `says:"bridge"`
+		ContainerID   string `says:"container-id"`
+		IfName        string `says:"ifname"`
 		// Protected ports exchange no frames with each other.
-		Protected bool
+		Protected bool `says:"protected"`
 		// Error is what OVS says against the port; wanted is "".
-		Error string
+		Error string `fault:""`
 	}
 
 	// FDB is a static entry of an OVS bridge's table of MAC addresses, for frames
 	// without a VLAN tag: ovs-vswitchd neither forgets nor moves it, whoever
 	// sends with that address. It goes with its port and with ovs-vswitchd.
 	FDB struct {
-		Network, Bridge, Port string
-		MAC                   string
+		Network, Bridge string
+		Port            string `says:"port"`
+		MAC             string
 	}
 
 	// Sysctl is a kernel parameter. Deleting it means nothing.
 	Sysctl struct {
 		// Key with slashes, because link names may have dots.
-		Key, Value string
+		Key   string
+		Value string `says:"value"`
 	}
 
 	// Link is a link that something else makes: it should be up, perhaps with
 	// an MTU and a MAC address, perhaps a port of a Linux bridge.
 	Link struct {
 		Name string
-		Up   bool
+		Up   bool `fault:"it is down"`
 		// MTU in bytes; 0 leaves it as it is.
-		MTU int
+		MTU int `says:"mtu"`
 		// MaxMTU is the most that the MTU may be; a link with less keeps it. 0 is
 		// any.
-		MaxMTU int
+		MaxMTU int `says:"largest mtu"`
 		// MAC with colons; "" leaves it as it is.
-		MAC string
+		MAC string `says:"address"`
 		// Master is the Linux bridge it is a port of; "" is none.
-		Master string
+		Master string `says:"master"`
 	}
 
 	// Addr is an address of a link.
@@ -126,20 +130,20 @@ type (
 		IP  netip.Addr
 		// MAC is the neighbour's; "" is one that the kernel asks for, and goes
 		// on asking whether anything is sent there or not (NTF_EXT_MANAGED).
-		MAC string
+		MAC string `says:"lladdr"`
 	}
 
 	// Route is a route to a peer's subnet.
 	Route struct {
 		Dst netip.Prefix
 		// Via is the next hop; the zero Addr means on-link.
-		Via netip.Addr
+		Via netip.Addr `says:"via"`
 		// Dev is the link; "" leaves it to the next hop.
-		Dev string
+		Dev string `says:"dev"`
 		// Onlink: the next hop is on Dev although no address says so.
-		Onlink bool
+		Onlink bool `says:"onlink"`
 		// Src is this host's address in the network.
-		Src netip.Addr
+		Src netip.Addr `says:"src"`
 		// Table is the routing table's number.
 		Table int
 		// Metric is the route's; 0 is the kernel's own.
@@ -151,7 +155,8 @@ type (
 		Network string
 		// Sources are masqueraded when they leave for anything but Excluded.
 		// Both are sorted, aggregated lists of CIDRs joined by commas.
-		Sources, Excluded string
+		Sources  string `says:"sources"`
+		Excluded string `says:"excluded"`
 	}
 
 	// Forward accepts packets of one family that this host forwards, where a
@@ -438,5 +443,5 @@ func complaint(text string) string {
 		return ""
 	}
 	// A line break would end the comment.
-	return "  # OVS says: " + strings.Join(strings.FieldsFunc(text, unicode.IsControl), " ")
+	return "  # " + plain(text)
 }

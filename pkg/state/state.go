@@ -134,18 +134,6 @@ func (c Change) String() string {
 	}
 }
 
-// Drift is the change as CHECK tells it: what is wrong, in one line.
-func (c Change) Drift() string {
-	switch {
-	case c.Old == nil:
-		return fmt.Sprintf("%s is missing (%s)", c.New.Noun(), c.New)
-	case c.New == nil:
-		return fmt.Sprintf("%s is left over (%s)", c.Old.Noun(), c.Old)
-	default:
-		return fmt.Sprintf("%s differs: want %s; have %s", c.New.Noun(), c.New, c.Old)
-	}
-}
-
 // Diff returns the changes that turn have into want: creations and updates in
 // order of dependence first, so that traffic always has a way out, then
 // deletions in reverse order. What is foreign is never deleted.

@@ -79,7 +79,7 @@ func TestErrors(t *testing.T) {
 		{name: "ifname taken", before: "ip -n c1 link add eth0 type veth peer name other", after: "ip -n c1 link delete eth0", code: foreign, says: []string{"CNI_IFNAME eth0", "already"}},
 		{name: "adopted bridge absent", conf: cnitest.Conf{"adoptBridge": true}, code: tryAgain, says: []string{"adoptBridge", "no OVS bridge obr0"}},
 		{name: "foreign OVS bridge", before: "ovs-vsctl add-br obr0 -- set bridge obr0 datapath_type=" + l.Datapath, after: "ovs-vsctl del-br obr0", code: foreign,
-			says: []string{"OVS bridge obr0 is in the way", "not ours", "adoptBridge", "add-br obr0"}},
+			says: []string{"OVS bridge obr0 is in the way", "not ours", "adoptBridge"}},
 		{name: "Linux bridge of that name", before: "ip link add obr0 type bridge", after: "ip link delete obr0", code: foreign, says: []string{"obr0", "not ours"}},
 		{name: "foreign link for the transit link", before: "ip link add obr0-t type bridge", after: "ip link delete obr0-t", code: foreign, says: []string{"obr0-t", "not ours"}},
 		{name: "requested address out of range", conf: cnitest.Conf{"runtimeConfig": cnitest.Conf{"ips": []string{"10.1.1.1/24"}}}, code: invalid, says: []string{"10.1.1.1"}},
@@ -186,7 +186,7 @@ func TestErrorsForeignRoute(t *testing.T) {
 			attached := snapshot(t, h)
 			conf := cnitest.PluginConf(t, n.Conflist(l), routeSync, cnitest.Conf{"prevResult": res})
 			_, err := call(c, routeSync, "ADD", conf)
-			wantError(t, err, foreign, "route "+tt.dst+" is in the way", "want ip route replace "+tt.dst, "; have ")
+			wantError(t, err, foreign, "route "+tt.dst+" is in the way", "not ours: there is ")
 			unchanged(t, h, attached)
 			for _, plugin := range []string{routeSync, "ovs-gre"} { // as the runtime does
 				if _, err := call(c, plugin, "DEL", cnitest.PluginConf(t, n.Conflist(l), plugin, nil)); err != nil {

@@ -256,7 +256,7 @@ func TestBreak(t *testing.T) {
 		{"ovs-vsctl del-port " + tunnel, "tunnel " + tunnel + " to host2"},
 		{"ovs-vsctl set interface " + tunnel + " options:remote_ip=172.16.32.77", "172.16.32.77"},
 		{"ovs-vsctl set port " + tunnel + " protected=false", "not protected"},
-		{"ovs-vsctl set interface " + tunnel + " bfd:enable=false", "bfd:enable=true"},
+		{"ovs-vsctl set interface " + tunnel + " bfd:enable=false", "bfd is false, should be true"},
 		{"ovs-vsctl del-br obr0-t", "OVS bridge obr0-t is missing"},
 		{"ovs-vsctl set port " + port + " tag=4094", "tag is"},
 		{"ovs-vsctl del-port " + port, "OVS port " + port + " is missing"},

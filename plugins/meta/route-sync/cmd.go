@@ -100,18 +100,12 @@ func drift(ctx context.Context, c *spec.Routes, bridge string) error {
 	}
 	changes, err := open.Check(ctx)
 	if errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
-		return host.Drift(strings.Split(err.Error(), "\n")) // there was a way when ADD ran
+		return host.Drifted(strings.Split(err.Error(), "\n")...) // there was a way when ADD ran
 	}
 	if err != nil {
 		return err
 	}
-	var d host.Drift
-	for _, c := range changes {
-		if c.New != nil {
-			d = append(d, c.Drift())
-		}
-	}
-	if len(d) > 0 {
+	if d := host.Lacking(changes); d != nil {
 		return d
 	}
 	return nil

@@ -1,0 +1,123 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxDrift is how many characters Drift has at most: runtimes cut what is longer.
+const maxDrift = 120
+
+// Drift is the change as CHECK tells it: what is wrong, in one sentence of at
+// most 120 characters that names the thing, its attribute, what that is and
+// what it should be.
+func (c Change) Drift() string {
+	switch {
+	case c.Old == nil:
+		return clip(c.New.Noun()+" is missing", maxDrift)
+	case c.New == nil:
+		return clip(c.Old.Noun()+" is left over", maxDrift)
+	}
+	noun := c.New.Noun() + " differs: "
+	if f, ok := c.Old.(Foreign); ok {
+		return clip(noun+"in its place is "+f.Have, maxDrift)
+	}
+	list := attributes(c.Old, c.New)
+	if len(list) == 0 { // not an object of the same kind
+		return clip(noun+c.Old.String(), maxDrift)
+	}
+	more := ""
+	if len(list) > 1 {
+		more = fmt.Sprintf(" (and %d more)", len(list)-1)
+	}
+	return clip(noun+list[0], maxDrift-len(more)) + more
+}
+
+// Command is the command that makes it as it should be; of what is left over,
+// the one that made it.
+func (c Change) Command() string {
+	if c.New == nil {
+		return c.Old.String()
+	}
+	return c.New.String()
+}
+
+// attributes says of each attribute that differs what it is and should be.
+// The tag says is its name as ovs-vsctl, ip or nft have it; of an attribute
+// that says by itself what is wrong, the tag fault is what to say before.
+func attributes(have, want Object) []string {
+	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
+	if h.Type() != w.Type() || h.Kind() != reflect.Struct {
+		return nil
+	}
+	var list []string
+	for i := range w.NumField() {
+		a, b := h.Field(i).Interface(), w.Field(i).Interface()
+		if a == b {
+			continue
+		}
+		field := w.Type().Field(i)
+		fault, isFault := field.Tag.Lookup("fault")
+		name := field.Tag.Get("says")
+		switch {
+		case isFault && field.Type.Kind() == reflect.Bool:
+			list = append(list, fault)
+		case isFault:
+			list = append(list, fault+plain(fmt.Sprint(a)))
+		case name == "":
+			list = append(list, field.Name+" is "+value(a)+", should be "+value(b))
+		case field.Type.Kind() == reflect.String && strings.ContainsRune(fmt.Sprint(a, b), ','):
+			list = append(list, name+lists(fmt.Sprint(a), fmt.Sprint(b)))
+		default:
+			list = append(list, name+" is "+value(a)+", should be "+value(b))
+		}
+	}
+	return list
+}
+
+// value is an attribute's as a message has it.
+func value(v any) string {
+	s := plain(fmt.Sprint(v))
+	if a, ok := v.(netip.Addr); s == "" || ok && !a.IsValid() {
+		return "none"
+	}
+	return s
+}
+
+// lists says which elements of a list joined by commas are missing or too many.
+func lists(have, want string) string {
+	h, w := strings.Split(have, ","), strings.Split(want, ",")
+	lack := slices.DeleteFunc(slices.Clone(w), func(s string) bool { return slices.Contains(h, s) })
+	more := slices.DeleteFunc(slices.Clone(h), func(s string) bool { return s == "" || slices.Contains(w, s) })
+	var said []string
+	if len(lack) > 0 {
+		said = append(said, " lack "+few(lack))
+	}
+	if len(more) > 0 {
+		said = append(said, " have "+few(more)+" too much")
+	}
+	return strings.Join(said, ",")
+}
+
+func few(list []string) string {
+	if len(list) == 1 {
+		return list[0]
+	}
+	return fmt.Sprintf("%s and %d more", list[0], len(list)-1)
+}
+
+// clip cuts a text to a number of characters.
+func clip(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most-1]) + "…"
+}
+
+// plain keeps a text from breaking a line.
+func plain(s string) string { return strings.Join(strings.FieldsFunc(s, unicode.IsControl), " ") }
