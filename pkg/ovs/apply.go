@@ -129,7 +129,7 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 		p.ops = append(p.ops,
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
 				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode, "controller": ovsSet(), "stp_enable": false, "rstp_enable": false}},
-			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(setKeys("other_config", map[string]string{"hwaddr": br.HWAddr}),
+			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(setKeys("other_config", otherConfig(br)),
 				*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete, ovsSet(keyStamp)))},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: accessPort()},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: byName, Row: ovsdb.Row{"mtu_request": br.MTU}})
@@ -276,7 +276,7 @@ func (b freshBridge) insert(ports []any) []ovsdb.Operation {
 	ops := insertPort(b.Name, b.id, ids, accessPort(), ovsdb.Row{"type": "internal", "mtu_request": b.MTU})
 	row := ovsdb.Row{
 		"name": b.Name, "datapath_type": b.DatapathType, "fail_mode": b.FailMode,
-		"other_config": ovsMap(map[string]string{"hwaddr": b.HWAddr}), "external_ids": ovsMap(ids),
+		"other_config": ovsMap(otherConfig(b.Bridge)), "external_ids": ovsMap(ids),
 		"ports": ovsSet(append([]any{uuidOf("p" + b.id)}, ports...)...),
 	}
 	return append(ops,

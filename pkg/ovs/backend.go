@@ -164,7 +164,7 @@ func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
 	case owner == b.network:
 		return state.Bridge{
 			Network: owner, Name: name, DatapathType: row.str("datapath_type"), FailMode: row.str("fail_mode"),
-			HWAddr: row.strings("other_config")["hwaddr"], MTU: atom[int](r.iface[name], "mtu_request"),
+			HWAddr: row.strings("other_config")["hwaddr"], MACTable: macTable(row, asked.MACTable), MTU: atom[int](r.iface[name], "mtu_request"),
 			Controller: len(row.uuids("controller")) > 0, SpanningTree: atom[bool](row, "stp_enable") || atom[bool](row, "rstp_enable"),
 			Flows: r.switches[name].flows,
 			Error: wrong(r.port[name], r.iface[name], "internal"),
@@ -241,6 +241,24 @@ func tunnel(row, iface Row, network, bridge string) state.Tunnel {
 		t.Error = "the port is not protected: frames loop"
 	}
 	return t
+}
+
+// macTable is the size of a bridge's table of MAC addresses, where one is wanted.
+func macTable(row Row, want int) int {
+	if want == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(row.strings("other_config")["mac-table-size"])
+	return n
+}
+
+// otherConfig are the keys of a bridge's other_config that are ours.
+func otherConfig(b state.Bridge) map[string]string {
+	m := map[string]string{"hwaddr": b.HWAddr}
+	if b.MACTable != 0 {
+		m["mac-table-size"] = strconv.Itoa(b.MACTable)
+	}
+	return m
 }
 
 // wrong is what is amiss with a port that no attribute of its object shows.

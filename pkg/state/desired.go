@@ -76,7 +76,25 @@ func bridge(c *spec.Network, m mesh.Mesh, mtu int) Bridge {
 		// address; the two must not be taken for one another.
 		hwaddr = spec.MAC(m.Self.Address)
 	}
-	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: hwaddr, MTU: mtu}
+	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: hwaddr, MTU: mtu, MACTable: macTable(c, m)}
+}
+
+// macTable is the size of the table of the containers' bridge: with tunnels on
+// it, it knows the containers of all hosts, of which 256 each are foreseen.
+func macTable(c *spec.Network, m mesh.Mesh) int {
+	if UsesTunnelBridge(c) || c.Tunnel.Type == spec.TunnelNone {
+		return 0
+	}
+	return tableFor(256 * (len(m.Peers) + 1))
+}
+
+// tableFor is the size of a table for so many addresses: 0 where OVS's default
+// of 8192 does, and at most the million that OVS takes.
+func tableFor(addresses int) int {
+	if addresses <= 8192 {
+		return 0
+	}
+	return min(addresses, 1_000_000)
 }
 
 // primary is the gateway address that names the bridge's MAC: the first of
@@ -146,7 +164,7 @@ func has6(n spec.Node) bool {
 func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
 	objs := append(forwarding(m, dev),
-		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu},
+		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)},
 		Link{Name: dev, Up: true, MTU: mtu, MAC: mac},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)

@@ -208,3 +208,24 @@ func TestDesiredRoutesOptions(t *testing.T) {
 }
 
 var mustAddr, mustPrefix = netip.MustParseAddr, netip.MustParsePrefix
+
+// TestMACTable: a bridge can know all that is behind its ports.
+func TestMACTable(t *testing.T) {
+	for _, tt := range []struct {
+		nodes    int
+		segment  string
+		want     int
+		elements string
+	}{
+		{32, "mesh", 0, "8,192 containers, OVS's default"},
+		{40, "mesh", 40 * 256, "256 containers a host"},
+		{10000, "mesh", 1_000_000, "no more than OVS takes"},
+		{10000, "host", 10000, "the hosts' transit links"},
+	} {
+		c, m := network(t, manyNodes(tt.nodes), fmt.Sprintf(`,"segment":%q`, tt.segment))
+		b, ok := state.Desired(c, m, 1400)[state.ID{Kind: state.KindBridge, Name: state.TunnelBridge(c)}].(state.Bridge)
+		if !ok || b.MACTable != tt.want || tt.want != 0 && !strings.Contains(b.String(), fmt.Sprintf("mac-table-size=%d", tt.want)) {
+			t.Errorf("%d nodes, segment %s: %d, want %d for %s: %s", tt.nodes, tt.segment, b.MACTable, tt.want, tt.elements, b)
+		}
+	}
+}

@@ -35,6 +35,9 @@ type (
 		HWAddr string `says:"hwaddr"`
 		// MTU of the internal port.
 		MTU int `says:"mtu_request"`
+		// MACTable is how many MAC addresses the bridge can know; 0 leaves it at
+		// what it is, by default 8192 (mac-table-size of ovs-vswitchd.conf.db(5)).
+		MACTable int `says:"mac-table-size"`
 		// Adopted: the bridge is not ours, must exist, and has no attributes here.
 		Adopted bool
 		// PortOf is the bridge that has an internal port in the place of this
@@ -217,6 +220,9 @@ func (b Bridge) String() string {
 	}
 	if b.PortOf != "" {
 		return fmt.Sprintf("ovs-vsctl --may-exist add-port %s %s -- set interface %[2]s type=internal", b.PortOf, b.Name)
+	}
+	if b.MACTable != 0 {
+		failMode += fmt.Sprintf(" other_config:mac-table-size=%d", b.MACTable)
 	}
 	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s%[3]s other_config:hwaddr=%[4]s "+
 		"external_ids:%[5]s=%[6]s external_ids:ovs-gre.role=bridge -- set port %[1]s tag=0 vlan_mode=access -- set interface %[1]s mtu_request=%[7]d",
