@@ -105,7 +105,7 @@ func unguard(ctx context.Context, c *spec.Network, port string) error {
 	if !pins(c) {
 		return unchecked
 	}
-	l, err := kernel.LinkByName(ctx, port)
+	l, err := hostEnd(ctx, c.Name, port)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(unchecked, unguardGone(ctx, c))
 	}
@@ -274,9 +274,18 @@ func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attac
 		ends[port] = end
 	}
 	for port, end := range ends {
-		end.Addrs = slices.DeleteFunc(end.Addrs, func(a netip.Addr) bool {
-			return claims[a] > 1 || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a && p.MAC != end.MAC })
-		})
+		addrs := end.Addrs
+		end.Addrs = nil
+		for _, p := range have { // known already, whatever anybody's end says
+			if p.MAC == end.MAC {
+				end.Addrs = append(end.Addrs, p.IP)
+			}
+		}
+		for _, a := range addrs {
+			if claims[a] == 1 && !slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
+				end.Addrs = append(end.Addrs, a)
+			}
+		}
 		ends[port] = end
 	}
 	return ends

@@ -50,6 +50,7 @@ func TestRenamedLink(t *testing.T) {
 	}
 	has(t, "status", cnitest.Ctl(t, h, "status").Out, "c1 eth0", "c2 eth0")
 	del(t, c1, conf)
+	hasNot(t, "neighbours", h.Shell(t, "ip neigh show nud permanent dev obr0"), c1.Addrs()[0].String()+" ")
 	gone(c1)
 	if _, err := cnitest.Plugin(h, "ovs-gre", "GC", with(t, conf, valid())); err != nil {
 		t.Errorf("GC: %v", err)
