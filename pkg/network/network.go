@@ -137,7 +137,10 @@ func savedGateways(dir host.Dir) []netip.Addr {
 // ours, the network's addresses are these gateways and those that host state
 // was made of.
 func backends(c *spec.Network, conn *ovs.Conn, gateways []netip.Addr) []host.Backend {
-	scope := kernel.Scope{AddrLinks: []string{spec.TransitName(c.Bridge)}, ProbeLinks: []string{spec.TransitName(c.Bridge)}}
+	var scope kernel.Scope
+	if state.UsesTunnelBridge(c) { // else a link of that name is another's
+		scope.AddrLinks, scope.ProbeLinks = []string{state.TunnelBridge(c)}, []string{state.TunnelBridge(c)}
+	}
 	if c.LinuxBridge != "" || c.AdoptBridge {
 		scope.SharedLinks = []string{state.GatewayLink(c)}
 		scope.Gateways = append(gateways, savedGateways(host.NetworkDir(c.Name))...)

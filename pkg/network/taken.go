@@ -43,7 +43,7 @@ func (n *Network) ours() func(kernel.Prefix) bool {
 	gateways := append(n.Mesh.Self.Gateways(), savedGateways(n.Dir)...)
 	var links []string
 	add := func(c *spec.Network) {
-		links = append(links, state.GatewayLink(c), c.Bridge, spec.TransitName(c.Bridge))
+		links = append(links, state.GatewayLink(c), c.Bridge, state.TunnelBridge(c))
 	}
 	add(n.Config)
 	if was, _ := spec.Parse(n.Dir.Config()); was != nil && was.Name == n.Config.Name {

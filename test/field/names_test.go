@@ -100,3 +100,26 @@ func TestLongNames(t *testing.T) {
 	c3.Delete(t)
 	settled(t, before, h)
 }
+
+// TestBridgeNamedAsTunnels: a network's bridge may have the name that the bridge
+// of another's tunnels would have, where that has none: neither touches it nor
+// takes its subnets for its own.
+func TestBridgeNamedAsTunnels(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	h := l.Hosts[0]
+	mesh := cnitest.Network{OVSGRE: cnitest.Conf{"segment": "mesh"}}
+	conf := cnitest.PluginConf(t, mesh.Conflist(l), "ovs-gre", nil)
+	green := cnitest.Network{Name: "green", OVSGRE: cnitest.Conf{"bridge": "obr0-t", "tunnel": cnitest.Conf{"type": "gre", "key": 2}},
+		Subnets: func(i int) []string { return []string{fmt.Sprintf("192.168.%d.0/24", i+51)} }}
+	other := cnitest.PluginConf(t, green.Conflist(l), "ovs-gre", nil)
+	attached(t, h, "c1", conf)
+	attached(t, h, "g1", other)
+	h.Shell(t, "ip link set obr0 address 02:00:00:00:00:01") // something to mend
+	attached(t, h, "c2", conf)
+	has(t, "obr0-t", h.Shell(t, "ip addr show dev obr0-t"), "192.168.51.1/24")
+
+	taken := with(t, conf, cnitest.Conf{"nodes": []cnitest.Conf{{"name": "host1", "address": h.Addr4, "subnets": []string{"192.168.51.0/24"}}}})
+	_, err := cnitest.Call(h.NewNetns(t, "c3"), "ovs-gre", "ADD", taken)
+	cnitest.WantError(t, err, foreign, "192.168.51.0/24", "obr0-t")
+}
