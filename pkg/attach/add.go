@@ -309,6 +309,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.undo.add(a.unguard) // ensure may do what guard does, for all containers
 	var res *current.Result
 	var addrs []netip.Addr
 	err = a.compare(ctx, func() (err error) {

@@ -66,7 +66,6 @@ func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 // guard tells the host who the container is, before the container can say it,
 // and drops what it says as somebody else.
 func (a *adding) guard(ctx context.Context, addrs []netip.Addr) error {
-	a.undo.add(a.unguard)
 	if pins(a.Config) {
 		if err := kernel.Pin(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
 			return err
