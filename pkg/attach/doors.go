@@ -29,7 +29,7 @@ func (a *adding) deafen() error {
 	if !managed && a.Config.Segment == spec.SegmentHost {
 		return nil
 	}
-	return a.ns.Deafen(a.IfName, managed)
+	return a.ns.IgnoreRedirects(a.IfName, managed)
 }
 
 // pins reports whether the host knows its containers' MAC addresses for good,
@@ -67,7 +67,7 @@ func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 // and drops what it says as somebody else.
 func (a *adding) guard(ctx context.Context, addrs []netip.Addr) error {
 	if pins(a.Config) {
-		if err := kernel.Pin(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
+		if err := kernel.AddNeighbours(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func unguard(ctx context.Context, c *spec.Network, port string) error {
 		return errors.Join(unchecked, unguardGone(ctx, c))
 	}
 	if err == nil {
-		err = kernel.Unpin(ctx, state.GatewayLink(c), func(n state.Neigh) bool { return hostMAC(n.MAC) == l.MAC })
+		err = kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool { return hostMAC(n.MAC) == l.MAC })
 	}
 	return errors.Join(unchecked, err)
 }
@@ -118,14 +118,14 @@ func unguard(ctx context.Context, c *spec.Network, port string) error {
 // bridge. An ADD has named its link ours before it makes a neighbour entry.
 func unguardGone(ctx context.Context, c *spec.Network) error {
 	dev := state.GatewayLink(c)
-	if list, err := kernel.Pinned(ctx, dev); err != nil || len(list) == 0 {
+	if list, err := kernel.Neighbours(ctx, dev); err != nil || len(list) == 0 {
 		return err
 	}
 	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasOurs)
 	if err != nil {
 		return err
 	}
-	return kernel.Unpin(ctx, dev, func(n state.Neigh) bool {
+	return kernel.RemoveNeighbours(ctx, dev, func(n state.Neigh) bool {
 		return !slices.ContainsFunc(links, func(l kernel.Link) bool { return l.MAC == hostMAC(n.MAC) })
 	})
 }
@@ -141,7 +141,7 @@ func guards(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) (
 	var have []state.Neigh
 	l, err := kernel.LinkByName(ctx, r.port())
 	if err == nil {
-		have, err = kernel.Pinned(ctx, dev)
+		have, err = kernel.Neighbours(ctx, dev)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -201,7 +201,7 @@ func reguard(ctx context.Context, n *network.Network, live map[string]spec.Attac
 	var have []state.Neigh
 	var err error
 	if pins(n.Config) {
-		if have, err = kernel.Pinned(ctx, dev); err != nil {
+		if have, err = kernel.Neighbours(ctx, dev); err != nil {
 			return nil, err
 		}
 	}
@@ -214,7 +214,7 @@ func reguard(ctx context.Context, n *network.Network, live map[string]spec.Attac
 	for port, end := range vouched(ctx, n, live, have, unchecked) {
 		for _, a := range end.Addrs {
 			if pins(n.Config) && !slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
-				errs = append(errs, kernel.Pin(ctx, dev, end.MAC, a))
+				errs = append(errs, kernel.AddNeighbours(ctx, dev, end.MAC, a))
 				made = append(made, state.Change{New: state.Neigh{Dev: dev, IP: a, MAC: end.MAC}})
 			}
 		}
@@ -250,19 +250,19 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spe
 // vouched are the other ends, with their addresses that no other has, of those
 // ports that lack something.
 func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh,
-	unchecked []string) map[string]kernel.FarEnd {
+	unchecked []string) map[string]kernel.VethPeer {
 	known := map[string]int{}
 	for _, p := range have {
 		known[hostMAC(p.MAC)]++
 	}
 	all := len(n.Mesh.Self.Subnets) // an address of each is what IPAM gives
-	ends, claims := map[string]kernel.FarEnd{}, map[netip.Addr]int{}
+	ends, claims := map[string]kernel.VethPeer{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
 		if err != nil || (known[l.MAC] >= all || !pins(n.Config)) && !slices.Contains(unchecked, port) {
 			continue // gone meanwhile, or it has all
 		}
-		end, err := kernel.FarEndOf(ctx, port)
+		end, err := kernel.VethPeerOf(ctx, port)
 		if err != nil || hostMAC(end.MAC) != l.MAC {
 			continue
 		}

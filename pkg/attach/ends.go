@@ -53,7 +53,7 @@ func Oversized(ctx context.Context, n *network.Network, mtu int) ([]string, erro
 		if l, err := hostEnd(ctx, n.Config.Name, port); err != nil || l.MTU <= mtu {
 			continue // gone meanwhile, or it fits
 		}
-		end, err := kernel.FarEndOf(ctx, port)
+		end, err := kernel.VethPeerOf(ctx, port)
 		if err != nil || end.MTU <= mtu {
 			continue // out of sight, or mended in the container
 		}

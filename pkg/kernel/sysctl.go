@@ -29,7 +29,7 @@ func observeSysctls(want, have state.Set) error {
 		}
 		value, err := readSysctl(s.Key)
 		if errors.Is(err, fs.ErrNotExist) {
-			if deafAnyway(s) {
+			if metWithoutIPv6(s) {
 				have.Put(s)
 			}
 			continue // a link's that is not there yet

@@ -68,7 +68,7 @@ func unpin(ctx context.Context, c *spec.Network, dir host.Dir) error {
 	if i < 0 {
 		return nil
 	}
-	return kernel.Unpin(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
+	return kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
 		return slices.ContainsFunc(nodes[i].Subnets, func(s netip.Prefix) bool { return s.Contains(n.IP) })
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// deafAnyway reports whether a sysctl is fulfilled because its link has no
+// metWithoutIPv6 reports whether a sysctl is fulfilled because its link has no
 // IPv6: the kernel was started without, or the link's MTU is below 1280.
-func deafAnyway(s state.Sysctl) bool {
+func metWithoutIPv6(s state.Sysctl) bool {
 	if !s.Silent() {
 		return false
 	}
@@ -24,11 +24,11 @@ func deafAnyway(s state.Sysctl) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Deafen keeps a link of the namespace from believing ICMPv6 redirects, which a
+// IgnoreRedirects has a link of the namespace ignore ICMPv6 redirects, which a
 // router cannot be told not to send, and, if advertisements, the router
-// advertisements of anybody on its segment. A kernel without IPv6 has nothing to
-// believe.
-func (n *Netns) Deafen(ifName string, advertisements bool) error {
+// advertisements of anybody on its segment. A kernel without IPv6 ignores them
+// anyway.
+func (n *Netns) IgnoreRedirects(ifName string, advertisements bool) error {
 	keys := []string{"accept_redirects"}
 	if advertisements {
 		keys = append(keys, "accept_ra")

@@ -15,17 +15,17 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A pinned neighbour is a permanent entry with our protocol, which tells it from
-// an administrator's: "ip -d neigh show nud permanent" shows it. Kernels before
-// 5.0 do not keep the protocol; there nobody's entry is told for ours.
+// The permanent neighbour entries of containers carry our protocol, which tells
+// them from an administrator's: "ip -d neigh show nud permanent" shows it.
+// Kernels before 5.0 do not keep the protocol; there no entry is taken for ours.
 
 // ndaProtocol is NDA_PROTOCOL of linux/neighbour.h.
 const ndaProtocol = 12
 
-// Pin makes a permanent neighbour entry on dev for each address, in the place
-// of whatever is known of it. The error wraps fs.ErrNotExist where there is no
-// dev.
-func Pin(ctx context.Context, dev, mac string, addrs ...netip.Addr) error {
+// AddNeighbours makes a permanent neighbour entry on dev for each address, in
+// the place of whatever is known of it. The error wraps fs.ErrNotExist where
+// there is no dev.
+func AddNeighbours(ctx context.Context, dev, mac string, addrs ...netip.Addr) error {
 	hw, err := net.ParseMAC(mac)
 	if err != nil || len(addrs) == 0 {
 		return err
@@ -48,23 +48,23 @@ func Pin(ctx context.Context, dev, mac string, addrs ...netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// Unpin deletes those pinned neighbours of dev that pick names. A dev that is
-// not there has none.
-func Unpin(ctx context.Context, dev string, pick func(state.Neigh) bool) error {
-	list, err := Pinned(ctx, dev)
+// RemoveNeighbours deletes those of Neighbours that pick names. A dev that is not
+// there has none.
+func RemoveNeighbours(ctx context.Context, dev string, pick func(state.Neigh) bool) error {
+	list, err := Neighbours(ctx, dev)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, n := range list {
 		if pick(n) {
-			errs = append(errs, unpin(ctx, n))
+			errs = append(errs, removeNeighbour(ctx, n))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func unpin(ctx context.Context, n state.Neigh) error {
+func removeNeighbour(ctx context.Context, n state.Neigh) error {
 	link, err := LinkByName(ctx, n.Dev)
 	if err != nil {
 		return nil // and the entry with it
@@ -78,8 +78,9 @@ func unpin(ctx context.Context, n state.Neigh) error {
 	return nil
 }
 
-// Pinned lists the pinned neighbours of dev; none where there is no dev.
-func Pinned(ctx context.Context, dev string) ([]state.Neigh, error) {
+// Neighbours lists the permanent entries of dev that AddNeighbours made; none
+// where there is no dev.
+func Neighbours(ctx context.Context, dev string) ([]state.Neigh, error) {
 	link, err := LinkByName(ctx, dev)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -96,14 +97,14 @@ func Pinned(ctx context.Context, dev string) ([]state.Neigh, error) {
 	}
 	var list []state.Neigh
 	for _, m := range msgs {
-		if n, ok := parsePinned(m, dev, uint32(link.Index)); ok {
+		if n, ok := parseNeighbour(m, dev, uint32(link.Index)); ok {
 			list = append(list, n)
 		}
 	}
 	return list, nil
 }
 
-func parsePinned(m []byte, dev string, index uint32) (state.Neigh, bool) {
+func parseNeighbour(m []byte, dev string, index uint32) (state.Neigh, bool) {
 	n := state.Neigh{Dev: dev}
 	if len(m) < unix.SizeofNdMsg || nl.NativeEndian().Uint32(m[4:]) != index || nl.NativeEndian().Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
 		return n, false

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FarEnd is what the kernel says of the other end of a veth pair that is in
+// VethPeer is what the kernel says of the other end of a veth pair that is in
 // another namespace.
-type FarEnd struct {
+type VethPeer struct {
 	// MAC in lower case with colons.
 	MAC string
 	// MTU in bytes.
@@ -26,11 +26,11 @@ type FarEnd struct {
 	Addrs []netip.Addr
 }
 
-// FarEndOf looks at the other end of the pair that has this end here, in
+// VethPeerOf looks at the other end of the pair that has this end here, in
 // whatever namespace it is: nobody need know its path (rtnetlink(7),
 // IFLA_TARGET_NETNSID; Linux 5.0).
-func FarEndOf(ctx context.Context, name string) (FarEnd, error) {
-	var f FarEnd
+func VethPeerOf(ctx context.Context, name string) (VethPeer, error) {
+	var f VethPeer
 	h, err := dial()
 	if err != nil {
 		return f, err
@@ -56,8 +56,8 @@ func FarEndOf(ctx context.Context, name string) (FarEnd, error) {
 	} else {
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 	}
-	if f.MAC, f.MTU, err = farLink(c, at.ParentIndex, at.NetNsID); err == nil {
-		f.Addrs, err = farAddrs(c, at.ParentIndex, at.NetNsID)
+	if f.MAC, f.MTU, err = linkIn(c, at.ParentIndex, at.NetNsID); err == nil {
+		f.Addrs, err = addrsIn(c, at.ParentIndex, at.NetNsID)
 	}
 	if err != nil {
 		return f, fmt.Errorf("link %s: its other end: %w", name, err)
@@ -65,8 +65,8 @@ func FarEndOf(ctx context.Context, name string) (FarEnd, error) {
 	return f, nil
 }
 
-// farAsk sends a header and the attribute that names the namespace.
-func farAsk(c *mdlayher.Conn, typ, flags uint16, header []byte, attr uint16, netnsID int) ([]mdlayher.Message, error) {
+// askNetns sends a header and the attribute that names the namespace.
+func askNetns(c *mdlayher.Conn, typ, flags uint16, header []byte, attr uint16, netnsID int) ([]mdlayher.Message, error) {
 	raw, err := mdlayher.MarshalAttributes([]mdlayher.Attribute{{Type: attr, Data: nlenc.Uint32Bytes(uint32(netnsID))}})
 	if err != nil {
 		return nil, err
@@ -77,10 +77,10 @@ func farAsk(c *mdlayher.Conn, typ, flags uint16, header []byte, attr uint16, net
 	})
 }
 
-func farLink(c *mdlayher.Conn, index, netnsID int) (mac string, mtu int, err error) {
+func linkIn(c *mdlayher.Conn, index, netnsID int) (mac string, mtu int, err error) {
 	header := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(header[4:8], uint32(index))
-	msgs, err := farAsk(c, unix.RTM_GETLINK, 0, header, unix.IFLA_TARGET_NETNSID, netnsID)
+	msgs, err := askNetns(c, unix.RTM_GETLINK, 0, header, unix.IFLA_TARGET_NETNSID, netnsID)
 	for _, m := range msgs {
 		if len(m.Data) < unix.SizeofIfInfomsg {
 			continue
@@ -101,13 +101,13 @@ func farLink(c *mdlayher.Conn, index, netnsID int) (mac string, mtu int, err err
 	return mac, mtu, err
 }
 
-func farAddrs(c *mdlayher.Conn, index, netnsID int) ([]netip.Addr, error) {
+func addrsIn(c *mdlayher.Conn, index, netnsID int) ([]netip.Addr, error) {
 	header := make([]byte, unix.SizeofIfAddrmsg)
 	binary.NativeEndian.PutUint32(header[4:8], uint32(index))
 	var list []netip.Addr
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		header[0] = family
-		msgs, err := farAsk(c, unix.RTM_GETADDR, unix.NLM_F_DUMP, slices.Clone(header), unix.IFA_TARGET_NETNSID, netnsID)
+		msgs, err := askNetns(c, unix.RTM_GETADDR, unix.NLM_F_DUMP, slices.Clone(header), unix.IFA_TARGET_NETNSID, netnsID)
 		if err != nil {
 			return nil, err
 		}
