@@ -13,7 +13,7 @@ import (
 // metWithoutIPv6 reports whether a sysctl is fulfilled because its link has no
 // IPv6: the kernel was started without, or the link's MTU is below 1280.
 func metWithoutIPv6(s state.Sysctl) bool {
-	if !s.Silent() {
+	if !s.MetWithoutIPv6() {
 		return false
 	}
 	dev, _, _ := strings.Cut(strings.TrimPrefix(s.Key, "net/ipv6/conf/"), "/")

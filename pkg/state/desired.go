@@ -21,7 +21,7 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: spec.MAC(primary(m.Self))})
 	}
 	s.Put(links(c, m, mtu)...)
-	s.Put(deaf(c, m)...)
+	s.Put(ignoreRouters(c, m)...)
 	if c.Tunnel.Type != spec.TunnelNone {
 		if UsesTunnelBridge(c) {
 			s.Put(tunnelBridge(c, m, mtu)...)

@@ -9,15 +9,15 @@ import (
 	"ovs-gre-cni/pkg/spec"
 )
 
-// deaf are the sysctls by which the links that we make take nothing for true
+// ignoreRouters are the sysctls by which the links that we make take nothing for true
 // that a container or a peer says about routing: no router advertisements, no
 // redirects, and no IPv6 at all where nothing of the network is IPv6. They are
 // set before the link goes up, for the kernel makes addresses then; of a link
 // that is up it takes them away. A Linux bridge or an adopted bridge is another's.
-func deaf(c *spec.Network, m mesh.Mesh) []Object {
+func ignoreRouters(c *spec.Network, m mesh.Mesh) []Object {
 	var objs []Object
 	if !c.AdoptBridge {
-		objs = append(objs, deafLink(c.Bridge, any6(m))...)
+		objs = append(objs, ignoreRoutersOn(c.Bridge, any6(m))...)
 		if c.LinuxBridge == "" && c.Segment != spec.SegmentMesh {
 			// Containers of this host alone send here, from its subnets, and a
 			// packet back to any of them leaves by this link.
@@ -25,12 +25,12 @@ func deaf(c *spec.Network, m mesh.Mesh) []Object {
 		}
 	}
 	if UsesTunnelBridge(c) {
-		objs = append(objs, deafLink(spec.TransitName(c.Bridge), any6(m) || m.Self.Address.Is6())...)
+		objs = append(objs, ignoreRoutersOn(spec.TransitName(c.Bridge), any6(m) || m.Self.Address.Is6())...)
 	}
 	return objs
 }
 
-func deafLink(dev string, has6 bool) []Object {
+func ignoreRoutersOn(dev string, has6 bool) []Object {
 	disable := "1"
 	if has6 {
 		disable = "0"
@@ -51,9 +51,9 @@ func any6(m mesh.Mesh) bool {
 	})
 }
 
-// Silent reports whether the kernel does what s asks for without having the
-// parameter: on a link without IPv6, nothing has to be switched off.
-func (s Sysctl) Silent() bool {
+// MetWithoutIPv6 reports whether the kernel does what s asks for without having
+// the parameter: on a link without IPv6, nothing has to be switched off.
+func (s Sysctl) MetWithoutIPv6() bool {
 	conf, ok := strings.CutPrefix(s.Key, "net/ipv6/conf/")
 	if !ok {
 		return false
