@@ -9,8 +9,8 @@ import (
 	"ovs-gre-cni/pkg/spec"
 )
 
-// ignoreRouters are the sysctls by which the links that we make take nothing for true
-// that a container or a peer says about routing: no router advertisements, no
+// ignoreRouters are the sysctls by which the links that we make ignore what a
+// container or a peer says about routing: no router advertisements, no
 // redirects, and no IPv6 at all where nothing of the network is IPv6. They are
 // set before the link goes up, for the kernel makes addresses then; of a link
 // that is up it takes them away. A Linux bridge or an adopted bridge is another's.
