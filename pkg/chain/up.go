@@ -65,7 +65,7 @@ func upOVS(ctx context.Context, c *spec.Network, did Did) error {
 		return err
 	}
 	defer n.OVS.Close()
-	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil && !errors.Is(err, ovs.ErrDeaf) {
+	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil && !errors.Is(err, ovs.ErrNoHandlers) {
 		return err // at once, not after a wait for it
 	}
 	stale, err := former(ctx, n)

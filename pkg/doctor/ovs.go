@@ -40,7 +40,7 @@ func daemons(ctx context.Context, p *patient) []Finding {
 		if err == nil {
 			err = ovs.VswitchdServes(ctx, socket)
 		}
-		if errors.Is(err, ovs.ErrDeaf) {
+		if errors.Is(err, ovs.ErrNoHandlers) {
 			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.raise(), "%v", err))
 			continue
 		}

@@ -217,7 +217,7 @@ func (n *Network) ensure(ctx context.Context, may func() error) (changes []state
 		return nil, 0, err
 	}
 	if n.Config.DatapathType != "netdev" {
-		if err := n.OVS.Undeafen(ctx); err != nil {
+		if err := n.OVS.EnsureHandlers(ctx); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -57,8 +57,8 @@ func listens(socket string) bool {
 
 // VswitchdServes returns nil if the ovs-vswitchd that serves the database
 // behind socket runs, answers on its control socket, and takes packets. It
-// changes nothing. The error wraps ErrUnavailable, and ErrDeaf where that is
-// why. It comes within a second or so, unless ovs-vswitchd is busy.
+// changes nothing. The error wraps ErrUnavailable, and ErrNoHandlers where that
+// is why. It comes within a second or so, unless ovs-vswitchd is busy.
 func VswitchdServes(ctx context.Context, socket string) error {
 	err := VswitchdAlive(socket)
 	if err != nil {
@@ -71,5 +71,5 @@ func VswitchdServes(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	return deaf(ctx, socket)
+	return noHandlers(ctx, socket)
 }

@@ -157,7 +157,7 @@ func (p *Pending) await(ctx context.Context) ([]Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ask := time.AfterFunc(silent, func() {
-		if err := VswitchdServes(ctx, p.conn.path); err != nil && !errors.Is(err, ErrDeaf) {
+		if err := VswitchdServes(ctx, p.conn.path); err != nil && !errors.Is(err, ErrNoHandlers) {
 			cancel(err)
 		}
 	})

@@ -15,8 +15,9 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// ErrDeaf is wrapped by errors about an ovs-vswitchd that runs and answers, and
-// takes no packet from the kernel's datapath, so that all traffic is lost.
+// ErrNoHandlers is wrapped by errors about an ovs-vswitchd that runs and
+// answers, and takes no packet from the kernel's datapath, so that all traffic
+// is lost.
 //
 // That of version 3.1.0 counts 0 processors until ten seconds after boot
 // (count_cpu_cores in lib/ovs-thread.c of OVS, mended in 3.1.1). On a host with
@@ -24,7 +25,7 @@ import (
 // listens to it: the threads that it starts after the ten seconds have no
 // sockets (dpif_netlink_handlers_set in lib/dpif-netlink.c). Nothing but opening
 // the datapath anew mends that.
-var ErrDeaf = errors.New("ovs-vswitchd takes no packets from the kernel: it was started less than ten seconds after boot")
+var ErrNoHandlers = errors.New("ovs-vswitchd takes no packets from the kernel: it was started less than ten seconds after boot")
 
 const (
 	// counted is how long after boot processors are not counted.
@@ -33,16 +34,17 @@ const (
 	miscounts = "3.1.0"
 )
 
-// deaf returns an error that wraps ErrDeaf where ovs-vswitchd has lost all
-// packets that it should have taken since it was started in the first seconds.
+// noHandlers returns an error that wraps ErrNoHandlers where ovs-vswitchd has
+// lost all packets that it should have taken since it was started in the first
+// seconds.
 // Otherwise it costs no more than a look at a file.
-func deaf(ctx context.Context, socket string) error {
+func noHandlers(ctx context.Context, socket string) error {
 	if !startedEarly(socket) {
 		return nil
 	}
 	missed, lost, err := upcalls(ctx)
 	if err == nil && missed > 0 && lost == missed {
-		err = fmt.Errorf("%w: %w (%d of %d packets were lost)", ErrUnavailable, ErrDeaf, lost, missed)
+		err = fmt.Errorf("%w: %w (%d of %d packets were lost)", ErrUnavailable, ErrNoHandlers, lost, missed)
 	}
 	return err
 }
@@ -70,13 +72,13 @@ func since(clock int32) time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Undeafen waits out the ten seconds in which ovs-vswitchd would open the
+// EnsureHandlers waits out the ten seconds in which ovs-vswitchd would open the
 // kernel's datapath with 0 handlers, and has one that did open it anew. That
 // makes the links of all kernel bridges anew, without addresses; so it is done
 // only where they are all ours. Mostly there is nothing to do. The error wraps
-// ErrUnavailable, and ErrDeaf where there is a bridge that is not ours:
+// ErrUnavailable, and ErrNoHandlers where there is a bridge that is not ours:
 // ovs-vswitchd must be restarted then.
-func (c *Conn) Undeafen(ctx context.Context) error {
+func (c *Conn) EnsureHandlers(ctx context.Context) error {
 	if !startedEarly(c.path) && since(unix.CLOCK_MONOTONIC) > counted {
 		return nil
 	}
@@ -87,7 +89,7 @@ func (c *Conn) Undeafen(ctx context.Context) error {
 	select {
 	case <-time.After(counted + 100*time.Millisecond - since(unix.CLOCK_MONOTONIC)):
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrDeaf, ctx.Err())
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrNoHandlers, ctx.Err())
 	}
 	missed, lost, err := upcalls(ctx)
 	if err != nil || lost < missed || !startedEarly(c.path) {
@@ -110,7 +112,7 @@ func (c *Conn) reopen(ctx context.Context) error {
 			continue
 		}
 		if r.strings("external_ids")[keyNetwork] == "" {
-			return fmt.Errorf("%w: %w: OVS bridge %s is not ours: restart ovs-vswitchd", ErrUnavailable, ErrDeaf, r.str("name"))
+			return fmt.Errorf("%w: %w: OVS bridge %s is not ours: restart ovs-vswitchd", ErrUnavailable, ErrNoHandlers, r.str("name"))
 		}
 		set := func(typ string) ovsdb.Operation {
 			return ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: where("_uuid", ovsdb.ConditionEqual, uuidOf(r.uuid("_uuid"))),
