@@ -125,8 +125,8 @@ func inspect(ctx context.Context, f chain.File) report {
 	}
 	if f.Routes != nil {
 		r.inspectRoutes(ctx, f)
-	} else if unled, err := f.Unled(ctx); err == nil && unled != "" {
-		r.Drift = append(r.Drift, oneLine(unled))
+	} else if missing, err := f.MissingRoutes(ctx); err == nil && missing != "" {
+		r.Drift = append(r.Drift, oneLine(missing))
 	}
 	return r
 }

@@ -104,8 +104,8 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 		if len(n.mesh.Peers) == 0 {
 			continue
 		}
-		if unled, err := n.Unled(ctx); err == nil && unled != "" {
-			list = append(list, fail(n.Name(), n.edit(), "%s", unled))
+		if missing, err := n.MissingRoutes(ctx); err == nil && missing != "" {
+			list = append(list, fail(n.Name(), n.edit(), "%s", missing))
 			continue
 		}
 		if !n.up {

@@ -13,10 +13,10 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Unled says to which peers' containers nothing leads because the chain has no
+// MissingRoutes says to which peers' containers nothing leads because the chain has no
 // route-sync and nobody else has made the routes; "" is to none. It changes
 // nothing.
-func (f File) Unled(ctx context.Context) (string, error) {
+func (f File) MissingRoutes(ctx context.Context) (string, error) {
 	if f.OVS == nil || f.Routes != nil || f.OVS.Tunnel.Type == spec.TunnelNone {
 		return "", nil // without tunnels somebody else routes
 	}
@@ -38,11 +38,11 @@ func (f File) Unled(ctx context.Context) (string, error) {
 	}
 	var names []string
 	for _, p := range r.Mesh.Peers {
-		unled := func(c state.Change) bool {
+		missing := func(c state.Change) bool {
 			route, ok := c.New.(state.Route)
 			return ok && c.Old == nil && slices.Contains(p.Subnets, route.Dst)
 		}
-		if nothing || slices.ContainsFunc(changes, unled) {
+		if nothing || slices.ContainsFunc(changes, missing) {
 			names = append(names, p.String())
 		}
 	}
