@@ -285,7 +285,7 @@ func (a *adding) orphan(ctx context.Context) error {
 
 // connect makes the OVS port and, while ovs-vswitchd works, the addresses.
 func (a *adding) connect(ctx context.Context) (*current.Result, error) {
-	if err := a.deafen(); err != nil {
+	if err := a.ignoreRouters(); err != nil {
 		return nil, err
 	}
 	if a.bridge.Datapath == "netdev" {
@@ -309,7 +309,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.undo.add(a.unguard) // ensure may do what guard does, for all containers
+	a.undo.add(a.removeAntispoof) // ensure may do what antispoof does, for all containers
 	var res *current.Result
 	var addrs []netip.Addr
 	err = a.compare(ctx, func() (err error) {
@@ -319,7 +319,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.guard(ctx, addrs); err != nil {
+	if err := a.antispoof(ctx, addrs); err != nil {
 		return nil, err
 	}
 	if err := ovs.PortAdded(ctx, port, added, waited); err != nil {

@@ -79,11 +79,11 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 	}
 	want = want.Needed()
 	want.Put(containerPort(r), state.Link{Name: r.port(), Up: true})
-	guarded, err := guards(ctx, r, n.Mesh, prev)
+	known, err := antispoofNeighbours(ctx, r, n.Mesh, prev)
 	if err != nil {
 		return err
 	}
-	want.Put(guarded...)
+	want.Put(known...)
 	changes, err := host.Check(ctx, want, n.Backends()...)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func Del(ctx context.Context, r Request) error {
 	}
 	rest, cancel := context.WithTimeout(ctx, restBound)
 	defer cancel()
-	errs := []error{err, r.unguard(rest), r.delLink(rest)}
+	errs := []error{err, r.removeAntispoof(rest), r.delLink(rest)}
 	if m := newIPAM(r, nil); m != nil {
 		errs = append(errs, m.del(rest))
 	}

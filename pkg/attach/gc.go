@@ -109,7 +109,7 @@ func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, 
 	defer done()
 	_, err = conn.DelPorts(ctx, c.Name, name)
 	held, err2 := host.NetworkDir(c.Name).Holds(host.LeasesOVS, name)
-	errs := []error{err, err2, unguard(ctx, c, name), delLink(ctx, c.Name, name, held)}
+	errs := []error{err, err2, removeAntispoof(ctx, c, name), delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
 	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
 		errs = append(errs, bounded(m.del)(ctx))

@@ -115,8 +115,8 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 			return made, err
 		}
 		if len(gone) == 0 {
-			pinned, err := reguard(ctx, n, live)
-			return append(append(made, changes...), pinned...), errors.Join(refused, err)
+			again, err := restoreAntispoof(ctx, n, live)
+			return append(append(made, changes...), again...), errors.Join(refused, err)
 		}
 		// DEL takes the port first, then the link: it was in between.
 		for _, c := range changes {

@@ -20,11 +20,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// deafen makes the container's interface deaf, before it is up, to what others
-// on its segment say about routing, where IPAM has said all there is to say.
-// Outside segment host the gateway itself leads by the link that a packet came
-// from, and then tells of a shorter way that there is not.
-func (a *adding) deafen() error {
+// ignoreRouters has the container's interface ignore, before it is up, what
+// others on its segment say about routing, where IPAM has said all there is
+// to say. Outside segment host the gateway itself leads by the link that a
+// packet came from, and then tells of a shorter way that there is not.
+func (a *adding) ignoreRouters() error {
 	managed := a.Config.IPAM.Type != ""
 	if !managed && a.Config.Segment == spec.SegmentHost {
 		return nil
@@ -32,10 +32,10 @@ func (a *adding) deafen() error {
 	return a.ns.IgnoreRedirects(a.IfName, managed)
 }
 
-// pins reports whether the host knows its containers' MAC addresses for good,
-// whatever anybody says by ARP or neighbour discovery. In a mesh a neighbour may
-// be anywhere.
-func pins(c *spec.Network) bool { return c.Segment != spec.SegmentMesh && c.IPAM.Type != "" }
+// knowsMACs reports whether the host knows its containers' MAC addresses for
+// good, whatever anybody says by ARP or neighbour discovery. In a mesh a
+// neighbour may be anywhere.
+func knowsMACs(c *spec.Network) bool { return c.Segment != spec.SegmentMesh && c.IPAM.Type != "" }
 
 // hostMAC is the MAC address of the host's end of a container's pair. It follows
 // from the container's, so that whoever sees the one end knows the other: a
@@ -58,15 +58,15 @@ func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 	}
 	live, err := Live(ctx, a.Config.Name)
 	if err == nil {
-		_, err = reguard(ctx, a.net, live)
+		_, err = restoreAntispoof(ctx, a.net, live)
 	}
 	return mtu, err
 }
 
-// guard tells the host who the container is, before the container can say it,
+// antispoof tells the host who the container is, before the container can say it,
 // and drops what it says as somebody else.
-func (a *adding) guard(ctx context.Context, addrs []netip.Addr) error {
-	if pins(a.Config) {
+func (a *adding) antispoof(ctx context.Context, addrs []netip.Addr) error {
+	if knowsMACs(a.Config) {
 		if err := kernel.AddNeighbours(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
 			return err
 		}
@@ -84,15 +84,18 @@ func (r Request) spoofCheck(mac string, addrs []netip.Addr) filter.SpoofCheck {
 	return filter.SpoofCheck{Network: r.Config.Name, Port: r.port(), MAC: mac, Addrs: addrs}
 }
 
-// unguard takes back what guard did, by the pair's end that is still here.
-func (r Request) unguard(ctx context.Context) error { return unguard(ctx, r.Config, r.port()) }
+// removeAntispoof takes back what antispoof did, by the pair's end that is
+// still here.
+func (r Request) removeAntispoof(ctx context.Context) error {
+	return removeAntispoof(ctx, r.Config, r.port())
+}
 
-// unguard forgets the container behind the link port. Where that is gone, with
-// the container's namespace, it forgets the neighbours that were containers
-// which are gone.
-func unguard(ctx context.Context, c *spec.Network, port string) error {
+// removeAntispoof forgets the container behind the link port. Where that is
+// gone, with the container's namespace, it forgets the neighbours that were
+// containers which are gone.
+func removeAntispoof(ctx context.Context, c *spec.Network, port string) error {
 	if raw := host.NetworkDir(c.Name).Config(); raw != nil {
-		// What guard went by counts, not what DEL was given.
+		// What antispoof went by counts, not what DEL was given.
 		if was, _ := spec.Parse(raw); was.Name == c.Name {
 			c = was
 		}
@@ -101,12 +104,12 @@ func unguard(ctx context.Context, c *spec.Network, port string) error {
 	if c.ChecksSpoof(c.DatapathType) {
 		unchecked = filter.DelSpoofChecks(ctx, c.Name, port)
 	}
-	if !pins(c) {
+	if !knowsMACs(c) {
 		return unchecked
 	}
 	l, err := hostEnd(ctx, c.Name, port)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(unchecked, unguardGone(ctx, c))
+		return errors.Join(unchecked, removeStaleNeighbours(ctx, c))
 	}
 	if err == nil {
 		err = kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool { return hostMAC(n.MAC) == l.MAC })
@@ -114,9 +117,10 @@ func unguard(ctx context.Context, c *spec.Network, port string) error {
 	return errors.Join(unchecked, err)
 }
 
-// unguardGone looks at the links of all networks: several may share a Linux
-// bridge. An ADD has named its link ours before it makes a neighbour entry.
-func unguardGone(ctx context.Context, c *spec.Network) error {
+// removeStaleNeighbours looks at the links of all networks: several may share
+// a Linux bridge. An ADD has named its link ours before it makes a neighbour
+// entry.
+func removeStaleNeighbours(ctx context.Context, c *spec.Network) error {
 	dev := state.GatewayLink(c)
 	if list, err := kernel.Neighbours(ctx, dev); err != nil || len(list) == 0 {
 		return err
@@ -130,11 +134,11 @@ func unguardGone(ctx context.Context, c *spec.Network) error {
 	})
 }
 
-// guards are the neighbour entries that guard has made of what ADD's result
-// says. A container of a version before has none; that its MAC address is
-// another than ADD gave is told by an entry.
-func guards(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) ([]state.Object, error) {
-	if !pins(r.Config) {
+// antispoofNeighbours are the neighbour entries that antispoof has made of
+// what ADD's result says. A container of a version before has none; that its
+// MAC address is another than ADD gave is told by an entry.
+func antispoofNeighbours(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) ([]state.Object, error) {
+	if !knowsMACs(r.Config) {
 		return nil, nil
 	}
 	dev := state.GatewayLink(r.Config)
@@ -192,15 +196,15 @@ func ownSubnet(m mesh.Mesh, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) && spec.Gateway(s) != a })
 }
 
-// reguard makes anew what guard made for live attachments and is lost, as with
-// a bridge that OVS made again. It asks the containers' own ends: for an address
-// that two have, or by an end whose MAC address is not the one that ADD gave, it
-// vouches for nobody.
-func reguard(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]state.Change, error) {
+// restoreAntispoof makes anew what antispoof made for live attachments and is
+// lost, as with a bridge that OVS made again. It asks the containers' own
+// ends: for an address that two have, or by an end whose MAC address is not
+// the one that ADD gave, it vouches for nobody.
+func restoreAntispoof(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]state.Change, error) {
 	dev := state.GatewayLink(n.Config)
 	var have []state.Neigh
 	var err error
-	if pins(n.Config) {
+	if knowsMACs(n.Config) {
 		if have, err = kernel.Neighbours(ctx, dev); err != nil {
 			return nil, err
 		}
@@ -211,9 +215,9 @@ func reguard(ctx context.Context, n *network.Network, live map[string]spec.Attac
 	}
 	var made []state.Change
 	var errs []error
-	for port, end := range vouched(ctx, n, live, have, unchecked) {
+	for port, end := range trustedPeers(ctx, n, live, have, unchecked) {
 		for _, a := range end.Addrs {
-			if pins(n.Config) && !slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
+			if knowsMACs(n.Config) && !slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
 				errs = append(errs, kernel.AddNeighbours(ctx, dev, end.MAC, a))
 				made = append(made, state.Change{New: state.Neigh{Dev: dev, IP: a, MAC: end.MAC}})
 			}
@@ -247,9 +251,9 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spe
 	return ports, nil
 }
 
-// vouched are the other ends, with their addresses that no other has, of those
-// ports that lack something.
-func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh,
+// trustedPeers are the other ends, with their addresses that no other has, of
+// those ports that lack something.
+func trustedPeers(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh,
 	unchecked []string) map[string]kernel.VethPeer {
 	known := map[string]int{}
 	for _, p := range have {
@@ -259,7 +263,7 @@ func vouched(ctx context.Context, n *network.Network, live map[string]spec.Attac
 	ends, claims := map[string]kernel.VethPeer{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
-		if err != nil || (known[l.MAC] >= all || !pins(n.Config)) && !slices.Contains(unchecked, port) {
+		if err != nil || (known[l.MAC] >= all || !knowsMACs(n.Config)) && !slices.Contains(unchecked, port) {
 			continue // gone meanwhile, or it has all
 		}
 		end, err := kernel.VethPeerOf(ctx, port)
