@@ -48,15 +48,15 @@ func unkeepAdvertised(dir host.Dir) error {
 	return errors.Join(errs...)
 }
 
-// closeDoors takes back what no backend does: it is quick, and goes first, so
+// removeExtras takes back what no backend does: it is quick, and goes first, so
 // that waiting for OVS leaves it the time.
-func closeDoors(ctx context.Context, c *spec.Network, dir host.Dir) error {
-	return errors.Join(unkeepAdvertised(dir), unpin(ctx, c, dir), filter.DropSpoofChecks(ctx, c.Name))
+func removeExtras(ctx context.Context, c *spec.Network, dir host.Dir) error {
+	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), filter.DropSpoofChecks(ctx, c.Name))
 }
 
-// unpin forgets this host's containers of a network on a gateway link that
-// stays, as a Linux bridge does.
-func unpin(ctx context.Context, c *spec.Network, dir host.Dir) error {
+// removeNeighbours forgets this host's containers of a network on a gateway
+// link that stays, as a Linux bridge does.
+func removeNeighbours(ctx context.Context, c *spec.Network, dir host.Dir) error {
 	if c.LinuxBridge == "" && !c.AdoptBridge {
 		return nil // it goes with its bridge
 	}

@@ -369,7 +369,7 @@ func Remove(ctx context.Context, c *spec.Network, conn *ovs.Conn, force bool) ([
 	if err := removePorts(ctx, c.Name, conn); err != nil {
 		return nil, err
 	}
-	if err := closeDoors(ctx, c, dir); err != nil {
+	if err := removeExtras(ctx, c, dir); err != nil {
 		return nil, err
 	}
 	changes, err := host.Prune(ctx, state.Set{}, list...)
