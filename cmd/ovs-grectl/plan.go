@@ -101,7 +101,8 @@ func once(command string) string {
 
 // headings say what the commands of a kind are for.
 var headings = map[state.Kind]string{
-	state.KindBridge:     "The containers' OVS bridge, whose internal port is their gateway; the tunnels', whose internal port leads to the peers.",
+	state.KindBridge: "The containers' OVS bridge, whose internal port is their gateway; " +
+		"the tunnels', whose internal port leads to the peers.",
 	state.KindTunnel:     "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
 	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
 	state.KindLink:       "Links are up.",

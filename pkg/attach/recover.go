@@ -99,9 +99,9 @@ func Relet(ctx context.Context, network string) (map[string]spec.Attachment, err
 }
 
 // Reattach gives live attachments back what was lost: their leases, and their
-// ports and neighbour entries where there are none. It returns these. What an ADD is making now
-// is let be, and so is what a DEL takes away meanwhile. Without losses it
-// changes nothing.
+// ports and neighbour entries where there are none. It returns these. What an
+// ADD is making now is let be, and so is what a DEL takes away meanwhile.
+// Without losses it changes nothing.
 func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 	var made []state.Change
 	for {
@@ -109,7 +109,8 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 		if err != nil || len(live) == 0 {
 			return made, err
 		}
-		changes, refused := host.Ensure(ctx, HostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
+		changes, refused := host.Ensure(ctx, HostEnds(n.Config, live),
+			ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
 		gone, err := vanished(ctx, n.Config.Name, changes)
 		if err != nil {
 			return made, err

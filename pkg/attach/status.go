@@ -13,8 +13,7 @@ import (
 )
 
 // Status tells whether Add can work. It changes nothing, and waits for OVSDB's
-// answers alone.
-// The error says why not, and wraps host.ErrLimited where containers suffer too.
+// answers alone. The error says why not, and wraps host.ErrLimited where containers suffer too.
 func Status(ctx context.Context, c *spec.Network) error {
 	if err := kernel.Confined(); err != nil {
 		return err
@@ -37,7 +36,8 @@ func Status(ctx context.Context, c *spec.Network) error {
 }
 
 // statusHost looks for what ADD could not mend: something foreign in the way or
-// in the place of a subnet, an adopted bridge that is not there. What has drifted the next ADD mends.
+// in the place of a subnet, an adopted bridge that is not there. What has
+// drifted the next ADD mends.
 func statusHost(ctx context.Context, n *network.Network) error {
 	want, _, err := n.Want(ctx)
 	if err != nil {

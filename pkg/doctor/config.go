@@ -231,7 +231,8 @@ func overlaps(ctx context.Context, p *patient) []Finding {
 				continue
 			}
 			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() && (n.OVS == nil || owner != n.mesh.Self.Name) {
-				list = append(list, fail(n.Name(), n.edit(), "link %s has %s, which overlaps %s of %s: give the network other subnets", a.Link, a.Prefix, s, owner))
+				list = append(list, fail(n.Name(), n.edit(), "link %s has %s, which overlaps %s of %s: give the network other subnets",
+					a.Link, a.Prefix, s, owner))
 			}
 		}
 		if len(list) == before {
@@ -245,7 +246,8 @@ func (n *net) overlapsNet(o *net) []Finding {
 	for _, node := range o.mesh.Nodes() {
 		for _, s := range node.Subnets {
 			if mine, owner := n.overlapping(s); mine.IsValid() {
-				return []Finding{fail(n.Name(), n.edit(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets", mine, owner, s, node.Name, o.Name())}
+				return []Finding{fail(n.Name(), n.edit(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets",
+					mine, owner, s, node.Name, o.Name())}
 			}
 		}
 	}

@@ -61,7 +61,8 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 		if len(large) > most {
 			more = " (ovs-grectl status has all)"
 		}
-		list = append(list, fail(n.Name(), "", "%d containers send packets that are too large for the way to the peers, since the underlay takes less: %s%s",
+		list = append(list, fail(n.Name(), "",
+			"%d containers send packets that are too large for the way to the peers, since the underlay takes less: %s%s",
 			len(large), strings.Join(large[:min(len(large), most)], "; "), more))
 	}
 	return list, err

@@ -216,7 +216,8 @@ func (n *net) rawDrop(ctx context.Context) Finding {
 		switch {
 		case d == nil:
 		case d.Docker():
-			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s", d.By, n.arrival(), subnet, unprotected)
+			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s",
+				d.By, n.arrival(), subnet, unprotected)
 		case d.Sure || d.Part:
 			return fail(n.Name(), acceptRaw(d, n.arrival(), subnet),
 				"%s drops what comes by %s for %s (Docker 28 and later do that to protect its containers)", d.By, n.arrival(), subnet)

@@ -117,7 +117,8 @@ func (n *net) unleased(ctx context.Context) string {
 	if err != nil || len(lost) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d containers have lost their leases in %s: %s %s and others", len(lost), host.RunDir, lost[0].ContainerID, lost[0].IfName)
+	return fmt.Sprintf("%d containers have lost their leases in %s: %s %s and others",
+		len(lost), host.RunDir, lost[0].ContainerID, lost[0].IfName)
 }
 
 func (n *net) drift(ctx context.Context) ([]state.Change, error) {

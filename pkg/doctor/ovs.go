@@ -54,7 +54,8 @@ func daemons(ctx context.Context, p *patient) []Finding {
 		}
 		list = append(list, ok("", "%s runs, OVSDB %s answers", version, socket))
 		if able, err := ovs.StaticFDB(ctx, socket); err == nil && !able {
-			list = append(list, warn("", "", "%s has no static FDB entries (ovs-appctl fdb/add came with 2.16): what is for a peer that sends nothing goes to all peers, and a container can take the gateway's MAC address", version))
+			list = append(list, warn("", "", "%s has no static FDB entries (ovs-appctl fdb/add came with 2.16): what is for a peer that sends "+
+				"nothing goes to all peers, and a container can take the gateway's MAC address", version))
 		}
 	}
 	return list
@@ -100,7 +101,8 @@ func badPort(p *patient, any *net, b ovs.BadPort) Finding {
 			return fail(n.Name(), n.mend("gc")+" && "+n.raise(), "port %s: %s", b.Name, b.Error)
 		}
 	}
-	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" list interface "+quote(b.Name), "port %s, which is not ours: %s", b.Name, b.Error)
+	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" list interface "+quote(b.Name),
+		"port %s, which is not ours: %s", b.Name, b.Error)
 }
 
 // modules looks for what the kernel datapath needs.
@@ -188,8 +190,9 @@ func userspace(ctx context.Context, p *patient) []Finding {
 		case link.Kind == "tun":
 			list = append(list, ok(n.Name(), "the underlay's address is on %s, a port of OVS", n.underlay))
 		default:
-			list = append(list, fail(n.Name(), "", "the underlay's address is on %s, which is no OVS bridge: the userspace datapath sends nothing by it. "+
-				"An OVS bridge with datapath_type=netdev and %[1]s as its port has to take over the addresses and routes of %[1]s", n.underlay))
+			list = append(list, fail(n.Name(), "",
+				"the underlay's address is on %s, which is no OVS bridge: the userspace datapath sends nothing by it. "+
+					"An OVS bridge with datapath_type=netdev and %[1]s as its port has to take over the addresses and routes of %[1]s", n.underlay))
 		}
 	}
 	return list

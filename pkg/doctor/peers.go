@@ -258,6 +258,7 @@ func (n *net) shrink(peer netip.Addr, size, less int) string {
 	if peer.Is6() {
 		ip = "ip -6"
 	}
-	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o %[7]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s  # for good: \"mtu\": %[6]d in the conflist",
+	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o %[7]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s"+
+		"  # for good: \"mtu\": %[6]d in the conflist",
 		ip, peer, peer.BitLen(), size, n.raise(), size+less, strings.TrimPrefix(n.lookUp(peer), "ip "))
 }

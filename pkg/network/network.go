@@ -257,7 +257,8 @@ func (n *Network) moved(ctx context.Context) error {
 	}
 	for _, is := range attached {
 		if is {
-			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up", spec.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
+			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up",
+				spec.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
 		}
 	}
 	return nil

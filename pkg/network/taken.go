@@ -29,7 +29,8 @@ func (n *Network) Taken(ctx context.Context) error {
 			return p.Bits() >= subnet.Bits() && subnet.Contains(p.Prefix.Addr()) && !ours(p)
 		})
 		if i >= 0 {
-			errs = append(errs, fmt.Errorf("container subnet %s: %w: this host has %s already: give the network other subnets", subnet, host.ErrForeign, have[i]))
+			errs = append(errs, fmt.Errorf("container subnet %s: %w: this host has %s already: give the network other subnets",
+				subnet, host.ErrForeign, have[i]))
 		}
 	}
 	return errors.Join(errs...)

@@ -124,12 +124,15 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 		if was.Flows != "" {
 			// With another fail_mode ovs-vswitchd empties the table, and back in
 			// this one it makes the flow that it makes for a new bridge.
-			p.before = append(p.before, ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName, Row: ovsdb.Row{"fail_mode": "secure"}})
+			p.before = append(p.before, ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
+				Row: ovsdb.Row{"fail_mode": "secure"}})
 		}
 		p.ops = append(p.ops,
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
-				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode, "controller": ovsSet(), "stp_enable": false, "rstp_enable": false}},
-			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(setKeys("other_config", otherConfig(br)),
+				Row: ovsdb.Row{"datapath_type": br.DatapathType, "fail_mode": br.FailMode, "controller": ovsSet(),
+					"stp_enable": false, "rstp_enable": false}},
+			ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: byName, Mutations: append(
+				setKeys("other_config", otherConfig(br)),
 				*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete, ovsSet(keyStamp)))},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: accessPort()},
 			ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Interface", Where: byName, Row: ovsdb.Row{"mtu_request": br.MTU}})
@@ -206,7 +209,8 @@ func (p *plan) update(o state.Object) {
 }
 
 // moved does what must be done before all else. It takes ports out that come
-// back otherwise, and waits until OVS has let go: it does not attach a device again of which it sees only that it changed.
+// back otherwise, and waits until OVS has let go: it does not attach a device
+// again of which it sees only that it changed.
 func (p *plan) moved(ctx context.Context) error {
 	if err := errors.Join(p.errs...); err != nil {
 		return err

@@ -91,7 +91,8 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 }
 
 func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
-	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "controller", "stp_enable", "rstp_enable", "other_config", "external_ids"}
+	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "controller", "stp_enable", "rstp_enable",
+		"other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}

@@ -208,7 +208,8 @@ func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]*Container
 	var list []*ContainerPort
 	for _, r := range res[0].Rows {
 		ids := r.strings("external_ids")
-		list = append(list, &ContainerPort{Name: r.str("name"), ContainerID: ids[keyContainerID], IfName: ids[keyIfName], BootID: ids[keyBootID], Error: refusal(r)})
+		list = append(list, &ContainerPort{Name: r.str("name"), ContainerID: ids[keyContainerID], IfName: ids[keyIfName],
+			BootID: ids[keyBootID], Error: refusal(r)})
 	}
 	slices.SortFunc(list, func(a, b *ContainerPort) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil

@@ -47,7 +47,8 @@ func monitored(network string) map[string]any {
 	}
 	bridge, tunnel := owned(network, roleBridge), owned(network, roleTunnel)
 	return map[string]any{
-		"Bridge":    request([]string{"name", "datapath_type", "fail_mode", "other_config"}, where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
+		"Bridge": request([]string{"name", "datapath_type", "fail_mode", "other_config"},
+			where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
 		"Port":      request([]string{"name", "tag", "vlan_mode", "protected"}, bridge, tunnel),
 		"Interface": request([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, bridge, tunnel),
 	}

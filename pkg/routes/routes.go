@@ -234,7 +234,8 @@ func (r *Routes) leave(ctx context.Context, raw []byte) error {
 	}
 	var errs []error
 	if was.Table != r.Config.Table {
-		_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
+		_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{
+			RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
 		errs = append(errs, err)
 	}
 	if was.Mode != r.Config.Mode && r.Config.Mode == spec.ModeTunnel {

@@ -42,7 +42,8 @@ func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
 		for _, dst := range p.Subnets {
 			objs, err := route(c, m, p, dst, w)
 			s.Put(objs...)
-			if len(objs) == 1 && objs[0].(Route).Dev == "" && !slices.ContainsFunc(nexthops[max(0, len(nexthops)-1):], func(n spec.Node) bool { return n.Name == p.Name }) {
+			nextHop := len(objs) == 1 && objs[0].(Route).Dev == ""
+			if n := len(nexthops); nextHop && (n == 0 || nexthops[n-1].Name != p.Name) {
 				nexthops = append(nexthops, p)
 			}
 			if err != nil {
@@ -85,7 +86,8 @@ func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) (
 		r.Dev = w.Segment
 		return []Object{r}, nil
 	}
-	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit link nor a segment over all hosts", ErrNoWay, dst, p)
+	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit link nor a segment over all hosts",
+		ErrNoWay, dst, p)
 }
 
 // overTransit routes by the peer's transit link. Its MAC address is known, so
