@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"ovs-gre-cni/pkg/chain"
@@ -82,10 +83,14 @@ func planFile(ctx context.Context, f chain.File) (planned, error) {
 		}
 		if f.OVS != nil && f.OVS.OVSDB != spec.DefaultOVSDB {
 			command = strings.ReplaceAll(command, "ovs-vsctl ", "ovs-vsctl --db=unix:"+f.OVS.OVSDB+" ")
+			command = strings.ReplaceAll(command, "ovs-appctl ", "OVS_RUNDIR="+filepath.Dir(f.OVS.OVSDB)+" ovs-appctl ")
 		}
-		if o.ID().Kind == state.KindForward {
+		switch o.ID().Kind {
+		case state.KindForward:
 			fmt.Fprint(&b, once(command))
-		} else {
+		case state.KindFDB: // the network works without
+			fmt.Fprintln(&b, command+" || true")
+		default:
 			fmt.Fprintln(&b, command)
 		}
 		p.Commands = append(p.Commands, command)
@@ -104,6 +109,7 @@ var headings = map[state.Kind]string{
 	state.KindBridge: "The containers' OVS bridge, whose internal port is their gateway; " +
 		"the tunnels', whose internal port leads to the peers.",
 	state.KindTunnel:     "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
+	state.KindFDB:        "No container takes over the gateway's MAC address, and what is for one peer goes to no other. OVS before 2.16 cannot.",
 	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
 	state.KindLink:       "Links are up.",
 	state.KindAddr:       "The gateway's addresses.",

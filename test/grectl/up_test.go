@@ -115,6 +115,9 @@ func TestPlanIsAScript(t *testing.T) {
 			l := lab(t, 2, v.net)
 			ctx := context.Background()
 			script := want(t, 0, l.Hosts[0], "plan").out
+			if strings.Contains(script, "\n# \n") {
+				t.Errorf("a kind of command has no heading:\n%s", script)
+			}
 			if l.Datapath == testnet.DatapathSystem {
 				if err := l.Hosts[0].StopOVS(ctx); err != nil {
 					t.Fatal(err)
