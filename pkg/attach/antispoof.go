@@ -119,10 +119,12 @@ func removeAntispoof(ctx context.Context, c *spec.Network, port string) error {
 
 // removeStaleNeighbours looks at the links of all networks: several may share
 // a Linux bridge. An ADD has named its link ours before it makes a neighbour
-// entry.
+// entry: of entries that were there before the links were read, none is of an
+// ADD under way whose link was not.
 func removeStaleNeighbours(ctx context.Context, c *spec.Network) error {
 	dev := state.GatewayLink(c)
-	if list, err := kernel.Neighbours(ctx, dev); err != nil || len(list) == 0 {
+	before, err := kernel.Neighbours(ctx, dev)
+	if err != nil || len(before) == 0 {
 		return err
 	}
 	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasOurs)
@@ -130,7 +132,8 @@ func removeStaleNeighbours(ctx context.Context, c *spec.Network) error {
 		return err
 	}
 	return kernel.RemoveNeighbours(ctx, dev, func(n state.Neigh) bool {
-		return !slices.ContainsFunc(links, func(l kernel.Link) bool { return l.MAC == hostMAC(n.MAC) })
+		gone := !slices.ContainsFunc(links, func(l kernel.Link) bool { return l.MAC == hostMAC(n.MAC) })
+		return gone && slices.Contains(before, n)
 	})
 }
 
