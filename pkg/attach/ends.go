@@ -36,7 +36,7 @@ func Adrift(ctx context.Context, n *network.Network) ([]state.Change, error) {
 	if err != nil || len(live) == 0 {
 		return nil, err
 	}
-	changes, err := host.Check(ctx, HostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
+	changes, err := host.Check(ctx, hostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
 	return slices.DeleteFunc(changes, func(c state.Change) bool { return c.New == nil }), err
 }
 

@@ -109,7 +109,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 		if err != nil || len(live) == 0 {
 			return made, err
 		}
-		changes, refused := host.Ensure(ctx, HostEnds(n.Config, live),
+		changes, refused := host.Ensure(ctx, hostEnds(n.Config, live),
 			ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
 		gone, err := vanished(ctx, n.Config.Name, changes)
 		if err != nil {
@@ -284,9 +284,9 @@ func (h hostLocal) held() ([]Held, error) {
 	return list, nil
 }
 
-// HostEnds are the OVS ports that attachments should have, and the links under
+// hostEnds are the OVS ports that attachments should have, and the links under
 // them, which should be up.
-func HostEnds(c *spec.Network, attachments map[string]spec.Attachment) state.Set {
+func hostEnds(c *spec.Network, attachments map[string]spec.Attachment) state.Set {
 	s := state.Set{}
 	for _, a := range attachments {
 		p := containerPort(Request{Config: c, Attachment: a})
