@@ -180,6 +180,10 @@ func (c *Control) failed(ctx context.Context, err error) error {
 // nothing else either, is taken for one that never will.
 const silent = time.Second
 
+// unseen is how many times silent an ovs-vswitchd may be busy whose process is
+// not to be seen from here, as from a container's process namespace.
+const unseen = 5
+
 // unless ends ctx once ovs-vswitchd is silent, until the function that it
 // returns is called. One that is busy, with many tunnels at once or on a slow
 // machine, has as long as ctx says.
@@ -189,7 +193,7 @@ func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop
 	done := make(chan struct{})
 	go func() {
 		defer ticker.Stop()
-		for {
+		for seconds := 1; ; seconds++ {
 			select {
 			case <-done:
 				return
@@ -198,6 +202,9 @@ func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop
 			case <-ticker.C:
 			}
 			now, spent := c.works()
+			if spent == "" && seconds < unseen {
+				continue
+			}
 			if !now && spent == before {
 				end(c.silence())
 				return

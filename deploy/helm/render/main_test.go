@@ -40,6 +40,7 @@ func TestValues(t *testing.T) {
 		values string
 		want   []string
 	}{
+		"spoofchk":  {"network: {spoofchk: false}", []string{`"spoofchk": false`}},
 		"tunnel":    {"network: {tunnel: {type: vxlan, key: 7}, mode: auto, mtu: 1400, datapathType: netdev}", []string{`"type": "vxlan"`, `"key": 7`, `"mode": "auto"`, `"mtu": 1400`, `"datapathType": "netdev"`}},
 		"API":       {"apiServer: {host: 10.0.0.1, port: 6443}", []string{`{name: KUBERNETES_SERVICE_HOST, value: "10.0.0.1"}`, `{name: KUBERNETES_SERVICE_PORT, value: "6443"}`}},
 		"paths":     {"paths: {cniBin: /var/lib/cni-bin, openvswitch: /var/run/ovs}", []string{"hostPath: {path: /var/lib/cni-bin,", "hostPath: {path: /var/run/ovs,", "mountPath: /var/run/ovs}", `"ovsdb": "unix:/var/run/ovs/db.sock"`}},

@@ -23,6 +23,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if $n.mtu }}{{ $_ := set $main "mtu" (int $n.mtu) }}{{ end }}
 {{- if $n.noMasqueradeCIDRs }}{{ $_ := set $main "noMasqueradeCIDRs" $n.noMasqueradeCIDRs }}{{ end }}
 {{- if $n.datapathType }}{{ $_ := set $main "datapathType" $n.datapathType }}{{ end }}
+{{- if not $n.spoofchk }}{{ $_ := set $main "spoofchk" false }}{{ end }}
 {{- if ne .Values.paths.openvswitch "/run/openvswitch" }}{{ $_ := set $main "ovsdb" (printf "unix:%s/db.sock" .Values.paths.openvswitch) }}{{ end }}
 {{- $plugins := list $main (dict "type" "route-sync" "mode" $n.mode) }}
 {{- if .Values.portmap.enabled }}
