@@ -53,7 +53,7 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	a := &adding{Request: r, net: n, ns: ns, undo: &u, mac: mac, done: func() {}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.back(ctx))
+			err = errors.Join(err, u.back(ctx, a.bound(undoBound)))
 		}
 		a.done()
 	}()
@@ -191,7 +191,7 @@ func (a *adding) leave(ctx context.Context) error {
 // anew undoes something in OVSDB, on a connection of its own where ADD's has
 // broken: that may be why ADD failed.
 func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, ovsBound)
+	ctx, cancel := context.WithTimeout(ctx, a.bound(ovsBound))
 	defer cancel()
 	err := f(ctx, a.net.OVS)
 	if !errors.Is(err, host.ErrUnavailable) {
@@ -354,7 +354,7 @@ func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, 
 	}
 	res, err := m.add(ctx)
 	if !errors.Is(err, host.ErrBusy) { // else it did not get as far as an address
-		a.undo.add(bounded(m.del)) // also when it fails: CNI wants DEL after a failed ADD
+		a.undo.add(a.bounded(m.del)) // also when it fails: CNI wants DEL after a failed ADD
 	}
 	if err != nil {
 		return nil, nil, err

@@ -13,11 +13,19 @@ import (
 	"ovs-gre-cni/pkg/spec"
 )
 
-// A DEL ends within these bounds together, whatever has died.
+// A DEL ends within the first two together, whatever has died; on a machine for
+// which timeoutSeconds says 40 or more, later in proportion.
 const (
 	ovsBound  = time.Second
 	restBound = 2 * time.Second
+	// undoBound is ADD's, for taking back what it has done.
+	undoBound = 5 * time.Second
 )
+
+// bound is one of the bounds, on this machine.
+func (r Request) bound(d time.Duration) time.Duration {
+	return max(d, d*(r.Config.Timeout/(20*time.Second)))
+}
 
 // Del takes a container off its network. It needs neither the container's
 // namespace, nor the result of ADD, nor, but for the OVS port, OVSDB: what it
@@ -39,7 +47,7 @@ func Del(ctx context.Context, r Request) error {
 	if conn != nil {
 		defer conn.Close()
 	}
-	rest, cancel := context.WithTimeout(ctx, restBound)
+	rest, cancel := context.WithTimeout(ctx, r.bound(restBound))
 	defer cancel()
 	errs := []error{err, r.removeAntispoof(rest), r.delLink(rest)}
 	if m := newIPAM(r, nil); m != nil {
@@ -69,7 +77,7 @@ func (r Request) delConfined() (over bool, err error) {
 // delPort takes the port out of OVSDB and returns the connection, or buries
 // the port and returns nil where OVSDB does not answer.
 func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, ovsBound)
+	ctx, cancel := context.WithTimeout(ctx, r.bound(ovsBound))
 	defer cancel()
 	conn, err := ovs.Dial(ctx, r.Config.OVSDB)
 	if err == nil {
@@ -98,7 +106,7 @@ func (r Request) delLink(ctx context.Context) error {
 // release gives the lease back, and the host state with the last one. Without
 // a lease it looks all the same: a DEL that was killed may have got that far.
 func release(ctx context.Context, r Request, conn *ovs.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, restBound)
+	ctx, cancel := context.WithTimeout(ctx, r.bound(restBound))
 	defer cancel()
 	if !r.dir().Exists() {
 		return nil

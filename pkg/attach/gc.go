@@ -112,7 +112,7 @@ func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, 
 	errs := []error{err, err2, removeAntispoof(ctx, c, name), delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
 	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
-		errs = append(errs, bounded(m.del)(ctx))
+		errs = append(errs, r.bounded(m.del)(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

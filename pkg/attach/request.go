@@ -79,9 +79,9 @@ type undo struct {
 func (u *undo) add(step func(context.Context) error) { u.steps = append(u.steps, step) }
 
 // bounded keeps a step from using up the time of the others.
-func bounded(step func(context.Context) error) func(context.Context) error {
+func (r Request) bounded(step func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, restBound)
+		ctx, cancel := context.WithTimeout(ctx, r.bound(restBound))
 		defer cancel()
 		return step(ctx)
 	}
@@ -89,8 +89,8 @@ func bounded(step func(context.Context) error) func(context.Context) error {
 
 // back runs the steps with a deadline of their own, because what failed may
 // have used up the caller's.
-func (u *undo) back(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+func (u *undo) back(ctx context.Context, bound time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()
 	var errs []error
 	for i := len(u.steps) - 1; i >= 0; i-- {
