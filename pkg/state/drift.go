@@ -10,11 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxDrift is how many characters Drift has at most: runtimes cut what is longer.
+// maxDrift is how many characters Drift has at most, twice as many where it has
+// to name a rule of somebody else's: runtimes cut what is longer.
 const maxDrift = 120
 
-// Drift is the change as CHECK tells it: what is wrong, in one sentence of at
-// most 120 characters that names the thing, its attribute, what that is and
+// Drift is the change as CHECK tells it: what is wrong, in one sentence of
+// 120 characters as a rule that names the thing, its attribute, what that is and
 // what it should be.
 func (c Change) Drift() string {
 	switch {
@@ -28,8 +29,8 @@ func (c Change) Drift() string {
 		return clip(noun+"in its place is "+f.Have, maxDrift)
 	}
 	list := attributes(c.Old, c.New)
-	if len(list) == 0 { // not an object of the same kind
-		return clip(noun+c.Old.String(), maxDrift)
+	if len(list) == 0 { // not an object of the same kind: it says itself what it is
+		return clip(noun+c.Old.String(), 2*maxDrift)
 	}
 	more := ""
 	if len(list) > 1 {
