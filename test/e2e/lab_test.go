@@ -22,7 +22,7 @@ links='^[0-9]*: \(ovs-\|gre\|erspan\|ip6gre\|ip6tnl\|sit\|tunl\)'
 echo == links; ip -o link | grep -v "$links" | calm
 echo == addresses; ip -o address | grep -v "$links" | calm
 echo == routes; ip route show table all | grep -v '^anycast' | calm
-echo == neighbours; ip neigh show nud permanent | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/'
+echo == neighbours; ip neigh show nud permanent | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | sort
 echo == nftables; nft --stateless list ruleset
 if [ -S /run/openvswitch/db.sock ]; then
 	dump() { echo "== $1"; ovsdb-client --timeout=30 --format=list dump unix:/run/openvswitch/db.sock Open_vSwitch "$@"; }

@@ -17,7 +17,7 @@ import (
 // look prints what a node has because of its peers.
 const look = `
 echo == routes; ip route show proto 121; ip -6 route show proto 121
-echo == neighbours; ip neigh show nud permanent | grep -w obr0-t | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/'
+echo == neighbours; ip neigh show nud permanent | grep -w obr0-t | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | sort
 echo == tunnels; ovs-vsctl --timeout=20 --no-headings --columns=name,options find interface type=gre | sort
 echo == sets; nft list table inet ovs-gre-pods
 echo == nodes; cat /var/lib/ovs-gre/nodes.json
