@@ -105,7 +105,7 @@ own() { grep -v -E '(fe80|ff00):.* dev (docker0|bridge0|br0) |: (docker0|bridge0
 echo == addresses; ip -o address | grep -v "$links" | own | sed 's/valid_lft.*//' | calm
 echo == routes; ip -4 route show table all | calm; ip -6 route show table all | grep -v '^anycast' | own | sed 's/ expires [0-9]*sec//' | calm
 echo == rules; ip rule; ip -6 rule
-echo == neighbours; ip neigh show nud permanent
+echo == neighbours; ip neigh show nud permanent | sed 's/\( lladdr [^ ]*\)*\( managed extern_learn\).*/\2/' | sort
 echo == nftables; nft --stateless list ruleset
 echo == iptables; iptables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'; ip6tables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
 if [ -S /run/openvswitch/db.sock ]; then echo == OVS; ovs-vsctl --timeout=30 show; fi
