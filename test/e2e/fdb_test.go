@@ -162,6 +162,12 @@ func TestGatewayMAC(t *testing.T) {
 	with := answered()
 	h.Shell(t, "ovs-appctl --timeout=20 fdb/del obr0 0 "+mac)
 	without := answered()
+	for range 5 { // OVS moves a MAC address with a flow's first packet, or when it looks at its flows again
+		if without <= 50 {
+			break
+		}
+		without = answered()
+	}
 	t.Logf("of 100 pings to the gateway under attack %d were answered, without the static entry %d", with, without)
 	if with < 95 || without > 50 {
 		t.Errorf("of 100 pings %d were answered, without the static entry %d", with, without)
