@@ -83,8 +83,10 @@ func notFromTransit(l *testnet.Lab, lines []string) []string {
 	question := regexp.MustCompile(`ARP, Request who-has 192\.168\.\d+\.1 tell 192\.168\.\d+\.1,`)
 	return slices.DeleteFunc(lines, func(line string) bool {
 		return question.MatchString(line) || slices.ContainsFunc(l.Hosts, func(h *testnet.Host) bool {
-			mac := spec.MAC(h.Addr4)
-			return strings.Contains(line, " IP6 "+spec.LinkLocal(mac).String()+" > ff02:") || strings.Contains(line, " is-at "+mac+",")
+			return slices.ContainsFunc([]netip.Addr{h.Addr4, h.Addr6}, func(a netip.Addr) bool {
+				mac := spec.MAC(a)
+				return strings.Contains(line, " IP6 "+spec.LinkLocal(mac).String()+" > ff02:") || strings.Contains(line, " is-at "+mac+",")
+			})
 		})
 	})
 }
