@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
@@ -70,8 +71,22 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 
 // dial connects to a unix socket. net.Dialer.DialContext does the same, and
 // brings Go's DNS resolver into the program: 0.24 MB.
+//
+// Where more connections wait than the server's backlog holds (64 in
+// lib/stream-unix.c of OVS), connect(2) says EAGAIN at once: dial tries again
+// until ctx ends, and returns EAGAIN then.
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
-	return new(net.Dialer).DialUnix(ctx, "unix", nil, &net.UnixAddr{Net: "unix", Name: path})
+	for pause := time.Millisecond; ; pause = min(2*pause, 32*time.Millisecond) {
+		conn, err := new(net.Dialer).DialUnix(ctx, "unix", nil, &net.UnixAddr{Net: "unix", Name: path})
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // Close ends the connection. Closing nil does nothing.

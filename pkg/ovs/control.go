@@ -62,15 +62,19 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 		// leaves its socket, which nobody answers.
 		paths, _ = filepath.Glob(filepath.Join(dir, vswitchd+"*.ctl"))
 	}
+	c := &Control{pid: pid}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.unless(ctx, cancel)()
 	err := fmt.Errorf("%w: no %s in %s", ErrNoControl, vswitchd+".pid", dir)
 	for _, p := range paths {
 		var conn *net.UnixConn
 		if conn, err = dial(ctx, p); err == nil {
-			return &Control{conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), pid: pid}, nil
+			c.conn, c.dec = conn, json.NewDecoder(io.LimitReader(conn, most))
+			return c, nil
 		}
 	}
-	c := &Control{pid: pid}
-	if errors.Is(err, syscall.EAGAIN) { // more connections wait than its backlog holds
+	if errors.Is(err, syscall.EAGAIN) {
 		return nil, c.silence()
 	}
 	return nil, fmt.Errorf("%w: %s: its control socket: %w", ErrUnavailable, c, err)
@@ -186,14 +190,15 @@ const unseen = 5
 
 // unless ends ctx once ovs-vswitchd is silent, until the function that it
 // returns is called. One that is busy, with many tunnels at once or on a slow
-// machine, has as long as ctx says.
+// machine, has as long as ctx says. It looks twice: this process, too, may have
+// been without a processor until the first time, its answer unread.
 func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 	_, before := c.works()
-	ticker := time.NewTicker(silent)
+	ticker := time.NewTicker(silent / 2)
 	done := make(chan struct{})
 	go func() {
 		defer ticker.Stop()
-		for seconds := 1; ; seconds++ {
+		for quiet := 0; ; {
 			select {
 			case <-done:
 				return
@@ -202,14 +207,14 @@ func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop
 			case <-ticker.C:
 			}
 			now, spent := c.works()
-			if spent == "" && seconds < unseen {
-				continue
+			if quiet++; now || spent != before {
+				quiet = 0
 			}
-			if !now && spent == before {
+			before = spent
+			if quiet >= 2*unseen || spent != "" && quiet >= 2 {
 				end(c.silence())
 				return
 			}
-			before = spent
 		}
 	}()
 	return func() { close(done) }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,4 +95,44 @@ func TestSilent(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestCrowd: who asks while more connections wait than the control socket's
+// backlog holds waits for its turn.
+func TestCrowd(t *testing.T) {
+	l := testnet.New(t, testnet.Options{Hosts: 1})
+	h, socket := l.Hosts[0], socketOf(l.Hosts[0])
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	sockets, err := filepath.Glob(filepath.Join(filepath.Dir(socket), "ovs-vswitchd.*.ctl"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("control sockets %q, %v", sockets, err)
+	}
+	if err := h.PauseVswitchd(ctx); err != nil {
+		t.Fatal(err)
+	}
+	crowd := 0
+	for {
+		c, err := net.Dial("unix", sockets[0])
+		if errors.Is(err, syscall.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		crowd++
+	}
+	asked := make(chan error)
+	go func() {
+		_, err := ovs.VswitchdVersion(ctx, socket)
+		asked <- err
+	}()
+	if err := h.ResumeVswitchd(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-asked; err != nil {
+		t.Errorf("behind %d that wait: %v", crowd, err)
+	}
+	t.Logf("the backlog holds %d", crowd)
 }
