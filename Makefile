@@ -64,9 +64,9 @@ conformance-sample: ## the same in versions 0.4.0 and 1.1.0
 	OVSGRE_CONFORMANCE=0.4.0,1.1.0 $(CONFORMANCE)
 
 fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
-	go test ./pkg/spec -run XXX -fuzz FuzzParse$$ -fuzztime 20s
-	go test ./pkg/spec -run XXX -fuzz FuzzDecodeNodes -fuzztime 20s
-	go test ./pkg/spec -run XXX -fuzz FuzzReadResult -fuzztime 20s
+	go test ./pkg/config -run XXX -fuzz FuzzParse$$ -fuzztime 20s
+	go test ./pkg/config -run XXX -fuzz FuzzDecodeNodes -fuzztime 20s
+	go test ./pkg/config -run XXX -fuzz FuzzReadResult -fuzztime 20s
 	go test ./pkg/ovs -run XXX -fuzz FuzzReply -fuzztime 20s -fuzzminimizetime 1s
 
 FAULTS = go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'

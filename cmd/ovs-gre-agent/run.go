@@ -18,7 +18,7 @@ import (
 
 	"ovs-gre-cni/pkg/agent"
 	"ovs-gre-cni/pkg/agent/kube"
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/ovs"
 )
@@ -27,7 +27,7 @@ import (
 type place struct{ confDir, confName, store, procsys string }
 
 func (p *place) flags(f *flag.FlagSet) {
-	f.StringVar(&p.confDir, "conf-dir", chain.ConfDir, "the runtime's `directory` of conflists")
+	f.StringVar(&p.confDir, "conf-dir", conflist.ConfDir, "the runtime's `directory` of conflists")
 	f.StringVar(&p.confName, "conf-name", "10-ovs-gre.conflist", "the conflist's `name` in it")
 	f.StringVar(&p.store, "store", "/var/lib/ovs-gre/nodes.json", "the nodes `file` to keep, at the same path for agent and plugins")
 	f.StringVar(&p.procsys, "procsys", kernel.ProcSys, "the `directory` where the host's sysctls are")
@@ -85,7 +85,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := agent.Alone(o.store)
+	unlock, err := agent.LockStore(o.store)
 	if err != nil {
 		return err
 	}

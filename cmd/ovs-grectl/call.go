@@ -7,23 +7,23 @@ import (
 	"strings"
 	"unicode"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
 )
 
 // networks are the files that the call is about. What is wrong with a file has
 // been told, and makes code exitUnable; the others are still there. A file that
 // runtimes do not take is told, and is not among them.
-func (c *call) networks() (list []chain.File, code int) {
-	var files []chain.File
+func (c *call) networks() (list []conflist.File, code int) {
+	var files []conflist.File
 	if len(c.files) == 0 {
 		var err error
-		if files, err = chain.LoadDir(chain.ConfDir); err != nil {
+		if files, err = conflist.LoadDir(conflist.ConfDir); err != nil {
 			return nil, c.fail(err)
 		}
 	}
 	for _, path := range c.files {
-		files = append(files, chain.Load(path))
+		files = append(files, conflist.Load(path))
 	}
 	for _, f := range files {
 		if why := f.Superseded(); why != "" {
@@ -37,7 +37,7 @@ func (c *call) networks() (list []chain.File, code int) {
 		list = append(list, f)
 	}
 	if len(files) == 0 {
-		fmt.Fprintf(c.err, "ovs-grectl: no conflist in %s names ovs-gre or route-sync\n", chain.ConfDir)
+		fmt.Fprintf(c.err, "ovs-grectl: no conflist in %s names ovs-gre or route-sync\n", conflist.ConfDir)
 	}
 	return list, code
 }
@@ -47,7 +47,7 @@ func (c *call) fail(err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(c.err, "ovs-grectl:", oneLine(line))
 	}
-	if errors.Is(err, host.ErrForeign) || errors.Is(err, host.ErrRefused) || errors.Is(err, host.ErrDrift) {
+	if errors.Is(err, fault.ErrForeign) || errors.Is(err, fault.ErrRefused) || errors.Is(err, fault.ErrDrift) {
 		return exitDrift
 	}
 	return exitUnable
@@ -90,7 +90,7 @@ type log struct {
 
 func (l log) did(format string, args ...any) { l.done(fmt.Sprintf(format, args...)) }
 
-// done is a chain.Did.
+// done is a conflist.Report.
 func (l log) done(change string) {
 	d := deed{l.network, oneLine(change)}
 	*l.deeds = append(*l.deeds, d)

@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/network"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // A container is one attachment, as status tells of it.
@@ -31,7 +31,7 @@ const (
 
 // inspectContainers gathers attachments from leases, links and OVS ports.
 func (r *report) inspectContainers(ctx context.Context, n *network.Network) error {
-	live, err := attach.Live(ctx, n.Config.Name)
+	live, err := attach.LiveAttachments(ctx, n.Config.Name)
 	if err != nil {
 		return err
 	}
@@ -39,12 +39,12 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 	if err != nil {
 		return err
 	}
-	leases, err := n.Dir.Leases(host.LeasesOVS)
+	leases, err := n.Dir.Leases(rundir.LeasesOVS)
 	if err != nil {
 		return err
 	}
 	found := map[string]container{}
-	put := func(port string, a spec.Attachment, state string) {
+	put := func(port string, a config.Attachment, state string) {
 		found[port] = container{ContainerID: a.ContainerID, IfName: a.IfName, Port: port, State: state}
 	}
 	for _, l := range leases {
@@ -52,23 +52,23 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 	}
 	for _, p := range ports {
 		s := stateGone
-		if p.Former() {
+		if p.FromPreviousBoot() {
 			s = stateFormer
 		}
-		put(p.Name, spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}, s)
+		put(p.Name, config.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}, s)
 	}
 	for name, a := range live {
 		put(name, a, stateAttached)
 	}
-	lost, err := attach.Unleased(ctx, n.Config.Name)
+	lost, err := attach.WithoutLease(ctx, n.Config.Name)
 	if err != nil {
 		return err
 	}
 	for _, a := range lost {
-		put(spec.PortName(n.Config.Name, a.ContainerID, a.IfName), a, stateUncounted)
+		put(config.PortName(n.Config.Name, a.ContainerID, a.IfName), a, stateUncounted)
 	}
 	for _, p := range ports {
-		if live[p.Name] != (spec.Attachment{}) && p.Error != "" {
+		if live[p.Name] != (config.Attachment{}) && p.Error != "" {
 			put(p.Name, live[p.Name], "error: "+oneLine(p.Error))
 		}
 	}
@@ -78,7 +78,7 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 		}
 	}
 	r.tell(found)
-	changes, err := attach.Adrift(ctx, n)
+	changes, err := attach.DriftedPorts(ctx, n)
 	r.drift(changes)
 	return err
 }

@@ -4,22 +4,22 @@ import (
 	"context"
 	"fmt"
 
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/doctor"
 )
 
 // examine looks at what surrounds the networks. Files that do not parse are
 // findings, too.
 func examine(ctx context.Context, c *call) int {
-	var files []chain.File
+	var files []conflist.File
 	if len(c.files) == 0 {
 		var err error
-		if files, err = chain.LoadDir(chain.ConfDir); err != nil {
+		if files, err = conflist.LoadDir(conflist.ConfDir); err != nil {
 			return c.fail(err)
 		}
 	}
 	for _, path := range c.files {
-		files = append(files, chain.Load(path))
+		files = append(files, conflist.Load(path))
 	}
 	findings := doctor.Examine(ctx, files)
 	code := exitFine

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 )
 
 // down removes the host state of the networks, and the mark that keeps it.
@@ -26,11 +26,11 @@ func down(ctx context.Context, c *call) int {
 	return code
 }
 
-func lower(ctx context.Context, l log, f chain.File) error {
+func lower(ctx context.Context, l log, f conflist.File) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := chain.Down(ctx, f, l.force, l.done)
-	if errors.Is(err, chain.ErrAttached) {
+	err := conflist.Down(ctx, f, l.force, l.done)
+	if errors.Is(err, conflist.ErrAttached) {
 		err = fmt.Errorf("%w (--force removes the host state all the same)", err)
 	}
 	return err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/routes"
 )
 
@@ -30,11 +30,11 @@ func gc(ctx context.Context, c *call) int {
 	return code
 }
 
-func collect(ctx context.Context, l log, f chain.File) error {
+func collect(ctx context.Context, l log, f conflist.File) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	// A live container without its lease would not be counted.
-	if _, err := attach.Relet(ctx, f.Name()); err != nil {
+	if _, err := attach.RestoreLeases(ctx, f.Name()); err != nil {
 		return err
 	}
 	swept, err := attach.Sweep(ctx, f.OVS)
@@ -47,5 +47,5 @@ func collect(ctx context.Context, l log, f chain.File) error {
 	if err != nil || f.Routes == nil {
 		return err
 	}
-	return routes.Sweep(ctx, f.Routes, attach.Live)
+	return routes.Sweep(ctx, f.Routes, attach.LiveAttachments)
 }

@@ -6,12 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/filter"
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/firewall"
 	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -21,7 +21,7 @@ type planned struct {
 	File     string   `json:"file"`
 	Node     string   `json:"node"`
 	Commands []string `json:"commands"`
-	self     mesh.Mesh
+	self     nodes.Topology
 	script   string
 }
 
@@ -50,7 +50,7 @@ func plan(ctx context.Context, c *call) int {
 	return code
 }
 
-func planFile(ctx context.Context, f chain.File) (planned, error) {
+func planFile(ctx context.Context, f conflist.File) (planned, error) {
 	p := planned{Network: f.Name(), File: f.Path, Commands: []string{}}
 	var err error
 	want := state.Set{}
@@ -81,7 +81,7 @@ func planFile(ctx context.Context, f chain.File) (planned, error) {
 			fmt.Fprintf(&b, "# not needed, nothing here drops it: %s\n", command)
 			continue
 		}
-		if f.OVS != nil && f.OVS.OVSDB != spec.DefaultOVSDB {
+		if f.OVS != nil && f.OVS.OVSDB != config.DefaultOVSDB {
 			command = strings.ReplaceAll(command, "ovs-vsctl ", "ovs-vsctl --db=unix:"+f.OVS.OVSDB+" ")
 			command = strings.ReplaceAll(command, "ovs-appctl ", "OVS_RUNDIR="+filepath.Dir(f.OVS.OVSDB)+" ovs-appctl ")
 		}
@@ -119,12 +119,12 @@ var headings = map[state.Kind]string{
 	state.KindForward:    "Where this host drops what it forwards, what the network forwards is accepted.",
 }
 
-func planHost(ctx context.Context, c *spec.Network, want state.Set) (mesh.Mesh, error) {
+func planHost(ctx context.Context, c *config.Network, want state.Set) (nodes.Topology, error) {
 	m, err := network.Resolve(ctx, &c.Base)
 	if err != nil {
 		return m, err
 	}
-	n := network.Network{Config: c, Mesh: m}
+	n := network.Network{Config: c, Topology: m}
 	set, _, err := n.Want(ctx)
 	if err != nil {
 		return m, err
@@ -133,7 +133,7 @@ func planHost(ctx context.Context, c *spec.Network, want state.Set) (mesh.Mesh, 
 	return m, nil
 }
 
-func planRoutes(ctx context.Context, f chain.File, p *planned, want state.Set) error {
+func planRoutes(ctx context.Context, f conflist.File, p *planned, want state.Set) error {
 	var set state.Set
 	var err error
 	if f.OVS != nil {
@@ -141,7 +141,7 @@ func planRoutes(ctx context.Context, f chain.File, p *planned, want state.Set) e
 	} else {
 		var r *routes.Routes
 		if r, err = routes.Open(ctx, f.Routes, ""); err == nil {
-			p.self = r.Mesh
+			p.self = r.Topology
 			set, err = r.Want()
 		}
 	}
@@ -151,11 +151,11 @@ func planRoutes(ctx context.Context, f chain.File, p *planned, want state.Set) e
 
 // accepted is what of want no chain of this host would drop.
 func accepted(ctx context.Context, name string, want state.Set) (state.Set, error) {
-	have, err := filter.NewBackend(name).Observe(ctx, want)
+	have, err := firewall.NewBackend(name).Observe(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	routes, err := filter.NewRoutesBackend(name).Observe(ctx, want)
+	routes, err := firewall.NewRoutesBackend(name).Observe(ctx, want)
 	have.Put(routes.Sorted()...)
 	return have, err
 }

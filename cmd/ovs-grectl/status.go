@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -100,14 +101,14 @@ func (r report) code() int {
 // fail notes an error. What says how the host differs from the configuration
 // is drift; the rest keeps us from looking.
 func (r *report) fail(err error) {
-	var drift host.Drift
+	var drift state.Drift
 	switch {
 	case err == nil:
 	case errors.As(err, &drift):
 		for _, d := range drift {
 			r.Drift = append(r.Drift, oneLine(d.Text))
 		}
-	case errors.Is(err, host.ErrDrift), errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid):
+	case errors.Is(err, fault.ErrDrift), errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid):
 		r.Drift = append(r.Drift, oneLine(err.Error()))
 	default:
 		r.Errors = append(r.Errors, oneLine(err.Error()))
@@ -115,11 +116,11 @@ func (r *report) fail(err error) {
 	}
 }
 
-func inspect(ctx context.Context, f chain.File) report {
+func inspect(ctx context.Context, f conflist.File) report {
 	ctx, cancel := context.WithTimeout(ctx, look)
 	defer cancel()
 	r := report{Network: f.Name(), File: f.Path, Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{},
-		Persistent: host.NetworkDir(f.Name()).Persistent()}
+		Persistent: rundir.NetworkDir(f.Name()).Persistent()}
 	if f.OVS != nil {
 		r.fail(r.inspectOVS(ctx, f.OVS))
 	}
@@ -131,14 +132,14 @@ func inspect(ctx context.Context, f chain.File) report {
 	return r
 }
 
-func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
+func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	r.Segment = string(c.Segment)
 	n, err := network.Open(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer n.OVS.Close()
-	r.Node, r.Address, r.Peers = n.Mesh.Self.Name, n.Mesh.Self.Address.String(), len(n.Mesh.Peers)
+	r.Node, r.Address, r.Peers = n.Topology.Self.Name, n.Topology.Self.Address.String(), len(n.Topology.Peers)
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
 		r.Drift = append(r.Drift, err.Error())
 	}
@@ -149,7 +150,7 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 		return err
 	}
 	if state.UsesTunnelBridge(c) {
-		if r.Transit, err = linkState(ctx, spec.TransitName(c.Bridge)); err != nil {
+		if r.Transit, err = linkState(ctx, config.TransitLink(c.Bridge)); err != nil {
 			return err
 		}
 	}
@@ -163,17 +164,17 @@ func (r *report) inspectOVS(ctx context.Context, c *spec.Network) error {
 	if err != nil {
 		return err
 	}
-	oversized, err := attach.Oversized(ctx, n, mtu)
+	oversized, err := attach.OversizedMTUs(ctx, n, mtu)
 	if err != nil {
 		return err
 	}
 	for _, text := range oversized {
 		r.Drift = append(r.Drift, oneLine(text))
 	}
-	if unrouted := n.Unrouted(); unrouted != "" {
+	if unrouted := n.UnreachablePeers(); unrouted != "" {
 		r.Notes = append(r.Notes, oneLine(unrouted)+": nothing gets to their containers by the tunnel")
 	}
-	changes, err := host.Check(ctx, want, n.Backends()...)
+	changes, err := state.Check(ctx, want, n.Backends()...)
 	r.drift(changes)
 	return err
 }
@@ -199,20 +200,20 @@ func (r *report) drift(changes []state.Change) {
 	}
 }
 
-func (r *report) inspectRoutes(ctx context.Context, f chain.File) {
+func (r *report) inspectRoutes(ctx context.Context, f conflist.File) {
 	rt, err := routes.Open(ctx, f.Routes, f.Bridge())
 	if err != nil {
 		r.fail(err)
 		return
 	}
-	r.Node, r.Address, r.Peers = rt.Mesh.Self.Name, rt.Mesh.Self.Address.String(), len(rt.Mesh.Peers)
+	r.Node, r.Address, r.Peers = rt.Topology.Self.Name, rt.Topology.Self.Address.String(), len(rt.Topology.Peers)
 	want, err := rt.Want()
-	if idle(f) && errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
+	if idle(f) && errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
 		r.Notes = append(r.Notes, "no routes yet, they come with the first container: "+oneLine(err.Error()))
 		return
 	}
 	r.fail(err)
-	changes, err := host.Check(ctx, want, rt.Backends()...)
+	changes, err := state.Check(ctx, want, rt.Backends()...)
 	r.fail(err)
 	if err == nil {
 		r.routes(want, changes)
@@ -222,8 +223,8 @@ func (r *report) inspectRoutes(ctx context.Context, f chain.File) {
 
 // idle reports whether the network's gateway is another plugin's, and no
 // container has brought it yet.
-func idle(f chain.File) bool {
-	leases, err := host.NetworkDir(f.Name()).Leases(host.LeasesRoutes)
+func idle(f conflist.File) bool {
+	leases, err := rundir.NetworkDir(f.Name()).Leases(rundir.LeasesRoutes)
 	return f.OVS == nil && err == nil && len(leases) == 0
 }
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 )
 
 // patience bounds what up and down do for one network. Thousands of tunnels
@@ -29,11 +29,11 @@ func up(ctx context.Context, c *call) int {
 	return code
 }
 
-func raise(ctx context.Context, l log, f chain.File) error {
+func raise(ctx context.Context, l log, f conflist.File) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := chain.Up(ctx, f, l.done)
-	if errors.Is(err, chain.ErrNoRoutesYet) {
+	err := conflist.Up(ctx, f, l.done)
+	if errors.Is(err, conflist.ErrNoRoutesYet) {
 		fmt.Fprintf(l.err, "ovs-grectl: network %s: %s\n", f.Name(), oneLine(err.Error()))
 		return nil
 	}

@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // Options are what an agent is told.
@@ -41,11 +41,11 @@ type Agent struct {
 	Options
 	template *template
 	// file is the chain as far as it is known without nodes.
-	file    chain.File
+	file    conflist.File
 	trigger chan struct{}
 	metrics *metrics
 	// absent are the addresses without a route; the loop's alone.
-	absent absence
+	absent unroutedSince
 
 	mu sync.Mutex
 	// began is when the pass that is being made began; zero where none is.
@@ -61,8 +61,8 @@ type Agent struct {
 
 // An outcome is what a pass was about.
 type outcome struct {
-	mesh mesh.Mesh
-	file chain.File
+	topology nodes.Topology
+	file     conflist.File
 	// sum tells whether two passes wanted the same.
 	sum string
 }
@@ -77,11 +77,11 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("template: %w", err)
 	}
-	f := chain.Parse("template", raw)
+	f := conflist.Parse("template", raw)
 	if f.Err != nil {
 		return nil, f.Err
 	}
-	a := &Agent{Options: o, template: t, file: f, trigger: make(chan struct{}, 1), absent: absence{}}
+	a := &Agent{Options: o, template: t, file: f, trigger: make(chan struct{}, 1), absent: unroutedSince{}}
 	a.metrics = newMetrics(a)
 	return a, nil
 }
@@ -104,7 +104,7 @@ var errUnlinked = errors.New("the directory was removed under this mount: a rest
 // Resync, and soon again after one that failed.
 func (a *Agent) Run(ctx context.Context) error {
 	// A plugin that finds the directory of the state empty removes it.
-	if err := chain.Keep(ctx, a.file); err != nil {
+	if err := conflist.SetPersistent(ctx, a.file); err != nil {
 		return err
 	}
 	var watches sync.WaitGroup
@@ -119,11 +119,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		}
 		rest, next := gap, a.Resync
-		if err == nil || errors.Is(err, mesh.ErrNotReady) {
+		if err == nil || errors.Is(err, nodes.ErrNotReady) {
 			failures = 0
 		} else {
-			if unlinked(host.RunDir) {
-				return fmt.Errorf("%s: %w", host.RunDir, errUnlinked)
+			if unlinked(rundir.RunDir) {
+				return fmt.Errorf("%s: %w", rundir.RunDir, errUnlinked)
 			}
 			failures++
 			next = min(next, retry(failures))
@@ -208,7 +208,7 @@ func (a *Agent) Ready() error {
 	if done == 0 {
 		return errors.New("no pass is made yet")
 	}
-	if _, ok := placed(a.Conflist); err == nil && !ok {
+	if _, ok := readOurs(a.Conflist); err == nil && !ok {
 		return fmt.Errorf("%s is not there yet", a.Conflist)
 	}
 	return err

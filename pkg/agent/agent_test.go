@@ -9,7 +9,7 @@ import (
 // TestAbsence: who is new goes out at once; who is stored after a while, unless
 // there is no route to anybody.
 func TestAbsence(t *testing.T) {
-	s, now := absence{}, time.Now()
+	s, now := unroutedSince{}, time.Now()
 	old, fresh := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	known := map[netip.Addr]bool{old: true}
 	for i, step := range []struct {

@@ -12,9 +12,9 @@ import (
 // errBusy says that two would undo each other's work.
 var errBusy = errors.New("an agent runs on this host, or another uninstall")
 
-// Alone takes the lock of a store, which an agent holds while it runs and an
+// LockStore takes the lock of a store, which an agent holds while it runs and an
 // uninstall while it works, and returns what gives it back. It does not wait.
-func Alone(store string) (unlock func(), err error) {
+func LockStore(store string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
 		return nil, err
 	}

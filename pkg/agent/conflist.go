@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
 )
 
 // A template is the conflist as its author left it, before the agent adds what
@@ -26,18 +26,18 @@ type template struct {
 func parseTemplate(raw []byte) (*template, error) {
 	t := &template{}
 	if err := json.Unmarshal(raw, &t.fields); err != nil {
-		return nil, fmt.Errorf("%w: %w", spec.ErrDecode, err)
+		return nil, fmt.Errorf("%w: %w", config.ErrDecode, err)
 	}
 	if err := json.Unmarshal(t.fields["plugins"], &t.plugins); err != nil {
-		return nil, fmt.Errorf("%w: plugins: %w", spec.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: plugins: %w", config.ErrInvalid, err)
 	}
 	if t.plugin("ovs-gre") == nil {
-		return nil, fmt.Errorf("%w: plugins: ovs-gre is not among them", spec.ErrInvalid)
+		return nil, fmt.Errorf("%w: plugins: ovs-gre is not among them", config.ErrInvalid)
 	}
 	for _, name := range []string{"ovs-gre", "route-sync"} {
 		for _, key := range []string{"nodes", "nodesFile", "node"} {
 			if _, set := t.plugin(name)[key]; set {
-				return nil, fmt.Errorf("%w: %s: %s is for the agent to set", spec.ErrInvalid, name, key)
+				return nil, fmt.Errorf("%w: %s: %s is for the agent to set", config.ErrInvalid, name, key)
 			}
 		}
 	}
@@ -89,22 +89,22 @@ func set(fields map[string]json.RawMessage, key, value string) {
 func specVersion(runtime string) string {
 	name, version, _ := strings.Cut(runtime, "://")
 	since := map[string]string{"containerd": "2.0", "cri-o": "1.30"}[name]
-	if since == "" || spec.VersionLess(strings.TrimPrefix(version, "v"), since) {
+	if since == "" || config.VersionLess(strings.TrimPrefix(version, "v"), since) {
 		return "1.0.0"
 	}
 	return "1.1.0"
 }
 
-// place writes the conflist, unless it is there already, and reports whether
+// writeConflist writes the conflist, unless it is there already, and reports whether
 // it did. A file of that name that does not name ovs-gre stays, and the error
-// wraps host.ErrForeign. Runtimes see the old file or the new one.
-func place(path string, raw []byte) (bool, error) {
+// wraps fault.ErrForeign. Runtimes see the old file or the new one.
+func writeConflist(path string, raw []byte) (bool, error) {
 	have, err := os.ReadFile(path)
 	switch {
 	case err == nil && bytes.Equal(have, raw):
 		return false, nil
 	case err == nil && foreign(path, have):
-		return false, fmt.Errorf("%s: %w: it does not name ovs-gre", path, host.ErrForeign)
+		return false, fmt.Errorf("%s: %w: it does not name ovs-gre", path, fault.ErrForeign)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return false, err
 	}
@@ -118,25 +118,25 @@ func place(path string, raw []byte) (bool, error) {
 
 // ours reports whether a conflist names ovs-gre.
 func ours(path string, raw []byte) bool {
-	f := chain.Parse(path, raw)
+	f := conflist.Parse(path, raw)
 	return f.List != nil && f.List.Find("ovs-gre") != nil
 }
 
 // foreign reports whether a file in our place is somebody else's conflist. One
 // that is none at all, of a disk that was full perhaps, is not.
 func foreign(path string, raw []byte) bool {
-	return chain.Parse(path, raw).List != nil && !ours(path, raw)
+	return conflist.Parse(path, raw).List != nil && !ours(path, raw)
 }
 
-// placed reports whether there is a conflist of ours.
-func placed(path string) (raw []byte, ok bool) {
+// readOurs reports whether there is a conflist of ours.
+func readOurs(path string) (raw []byte, ok bool) {
 	raw, err := os.ReadFile(path)
 	return raw, err == nil && ours(path, raw)
 }
 
 // version is the version that a conflist has; "" is none.
 func version(raw []byte) string {
-	list, err := spec.ParseList(raw)
+	list, err := config.ParseList(raw)
 	if err != nil {
 		return ""
 	}

@@ -11,18 +11,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // A NodesFile is the source of networks without Kubernetes: a file with the
-// list of nodes as spec.DecodeNodes reads it, used as it is.
+// list of nodes as config.DecodeNodes reads it, used as it is.
 type NodesFile string
 
 // List implements Source.
 func (f NodesFile) List() (List, error) {
-	nodes, err := mesh.Load(string(f))
-	slices.SortFunc(nodes, func(a, b spec.Node) int { return strings.Compare(a.Name, b.Name) })
+	nodes, err := nodes.Load(string(f))
+	slices.SortFunc(nodes, func(a, b config.Node) int { return strings.Compare(a.Name, b.Name) })
 	return List{Nodes: nodes}, err
 }
 

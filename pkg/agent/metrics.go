@@ -9,10 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -71,7 +71,7 @@ const (
 func (m *metrics) passed(took time.Duration, err error) {
 	result := resultOK
 	switch {
-	case errors.Is(err, mesh.ErrNotReady):
+	case errors.Is(err, nodes.ErrNotReady):
 		result = resultWaiting
 	case err != nil:
 		result = resultError
@@ -109,7 +109,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	last, leftOut := m.agent.last, len(m.agent.leftOut)
 	m.agent.mu.Unlock()
 	gauge(m.leftOut, leftOut)
-	gauge(m.peers, len(last.mesh.Peers))
+	gauge(m.peers, len(last.topology.Peers))
 	if last.file.OVS == nil {
 		return // there has been nothing to look at
 	}
@@ -165,7 +165,7 @@ func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*p
 	if err != nil {
 		return err
 	}
-	changes, err := host.Check(ctx, want, r.Backends()...)
+	changes, err := state.Check(ctx, want, r.Backends()...)
 	if err != nil {
 		return err
 	}
@@ -193,11 +193,11 @@ func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*p
 }
 
 func (m *metrics) collectLeaks(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
-	leases, err := host.NetworkDir(last.file.Name()).Leases(host.LeasesOVS)
+	leases, err := rundir.NetworkDir(last.file.Name()).Leases(rundir.LeasesOVS)
 	if err != nil {
 		return err
 	}
-	live, err := attach.Live(ctx, last.file.Name())
+	live, err := attach.LiveAttachments(ctx, last.file.Name())
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (m *metrics) collectLeaks(ctx context.Context, last outcome, gauge func(*pr
 		}
 	}
 	gauge(m.leases, n)
-	leaked, err := attach.Leaked(ctx, last.file.OVS)
+	leaked, err := attach.LeakedAddresses(ctx, last.file.OVS)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 )
 
 // A Source tells who the hosts of the network are.
@@ -17,7 +17,7 @@ type Source interface {
 	// Run watches until ctx ends, and calls changed when List may answer
 	// something else than before.
 	Run(ctx context.Context, changed func()) error
-	// List is what is known now. The error wraps mesh.ErrNotReady until
+	// List is what is known now. The error wraps nodes.ErrNotReady until
 	// anything is.
 	List() (List, error)
 }
@@ -25,7 +25,7 @@ type Source interface {
 // A List is what a source knows.
 type List struct {
 	// Nodes are the hosts of the network, in the order of their names.
-	Nodes []spec.Node
+	Nodes []config.Node
 	// LeftOut are the hosts that are not in Nodes, by name, and why.
 	LeftOut map[string]string
 	// Runtime is what starts containers on this host, as Kubernetes writes it:
@@ -51,7 +51,7 @@ type Candidate struct {
 // Select makes the nodes out of the candidates, and tells which are left out
 // and why. All hosts that see the same candidates select the same. Of which
 // family the addresses are, the oldest candidate decides: IPv4 if it has one.
-func Select(candidates []Candidate) (nodes []spec.Node, leftOut map[string]string) {
+func Select(candidates []Candidate) (nodes []config.Node, leftOut map[string]string) {
 	list := slices.SortedFunc(slices.Values(candidates), func(a, b Candidate) int {
 		if a.Leaving != b.Leaving {
 			if a.Leaving {
@@ -64,17 +64,17 @@ func Select(candidates []Candidate) (nodes []spec.Node, leftOut map[string]strin
 	leftOut = map[string]string{}
 	s := selection{names: map[string]bool{}, macs: map[string]string{}}
 	for _, c := range list {
-		if why := s.admit(c); why != "" {
+		if why := s.add(c); why != "" {
 			leftOut[c.Name] = why
 		}
 	}
-	slices.SortFunc(s.nodes, func(a, b spec.Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.nodes, func(a, b config.Node) int { return strings.Compare(a.Name, b.Name) })
 	return s.nodes, leftOut
 }
 
 // selection is one call of Select.
 type selection struct {
-	nodes []spec.Node
+	nodes []config.Node
 	// v6 is the family of all, decided by the first of nodes.
 	v6    bool
 	names map[string]bool
@@ -90,8 +90,8 @@ type owned[T any] struct {
 	node string
 }
 
-// admit makes a node of a candidate, or says why not.
-func (s *selection) admit(c Candidate) string {
+// add makes a node of a candidate, or says why not.
+func (s *selection) add(c Candidate) string {
 	if c.Problem != "" {
 		return c.Problem
 	}
@@ -109,23 +109,23 @@ func (s *selection) admit(c Candidate) string {
 		}
 		return "it has no " + family + " address, by which all others are reached"
 	}
-	n := spec.Node{Name: c.Name, Address: c.Addresses[i], Subnets: c.Subnets}
+	n := config.Node{Name: c.Name, Address: c.Addresses[i], Subnets: c.Subnets}
 	if err := n.Check(); err != nil {
 		return err.Error()
 	}
-	if why := s.clash(n); why != "" {
+	if why := s.conflict(n); why != "" {
 		return why
 	}
 	s.put(n)
 	return ""
 }
 
-// clash is why a node cannot be beside those that there are.
-func (s *selection) clash(n spec.Node) string {
+// conflict is why a node cannot be beside those that there are.
+func (s *selection) conflict(n config.Node) string {
 	if s.names[n.Name] {
 		return "there is another of this name"
 	}
-	if other, taken := s.macs[spec.MAC(n.Address)]; taken {
+	if other, taken := s.macs[config.MAC(n.Address)]; taken {
 		return fmt.Sprintf("its address %s, or the MAC address that follows from it, is that of %s", n.Address, other)
 	}
 	for _, sub := range n.Subnets {
@@ -159,8 +159,8 @@ func (s *selection) before(a netip.Addr) int {
 	return i
 }
 
-func (s *selection) put(n spec.Node) {
-	s.nodes, s.names[n.Name], s.macs[spec.MAC(n.Address)] = append(s.nodes, n), true, n.Name
+func (s *selection) put(n config.Node) {
+	s.nodes, s.names[n.Name], s.macs[config.MAC(n.Address)] = append(s.nodes, n), true, n.Name
 	j, _ := slices.BinarySearchFunc(s.addrs, n.Address, func(o owned[netip.Addr], a netip.Addr) int { return o.at.Compare(a) })
 	s.addrs = slices.Insert(s.addrs, j, owned[netip.Addr]{n.Address, n.Name})
 	for _, sub := range n.Subnets {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 )
 
 // of is a candidate that came in the given minute.
@@ -28,7 +28,7 @@ func of(name string, minute int, addrs, subnets string) Candidate {
 }
 
 // text tells what was selected, a line a node.
-func text(nodes []spec.Node, leftOut map[string]string) string {
+func text(nodes []config.Node, leftOut map[string]string) string {
 	var b strings.Builder
 	for _, n := range nodes {
 		fmt.Fprintf(&b, "%s %s %v\n", n.Name, n.Address, n.Subnets)
@@ -120,7 +120,7 @@ func TestSelectIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := spec.DecodeNodes("nodes", raw); err != nil {
+	if _, err := config.DecodeNodes("nodes", raw); err != nil {
 		t.Error(err)
 	}
 	if len(nodes) < 10 || len(leftOut) < 10 {

@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strings"
 
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // pass does all there is to do: stores the nodes, brings the host state about,
@@ -23,15 +23,15 @@ import (
 func (a *Agent) pass(ctx context.Context) error {
 	list, unknown := a.Source.List()
 	lost := false // the source knows the nodes, and this host is none of them
-	var self mesh.Mesh
+	var self nodes.Topology
 	var key string
 	if unknown == nil {
-		self, key, unknown = a.adopt(ctx, &list)
+		self, key, unknown = a.acceptNodes(ctx, &list)
 		lost = unknown != nil
 	}
 	if unknown != nil {
 		var err error
-		if list.Nodes, err = mesh.Load(a.Store); err != nil {
+		if list.Nodes, err = nodes.Load(a.Store); err != nil {
 			return unknown // nor did it ever know anything
 		}
 		if self, key, err = a.self(ctx, list); err != nil {
@@ -42,29 +42,29 @@ func (a *Agent) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.raise(ctx, outcome{mesh: self, sum: fmt.Sprintf("%v\n%s", self.Nodes(), raw)}, raw); err != nil {
+	if err := a.up(ctx, outcome{topology: self, sum: fmt.Sprintf("%v\n%s", self.All(), raw)}, raw); err != nil {
 		return err
 	}
 	if unknown != nil {
-		if errors.Is(unknown, mesh.ErrNotReady) && !lost {
+		if errors.Is(unknown, nodes.ErrNotReady) && !lost {
 			return nil
 		}
 		return unknown
 	}
-	wrote, err := place(a.Conflist, raw)
+	wrote, err := writeConflist(a.Conflist, raw)
 	if wrote {
 		a.Log.Info("conflist written", "file", a.Conflist)
 	}
 	return err
 }
 
-// adopt takes what the source knows for what is: it tells who is left out,
+// acceptNodes takes what the source knows for what is: it tells who is left out,
 // finds this host, and stores the nodes.
-func (a *Agent) adopt(ctx context.Context, list *List) (self mesh.Mesh, key string, err error) {
+func (a *Agent) acceptNodes(ctx context.Context, list *List) (self nodes.Topology, key string, err error) {
 	if err = a.dropUnrouted(ctx, list); err != nil {
 		return self, "", err
 	}
-	a.tellLeftOut(*list)
+	a.logLeftOut(*list)
 	if self, key, err = a.self(ctx, *list); err == nil {
 		err = a.store(list.Nodes)
 	}
@@ -73,40 +73,40 @@ func (a *Agent) adopt(ctx context.Context, list *List) (self mesh.Mesh, key stri
 
 // self finds this host among the nodes. key is the name by which plugins find
 // it, where its addresses do not tell them.
-func (a *Agent) self(ctx context.Context, list List) (m mesh.Mesh, key string, err error) {
+func (a *Agent) self(ctx context.Context, list List) (m nodes.Topology, key string, err error) {
 	local, err := kernel.LocalAddrs(ctx)
 	if err != nil {
 		return m, "", err
 	}
-	m, err = mesh.Resolve(list.Nodes, "", local)
+	m, err = nodes.Resolve(list.Nodes, "", local)
 	if err == nil && (!a.Sure || m.Self.Name == a.Node) {
 		return m, "", nil
 	}
-	byName, missing := mesh.Resolve(list.Nodes, a.Node, local)
+	byName, missing := nodes.Resolve(list.Nodes, a.Node, local)
 	switch {
 	case missing == nil:
 		return byName, a.Node, nil
 	case !a.Sure:
 		return m, "", err
 	case list.LeftOut[a.Node] != "":
-		return m, "", fmt.Errorf("%w: this host's node %s: %s", mesh.ErrNotReady, a.Node, list.LeftOut[a.Node])
+		return m, "", fmt.Errorf("%w: this host's node %s: %s", nodes.ErrNotReady, a.Node, list.LeftOut[a.Node])
 	}
-	return m, "", fmt.Errorf("%w: there is no node %s, which this host is", mesh.ErrNotReady, a.Node)
+	return m, "", fmt.Errorf("%w: there is no node %s, which this host is", nodes.ErrNotReady, a.Node)
 }
 
 // store keeps the nodes for the plugins, and for a start without the source.
-func (a *Agent) store(nodes []spec.Node) error {
-	have, err := mesh.Load(a.Store)
-	if err == nil && reflect.DeepEqual(have, nodes) {
+func (a *Agent) store(list []config.Node) error {
+	have, err := nodes.Load(a.Store)
+	if err == nil && reflect.DeepEqual(have, list) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(a.Store), 0o755); err != nil {
 		return err
 	}
-	if err := mesh.Store(a.Store, nodes); err != nil {
+	if err := nodes.Store(a.Store, list); err != nil {
 		return err
 	}
-	a.Log.Info("nodes stored", "file", a.Store, "nodes", len(nodes))
+	a.Log.Info("nodes stored", "file", a.Store, "nodes", len(list))
 	return nil
 }
 
@@ -114,16 +114,16 @@ func (a *Agent) store(nodes []spec.Node) error {
 // host's runtime, the version stays what it was.
 func (a *Agent) conflist(list List, key string, known bool) ([]byte, error) {
 	v := specVersion(list.Runtime)
-	if have, ok := placed(a.Conflist); ok && !known {
+	if have, ok := readOurs(a.Conflist); ok && !known {
 		v = version(have)
 	}
 	return a.template.conflist(a.Store, key, v)
 }
 
-// raise brings the host state about. What is changed although the pass before
+// up brings the host state about. What is changed although the pass before
 // wanted the same has come about without us.
-func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
-	o.file = chain.Parse(a.Conflist, raw)
+func (a *Agent) up(ctx context.Context, o outcome, raw []byte) error {
+	o.file = conflist.Parse(a.Conflist, raw)
 	if o.file.Err != nil {
 		return o.file.Err
 	}
@@ -131,7 +131,7 @@ func (a *Agent) raise(ctx context.Context, o outcome, raw []byte) error {
 	drift, failing := a.last.sum == o.sum, a.err != nil
 	a.mu.Unlock()
 	var changes []string
-	err := chain.Up(ctx, o.file, func(change string) { changes = append(changes, change) })
+	err := conflist.Up(ctx, o.file, func(change string) { changes = append(changes, change) })
 	what := "change"
 	if err != nil {
 		what = "tried" // some of it may be done
@@ -162,9 +162,9 @@ func cut(command string) string {
 	return strings.ToValidUTF8(command[:most], "") + "…"
 }
 
-// tellLeftOut logs who is left out, when that is another than before, and who
+// logLeftOut logs who is left out, when that is another than before, and who
 // is not any more.
-func (a *Agent) tellLeftOut(list List) {
+func (a *Agent) logLeftOut(list List) {
 	a.mu.Lock()
 	was := a.leftOut
 	a.leftOut = list.LeftOut

@@ -9,48 +9,49 @@ import (
 	"os"
 	"path/filepath"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // Uninstall removes the conflist, if it is ours, then the host state of its
 // network, whether containers are attached or not, then the nodes file. The
 // plugins stay, so that what was attached can be detached. What is gone already
 // is no error.
-func Uninstall(ctx context.Context, conflist, store string, log *slog.Logger) error {
-	unlock, err := Alone(store)
+func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error {
+	unlock, err := LockStore(store)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	raw, err := os.ReadFile(conflist)
+	raw, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		log.Info("no conflist", "file", conflist)
+		log.Info("no conflist", "file", file)
 	case err != nil:
 		return err
-	case foreign(conflist, raw):
-		return fmt.Errorf("%s: %w: it does not name ovs-gre", conflist, host.ErrForeign)
+	case foreign(file, raw):
+		return fmt.Errorf("%s: %w: it does not name ovs-gre", file, fault.ErrForeign)
 	default:
 		// First of all, so that no container comes while the rest goes.
-		if err := os.Remove(conflist); err != nil {
+		if err := os.Remove(file); err != nil {
 			return err
 		}
-		log.Info("conflist removed", "file", conflist)
+		log.Info("conflist removed", "file", file)
 	}
-	files, err := networks(conflist, raw, store)
+	files, err := networks(file, raw, store)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if err := chain.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", cut(change)) }); err != nil {
+		if err := conflist.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", cut(change)) }); err != nil {
 			return fmt.Errorf("network %s: %w", f.Name(), err)
 		}
 	}
 	if err := os.Remove(store); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_ = os.Remove(temporary(conflist))
+	_ = os.Remove(temporary(file))
 	_ = os.Remove(lockFile(store))
 	_ = os.Remove(filepath.Dir(store)) // where it is empty, and no mount
 	return nil
@@ -58,17 +59,17 @@ func Uninstall(ctx context.Context, conflist, store string, log *slog.Logger) er
 
 // networks are the chain of the conflist, or, where that is gone or says
 // nonsense, those whose host state was made with the store.
-func networks(conflist string, raw []byte, store string) ([]chain.File, error) {
-	if f := chain.Parse(conflist, raw); f.Err == nil {
-		return []chain.File{f}, nil
+func networks(file string, raw []byte, store string) ([]conflist.File, error) {
+	if f := conflist.Parse(file, raw); f.Err == nil {
+		return []conflist.File{f}, nil
 	}
-	entries, err := os.ReadDir(host.RunDir)
+	entries, err := os.ReadDir(rundir.RunDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var files []chain.File
+	var files []conflist.File
 	for _, e := range entries {
-		if f, ok := chain.Handed(e.Name()); ok && f.OVS != nil && f.OVS.NodesFile == store {
+		if f, ok := conflist.Saved(e.Name()); ok && f.OVS != nil && f.OVS.NodesFile == store {
 			files = append(files, f)
 		}
 	}

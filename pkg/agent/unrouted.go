@@ -8,22 +8,22 @@ import (
 	"time"
 
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // flap is how long a peer that is stored may be without a route before it is
 // left out: a link that flaps takes the routes along.
 const flap = time.Minute
 
-// An absence tells since when addresses have been without a route.
-type absence map[netip.Addr]time.Time
+// An unroutedSince tells since when addresses have been without a route.
+type unroutedSince map[netip.Addr]time.Time
 
 // dropUnrouted leaves nodes out that this host has no route to from its own
 // node's address: tunnels to them would carry nothing. A node that is
 // new is left out at once, one that is stored already after a while, and not
 // while there is no route to any: then it is this host that is cut off.
 func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
-	stored, _ := mesh.Load(a.Store) // none is as good as an empty one
+	stored, _ := nodes.Load(a.Store) // none is as good as an empty one
 	known := map[netip.Addr]bool{}
 	for _, n := range stored {
 		known[n.Address] = true
@@ -63,7 +63,7 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
 
 // out notes which addresses are without a route now and returns those to leave
 // out. others: there are some with a route.
-func (s absence) out(now time.Time, unrouted []netip.Addr, known map[netip.Addr]bool, others bool) map[netip.Addr]bool {
+func (s unroutedSince) out(now time.Time, unrouted []netip.Addr, known map[netip.Addr]bool, others bool) map[netip.Addr]bool {
 	was := maps.Clone(s)
 	clear(s)
 	out := map[netip.Addr]bool{}

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -18,21 +18,21 @@ const rewatch = 200 * time.Millisecond
 // watch starts whatever asks for passes.
 func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 	c := a.file.OVS
-	transit := spec.TransitName(c.Bridge)
+	transit := config.TransitLink(c.Bridge)
 	scope := kernel.Scope{AddrLinks: []string{state.GatewayLink(c), c.Bridge, transit}, NeighLinks: []string{transit}}
-	all.Go(func() { a.keep(ctx, "nodes", a.Source.Run) })
+	all.Go(func() { a.watchAgain(ctx, "nodes", a.Source.Run) })
 	all.Go(func() {
-		a.keep(ctx, "kernel", func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })
+		a.watchAgain(ctx, "kernel", func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })
 	})
 	all.Go(func() {
-		a.keep(ctx, "OVSDB", func(ctx context.Context, changed func()) error {
+		a.watchAgain(ctx, "OVSDB", func(ctx context.Context, changed func()) error {
 			return ovs.Watch(ctx, c.OVSDB, c.Name, changed)
 		})
 	})
 }
 
-// keep watches until ctx ends, again and again. It tells of an error once.
-func (a *Agent) keep(ctx context.Context, what string, watch func(context.Context, func()) error) {
+// watchAgain watches until ctx ends, again and again. It tells of an error once.
+func (a *Agent) watchAgain(ctx context.Context, what string, watch func(context.Context, func()) error) {
 	told := ""
 	var stood atomic.Bool
 	for {

@@ -12,16 +12,17 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
 // Add attaches a container to its network, making what the host lacks for it.
-// An error leaves nothing behind. It wraps spec.ErrInvalid, mesh.ErrNotReady or
+// An error leaves nothing behind. It wraps config.ErrInvalid, nodes.ErrNotReady or
 // one of host's errors, or kernel.ErrConfined.
 func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err := kernel.Confined(); err != nil {
@@ -36,9 +37,9 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if over := len(r.alias()) - spec.MaxAlias; over > 0 {
+	if over := len(r.alias()) - config.MaxAlias; over > 0 {
 		return nil, fmt.Errorf("%w: CNI_CONTAINERID: %d characters, at most %d fit beside the network's name in the alias of a link",
-			host.ErrEnvironment, len(r.ContainerID), len(r.ContainerID)-over)
+			fault.ErrEnvironment, len(r.ContainerID), len(r.ContainerID)-over)
 	}
 	n, err := network.Open(ctx, r.Config)
 	if err != nil {
@@ -50,14 +51,14 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	}
 
 	var u undo
-	a := &adding{Request: r, net: n, ns: ns, undo: &u, mac: mac, done: func() {}}
+	a := &adding{Request: r, net: n, ns: ns, undo: &u, mac: mac, unlockLease: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, u.back(ctx, a.bound(undoBound)))
 		}
-		a.done()
+		a.unlockLease()
 	}()
-	if err := a.host(ctx); err != nil {
+	if err := a.acquire(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.link(ctx); err != nil {
@@ -71,12 +72,12 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 func openNetns(r Request) (*kernel.Netns, error) {
 	ns, err := kernel.OpenNetns(r.Netns)
 	if err != nil {
-		return nil, fmt.Errorf("CNI_NETNS %q: %w: %w", r.Netns, host.ErrNetns, err)
+		return nil, fmt.Errorf("CNI_NETNS %q: %w: %w", r.Netns, fault.ErrNetns, err)
 	}
 	if !r.HostNetns {
 		if own, err := ns.IsHost(); err != nil || own {
 			ns.Close()
-			return nil, errors.Join(fmt.Errorf("CNI_NETNS %q: %w: it is the host's own", r.Netns, host.ErrNetns), err)
+			return nil, errors.Join(fmt.Errorf("CNI_NETNS %q: %w: it is the host's own", r.Netns, fault.ErrNetns), err)
 		}
 	}
 	return ns, nil
@@ -95,36 +96,36 @@ type adding struct {
 	mtu    int
 	// want is the host state to compare with; nil where it was just brought about.
 	want state.Set
-	// held: a lease was there before ours.
-	held bool
-	// first: the network has nothing on this host but our lease.
-	first bool
-	// done tells others that the lease is no longer busy.
-	done func()
+	// hadLease: a lease was there before ours.
+	hadLease bool
+	// firstUse: the network has nothing on this host but our lease.
+	firstUse bool
+	// unlockLease tells others that the lease is no longer busy.
+	unlockLease func()
 }
 
-// host takes a lease and brings the host state about where there is none, or
+// acquire takes a lease and brings the host state about where there is none, or
 // where it was made of something else.
-func (a *adding) host(ctx context.Context) error {
-	a.first = !a.dir().Exists()
+func (a *adding) acquire(ctx context.Context) error {
+	a.firstUse = !a.dir().Exists()
 	var err error
-	if a.held, err = a.dir().Holds(host.LeasesOVS, a.port()); err != nil {
+	if a.hadLease, err = a.dir().HasLease(rundir.LeasesOVS, a.port()); err != nil {
 		return err
 	}
-	fresh, done, err := a.dir().Take(ctx, host.LeasesOVS, host.Lease{Name: a.port(), Attachment: a.Attachment})
-	if err == nil || host.Partial(err) {
-		a.undo.add(a.leave)
+	fresh, done, err := a.dir().Acquire(ctx, rundir.LeasesOVS, rundir.Lease{Name: a.port(), Attachment: a.Attachment})
+	if err == nil || rundir.MayHaveAcquired(err) {
+		a.undo.add(a.releaseLease)
 	}
 	if err != nil {
 		return err
 	}
-	a.done = done
-	if err := a.look(ctx); err != nil {
+	a.unlockLease = done
+	if err := a.readBridge(ctx); err != nil {
 		return err
 	}
 	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
-	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !a.net.Saved() {
-		a.first = false
+	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !a.net.IsSaved() {
+		a.firstUse = false
 		if a.mtu, err = a.ensure(ctx); err != nil {
 			return err
 		}
@@ -134,15 +135,15 @@ func (a *adding) host(ctx context.Context) error {
 				return err
 			}
 		}
-		return a.look(ctx)
+		return a.readBridge(ctx)
 	}
 	a.want, a.mtu, err = a.net.Want(ctx)
 	return err
 }
 
-// compare looks whether the host state is as it should be, while ovs-vswitchd
+// syncIfStale looks whether the host state is as it should be, while ovs-vswitchd
 // makes the container's port, and brings it about where it is not.
-func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
+func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error {
 	if a.want == nil { // Ensure has just looked
 		return meanwhile()
 	}
@@ -151,7 +152,7 @@ func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		same, failed = a.net.Compare(ctx, a.want, a.bridge)
+		same, failed = a.net.IsInSync(ctx, a.want, a.bridge)
 	}()
 	err := meanwhile()
 	<-looked
@@ -161,40 +162,40 @@ func (a *adding) compare(ctx context.Context, meanwhile func() error) error {
 	if err != nil || same {
 		return err
 	}
-	a.first = false
+	a.firstUse = false
 	_, err = a.ensure(ctx)
 	return err
 }
 
-// leave gives the lease back, and the host state with the last one.
-func (a *adding) leave(ctx context.Context) error {
+// releaseLease gives the lease back, and the host state with the last one.
+func (a *adding) releaseLease(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
-	if l, err := hostEnd(ctx, a.Config.Name, a.port()); err == nil && ownLink(a.Config.Name, a.port(), l, a.held) {
+	if l, err := hostEnd(ctx, a.Config.Name, a.port()); err == nil && ownLink(a.Config.Name, a.port(), l, a.hadLease) {
 		return nil // the lease stands for a link that was there before
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := a.dir().Release(host.LeasesOVS, a.port()); err != nil {
+	if err := a.dir().Release(rundir.LeasesOVS, a.port()); err != nil {
 		return err
 	}
-	if a.first && a.dir().Config() == nil {
-		return a.dir().Abandon(ctx) // else another call has made host state meanwhile
+	if a.firstUse && a.dir().SavedConfig() == nil {
+		return a.dir().RemoveIfUnused(ctx) // else another call has made host state meanwhile
 	}
-	return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
+	return a.removeLater(a.retryOVS(ctx, func(ctx context.Context, conn *ovs.Conn) error {
 		_, err := network.Remove(ctx, a.Config, conn, false)
 		return err
 	}))
 }
 
-// anew undoes something in OVSDB, on a connection of its own where ADD's has
+// retryOVS undoes something in OVSDB, on a connection of its own where ADD's has
 // broken: that may be why ADD failed.
-func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) error) error {
+func (a *adding) retryOVS(ctx context.Context, f func(context.Context, *ovs.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.bound(ovsBound))
 	defer cancel()
 	err := f(ctx, a.net.OVS)
-	if !errors.Is(err, host.ErrUnavailable) {
+	if !errors.Is(err, fault.ErrUnavailable) {
 		return err
 	}
 	conn, err := ovs.Dial(ctx, a.Config.OVSDB)
@@ -205,9 +206,9 @@ func (a *adding) anew(ctx context.Context, f func(context.Context, *ovs.Conn) er
 	return f(ctx, conn)
 }
 
-// look asks OVSDB for the bridge, and takes a port of ours out that an ADD
+// readBridge asks OVSDB for the bridge, and takes a port of ours out that an ADD
 // which was killed, or a DEL without OVSDB, has left.
-func (a *adding) look(ctx context.Context) error {
+func (a *adding) readBridge(ctx context.Context) error {
 	var err error
 	if a.bridge, err = a.net.OVS.Bridge(ctx, a.Config.Bridge, state.TunnelBridge(a.Config), a.port()); err != nil {
 		return err
@@ -216,7 +217,7 @@ func (a *adding) look(ctx context.Context) error {
 		return nil
 	}
 	if a.bridge.TakenBy != a.Config.Name {
-		return fmt.Errorf("OVS port %s is in the way: %w: it is not of network %s", a.port(), host.ErrForeign, a.Config.Name)
+		return fmt.Errorf("OVS port %s is in the way: %w: it is not of network %s", a.port(), fault.ErrForeign, a.Config.Name)
 	}
 	if _, err := hostEnd(ctx, a.Config.Name, a.port()); !errors.Is(err, fs.ErrNotExist) {
 		return err // the link is there: link will say whose it is
@@ -224,12 +225,12 @@ func (a *adding) look(ctx context.Context) error {
 	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
 		return err
 	}
-	return a.look(ctx)
+	return a.readBridge(ctx)
 }
 
 // link makes the veth pair, the container's end right in its namespace.
 func (a *adding) link(ctx context.Context) error {
-	if err := a.net.OVS.Settle(ctx, a.bridge); err != nil {
+	if err := a.net.OVS.WaitReleased(ctx, a.bridge); err != nil {
 		return err
 	}
 	if a.mac == "" {
@@ -239,10 +240,10 @@ func (a *adding) link(ctx context.Context) error {
 		Alias: a.alias()}
 	err := kernel.AddVeth(ctx, v, a.ns)
 	if errors.Is(err, kernel.ErrIfNameTaken) {
-		return fmt.Errorf("CNI_IFNAME %s: %w: the container has an interface of that name already", a.IfName, host.ErrForeign)
+		return fmt.Errorf("CNI_IFNAME %s: %w: the container has an interface of that name already", a.IfName, fault.ErrForeign)
 	}
 	if errors.Is(err, fs.ErrExist) {
-		if err = a.orphan(ctx); err == nil {
+		if err = a.removeOrphan(ctx); err == nil {
 			err = kernel.AddVeth(ctx, v, a.ns)
 		}
 	}
@@ -258,18 +259,18 @@ func (a *adding) link(ctx context.Context) error {
 	return nil
 }
 
-// orphan removes a veth pair of ours whose other end is in a namespace that
+// removeOrphan removes a veth pair of ours whose other end is in a namespace that
 // the container no longer has.
-func (a *adding) orphan(ctx context.Context) error {
-	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && !ownLink(a.Config.Name, a.port(), l, a.held) {
-		return fmt.Errorf("link %s is in the way: %w: it is of kind %s with the alias %q", a.port(), host.ErrForeign, l.Kind, l.Alias)
+func (a *adding) removeOrphan(ctx context.Context) error {
+	if l, err := kernel.LinkByName(ctx, a.port()); err == nil && !ownLink(a.Config.Name, a.port(), l, a.hadLease) {
+		return fmt.Errorf("link %s is in the way: %w: it is of kind %s with the alias %q", a.port(), fault.ErrForeign, l.Kind, l.Alias)
 	}
 	has, err := a.ns.HasLink(ctx, a.IfName)
 	if err != nil {
 		return err
 	}
 	if has {
-		return fmt.Errorf("CNI_IFNAME %s: %w: the container is attached to network %s already", a.IfName, host.ErrForeign, a.Config.Name)
+		return fmt.Errorf("CNI_IFNAME %s: %w: the container is attached to network %s already", a.IfName, fault.ErrForeign, a.Config.Name)
 	}
 	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
 		return err
@@ -277,10 +278,10 @@ func (a *adding) orphan(ctx context.Context) error {
 	if err := kernel.DelLink(ctx, a.port()); err != nil {
 		return err
 	}
-	if err := a.look(ctx); err != nil {
+	if err := a.readBridge(ctx); err != nil {
 		return err
 	}
-	return a.net.OVS.Settle(ctx, a.bridge)
+	return a.net.OVS.WaitReleased(ctx, a.bridge)
 }
 
 // connect makes the OVS port and, while ovs-vswitchd works, the addresses.
@@ -295,7 +296,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	}
 	port := containerPort(a.Request)
 	a.undo.add(func(ctx context.Context) error {
-		return a.bury(a.anew(ctx, func(ctx context.Context, conn *ovs.Conn) error {
+		return a.removeLater(a.retryOVS(ctx, func(ctx context.Context, conn *ovs.Conn) error {
 			_, err := conn.DelPorts(ctx, a.Config.Name, port.Name)
 			return err
 		}))
@@ -312,7 +313,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	a.undo.add(a.removeAntispoof) // ensure may do what antispoof does, for all containers
 	var res *current.Result
 	var addrs []netip.Addr
-	err = a.compare(ctx, func() (err error) {
+	err = a.syncIfStale(ctx, func() (err error) {
 		res, addrs, err = a.addresses(ctx)
 		return err
 	})
@@ -322,7 +323,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	if err := a.antispoof(ctx, addrs); err != nil {
 		return nil, err
 	}
-	if err := ovs.PortAdded(ctx, port, added, waited); err != nil {
+	if err := ovs.WaitPortAdded(ctx, port, added, waited); err != nil {
 		return nil, err
 	}
 	if err := a.ns.Announce(a.IfName, a.mac, addrs); err != nil {
@@ -331,11 +332,11 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	return a.result(ctx, res)
 }
 
-// bury notes a port that OVSDB could not be told to drop. The next call that
+// removeLater notes a port that OVSDB could not be told to drop. The next call that
 // finds OVSDB will.
-func (r Request) bury(err error) error {
-	if errors.Is(err, host.ErrUnavailable) || errors.Is(err, host.ErrBusy) {
-		return r.dir().Bury(r.port())
+func (r Request) removeLater(err error) error {
+	if errors.Is(err, fault.ErrUnavailable) || errors.Is(err, fault.ErrBusy) {
+		return r.dir().AddPendingRemoval(r.port())
 	}
 	return err
 }
@@ -343,26 +344,26 @@ func (r Request) bury(err error) error {
 // containerPort is the OVS port as it should be.
 func containerPort(r Request) state.Port {
 	return state.Port{Network: r.Config.Name, Name: r.port(), Bridge: r.Config.Bridge, ContainerID: r.ContainerID, IfName: r.IfName,
-		Protected: r.Config.Segment == spec.SegmentContainer}
+		Protected: r.Config.Segment == config.SegmentContainer}
 }
 
 // addresses asks IPAM and gives the container's interface what it says.
 func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, error) {
-	m := newIPAM(a.Request, a.net.Mesh.Self.Subnets)
+	m := newIPAM(a.Request, a.net.Topology.Self.Subnets)
 	if m == nil {
 		return &current.Result{}, nil, nil
 	}
 	res, err := m.add(ctx)
-	if !errors.Is(err, host.ErrBusy) { // else it did not get as far as an address
+	if !errors.Is(err, fault.ErrBusy) { // else it did not get as far as an address
 		a.undo.add(a.bounded(m.del)) // also when it fails: CNI wants DEL after a failed ADD
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if len(res.IPs) == 0 {
-		return nil, nil, fmt.Errorf("%w: ipam: %s gave no address", spec.ErrInvalid, a.Config.IPAM.Type)
+		return nil, nil, fmt.Errorf("%w: ipam: %s gave no address", config.ErrInvalid, a.Config.IPAM.Type)
 	}
-	get, err := address(a.Config, a.net.Mesh, res)
+	get, err := address(a.Config, a.net.Topology, res)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -381,7 +382,7 @@ func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, 
 func (a *adding) twoDefaults(err error) error {
 	if a.Config.IsDefaultGateway && errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w: isDefaultGateway: %w: where another network has the container's default route, set it to false in one of the two",
-			spec.ErrInvalid, err)
+			config.ErrInvalid, err)
 	}
 	return err
 }

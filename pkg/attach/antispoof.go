@@ -11,12 +11,12 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/filter"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/firewall"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -26,7 +26,7 @@ import (
 // packet came from, and then tells of a shorter way that there is not.
 func (a *adding) ignoreRouters() error {
 	managed := a.Config.IPAM.Type != ""
-	if !managed && a.Config.Segment == spec.SegmentHost {
+	if !managed && a.Config.Segment == config.SegmentHost {
 		return nil
 	}
 	return a.ns.IgnoreRedirects(a.IfName, managed)
@@ -35,7 +35,7 @@ func (a *adding) ignoreRouters() error {
 // knowsMACs reports whether the host knows its containers' MAC addresses for
 // good, whatever anybody says by ARP or neighbour discovery. In a mesh a
 // neighbour may be anywhere.
-func knowsMACs(c *spec.Network) bool { return c.Segment != spec.SegmentMesh && c.IPAM.Type != "" }
+func knowsMACs(c *config.Network) bool { return c.Segment != config.SegmentMesh && c.IPAM.Type != "" }
 
 // hostMAC is the MAC address of the host's end of a container's pair. It follows
 // from the container's, so that whoever sees the one end knows the other: a
@@ -52,11 +52,11 @@ func hostMAC(container string) string {
 // ensure is network.Ensure that also tells the host anew who the containers are
 // that it has: with a bridge or its address, the kernel drops its neighbours.
 func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
-	changes, mtu, err := a.net.Ensure(ctx)
+	changes, mtu, err := a.net.Sync(ctx)
 	if err != nil || len(changes) == 0 {
 		return mtu, err
 	}
-	live, err := Live(ctx, a.Config.Name)
+	live, err := LiveAttachments(ctx, a.Config.Name)
 	if err == nil {
 		_, err = restoreAntispoof(ctx, a.net, live)
 	}
@@ -75,13 +75,13 @@ func (a *adding) antispoof(ctx context.Context, addrs []netip.Addr) error {
 	case !a.Config.ChecksSpoof(a.bridge.Datapath):
 		return nil
 	case a.bridge.Datapath == "netdev":
-		return fmt.Errorf("%w: spoofchk true: OVS bridge %s: %s", spec.ErrInvalid, a.Config.Bridge, spec.NoSpoofChk)
+		return fmt.Errorf("%w: spoofchk true: OVS bridge %s: %s", config.ErrInvalid, a.Config.Bridge, config.NoSpoofChk)
 	}
 	return a.spoofCheck(a.mac, addrs).Add(ctx)
 }
 
-func (r Request) spoofCheck(mac string, addrs []netip.Addr) filter.SpoofCheck {
-	return filter.SpoofCheck{Network: r.Config.Name, Port: r.port(), MAC: mac, Addrs: addrs}
+func (r Request) spoofCheck(mac string, addrs []netip.Addr) firewall.SpoofCheck {
+	return firewall.SpoofCheck{Network: r.Config.Name, Port: r.port(), MAC: mac, Addrs: addrs}
 }
 
 // removeAntispoof takes back what antispoof did, by the pair's end that is
@@ -93,16 +93,16 @@ func (r Request) removeAntispoof(ctx context.Context) error {
 // removeAntispoof forgets the container behind the link port. Where that is
 // gone, with the container's namespace, it forgets the neighbours that were
 // containers which are gone.
-func removeAntispoof(ctx context.Context, c *spec.Network, port string) error {
-	if raw := host.NetworkDir(c.Name).Config(); raw != nil {
+func removeAntispoof(ctx context.Context, c *config.Network, port string) error {
+	if raw := rundir.NetworkDir(c.Name).SavedConfig(); raw != nil {
 		// What antispoof went by counts, not what DEL was given.
-		if was, _ := spec.Parse(raw); was.Name == c.Name {
+		if was, _ := config.Parse(raw); was.Name == c.Name {
 			c = was
 		}
 	}
 	var unchecked error
 	if c.ChecksSpoof(c.DatapathType) {
-		unchecked = filter.DelSpoofChecks(ctx, c.Name, port)
+		unchecked = firewall.DelSpoofChecks(ctx, c.Name, port)
 	}
 	if !knowsMACs(c) {
 		return unchecked
@@ -121,13 +121,13 @@ func removeAntispoof(ctx context.Context, c *spec.Network, port string) error {
 // a Linux bridge. An ADD has named its link ours before it makes a neighbour
 // entry: of entries that were there before the links were read, none is of an
 // ADD under way whose link was not.
-func removeStaleNeighbours(ctx context.Context, c *spec.Network) error {
+func removeStaleNeighbours(ctx context.Context, c *config.Network) error {
 	dev := state.GatewayLink(c)
 	before, err := kernel.Neighbours(ctx, dev)
 	if err != nil || len(before) == 0 {
 		return err
 	}
-	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasOurs)
+	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasBegin)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func removeStaleNeighbours(ctx context.Context, c *spec.Network) error {
 // antispoofNeighbours are the neighbour entries that antispoof has made of
 // what ADD's result says. A container of a version before has none; that its
 // MAC address is another than ADD gave is told by an entry.
-func antispoofNeighbours(ctx context.Context, r Request, m mesh.Mesh, prev *current.Result) ([]state.Object, error) {
+func antispoofNeighbours(ctx context.Context, r Request, m nodes.Topology, prev *current.Result) ([]state.Object, error) {
 	if !knowsMACs(r.Config) {
 		return nil, nil
 	}
@@ -194,19 +194,19 @@ func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *cur
 	if err != nil || stands {
 		return err
 	}
-	return host.Drifted(fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
-		r.port(), spec.FilterName(r.Config.Name)))
+	return state.DriftOfTexts(fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
+		r.port(), config.FirewallTable(r.Config.Name)))
 }
 
-func ownSubnet(m mesh.Mesh, a netip.Addr) bool {
-	return slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) && spec.Gateway(s) != a })
+func ownSubnet(m nodes.Topology, a netip.Addr) bool {
+	return slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) && config.Gateway(s) != a })
 }
 
 // restoreAntispoof makes anew what antispoof made for live attachments and is
 // lost, as with a bridge that OVS made again. It asks the containers' own
 // ends: for an address that two have, or by an end whose MAC address is not
 // the one that ADD gave, it vouches for nobody.
-func restoreAntispoof(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]state.Change, error) {
+func restoreAntispoof(ctx context.Context, n *network.Network, live map[string]config.Attachment) ([]state.Change, error) {
 	dev := state.GatewayLink(n.Config)
 	var have []state.Neigh
 	var err error
@@ -229,14 +229,14 @@ func restoreAntispoof(ctx context.Context, n *network.Network, live map[string]s
 			}
 		}
 		if slices.Contains(unchecked, port) {
-			errs = append(errs, filter.SpoofCheck{Network: n.Config.Name, Port: port, MAC: end.MAC, Addrs: end.Addrs}.Add(ctx))
+			errs = append(errs, firewall.SpoofCheck{Network: n.Config.Name, Port: port, MAC: end.MAC, Addrs: end.Addrs}.Add(ctx))
 		}
 	}
 	return made, errors.Join(errs...)
 }
 
 // uncheckedPorts are the ports of live attachments whose spoof check is lost.
-func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spec.Attachment) ([]string, error) {
+func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]config.Attachment) ([]string, error) {
 	if !n.Config.ChecksSpoof(n.Config.DatapathType) {
 		return nil, nil
 	}
@@ -244,7 +244,7 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spe
 	if err != nil || !n.Config.ChecksSpoof(datapath) || datapath == "netdev" {
 		return nil, err
 	}
-	have, err := filter.SpoofChecks(ctx, n.Config.Name)
+	have, err := firewall.SpoofChecks(ctx, n.Config.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -259,13 +259,13 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]spe
 
 // trustedPeers are the other ends, with their addresses that no other has, of
 // those ports that lack something.
-func trustedPeers(ctx context.Context, n *network.Network, live map[string]spec.Attachment, have []state.Neigh,
+func trustedPeers(ctx context.Context, n *network.Network, live map[string]config.Attachment, have []state.Neigh,
 	unchecked []string) map[string]kernel.VethPeer {
 	known := map[string]int{}
 	for _, p := range have {
 		known[hostMAC(p.MAC)]++
 	}
-	all := len(n.Mesh.Self.Subnets) // an address of each is what IPAM gives
+	all := len(n.Topology.Self.Subnets) // an address of each is what IPAM gives
 	ends, claims := map[string]kernel.VethPeer{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
@@ -276,7 +276,7 @@ func trustedPeers(ctx context.Context, n *network.Network, live map[string]spec.
 		if err != nil || hostMAC(end.MAC) != l.MAC {
 			continue
 		}
-		end.Addrs = slices.DeleteFunc(end.Addrs, func(a netip.Addr) bool { return n.Config.IPAM.Type == "" || !ownSubnet(n.Mesh, a) })
+		end.Addrs = slices.DeleteFunc(end.Addrs, func(a netip.Addr) bool { return n.Config.IPAM.Type == "" || !ownSubnet(n.Topology, a) })
 		for _, a := range end.Addrs {
 			claims[a]++
 		}

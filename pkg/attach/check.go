@@ -11,26 +11,26 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
 // Check tells whether a container is attached as prev, the result of ADD,
 // says, and whether the host state stands. It changes nothing. What it finds
-// is a host.Drift, all of it in one.
+// is a state.Drift, all of it in one.
 func Check(ctx context.Context, r Request, prev *current.Result) error {
-	var drift host.Drift
+	var drift state.Drift
 	gather := func(err error) error {
-		var d host.Drift
+		var d state.Drift
 		switch {
 		case errors.As(err, &d):
 			drift = append(drift, d...)
-		case errors.Is(err, host.ErrDrift):
-			drift = append(drift, host.Difference{Text: err.Error()})
+		case errors.Is(err, fault.ErrDrift):
+			drift = append(drift, state.Difference{Text: err.Error()})
 		default:
 			return err
 		}
@@ -61,7 +61,7 @@ func Check(ctx context.Context, r Request, prev *current.Result) error {
 
 func checkVswitchd(ctx context.Context, socket string) error {
 	if err := ovs.VswitchdServes(ctx, socket); err != nil {
-		return host.Drifted(err.Error())
+		return state.DriftOfTexts(err.Error())
 	}
 	return nil
 }
@@ -79,27 +79,27 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 	}
 	want = want.Needed()
 	want.Put(containerPort(r), state.Link{Name: r.port(), Up: true})
-	known, err := antispoofNeighbours(ctx, r, n.Mesh, prev)
+	known, err := antispoofNeighbours(ctx, r, n.Topology, prev)
 	if err != nil {
 		return err
 	}
 	want.Put(known...)
-	changes, err := host.Check(ctx, want, n.Backends()...)
+	changes, err := state.Check(ctx, want, n.Backends()...)
 	if err != nil {
 		return err
 	}
-	drift := host.Lacking(changes)
+	drift := state.DriftOf(changes)
 	for i, c := range changes {
 		if i < len(drift) && c.Old == nil && c.New.ID() == (state.Link{Name: r.port()}).ID() {
 			if l, err := hostEnd(ctx, r.Config.Name, r.port()); err == nil {
-				drift[i] = host.Difference{
+				drift[i] = state.Difference{
 					Text:    fmt.Sprintf("the container's link %s is called %s now", r.port(), l.Name),
 					Command: fmt.Sprintf("ip link set %s down name %s up", l.Name, r.port()),
 				}
 			}
 		}
 	}
-	var spoof host.Drift
+	var spoof state.Drift
 	if err := checkSpoofing(ctx, r, n, prev); err != nil && !errors.As(err, &spoof) {
 		return err
 	}
@@ -120,18 +120,18 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 	defer ns.Close()
 	at := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == r.IfName && i.Sandbox != "" })
 	if at < 0 {
-		return fmt.Errorf("%w: prevResult.interfaces: no interface %s in a sandbox", spec.ErrInvalid, r.IfName)
+		return fmt.Errorf("%w: prevResult.interfaces: no interface %s in a sandbox", config.ErrInvalid, r.IfName)
 	}
 	link, err := ns.Inspect(ctx, r.IfName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return host.Drifted(fmt.Sprintf("interface %s is missing in the container", r.IfName))
+		return state.DriftOfTexts(fmt.Sprintf("interface %s is missing in the container", r.IfName))
 	}
 	if err != nil {
 		return err
 	}
-	var drift host.Drift
+	var drift state.Drift
 	if !link.Up {
-		drift = append(drift, host.Difference{Text: fmt.Sprintf("interface %s of the container is down", r.IfName)})
+		drift = append(drift, state.Difference{Text: fmt.Sprintf("interface %s of the container is down", r.IfName)})
 	}
 	for _, ip := range prev.IPs {
 		if ip.Interface == nil || *ip.Interface != at {
@@ -139,13 +139,13 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 		}
 		ones, _ := ip.Address.Mask.Size()
 		if !slices.ContainsFunc(link.Addrs, sameAddr(ip.Address.IP.String(), ones)) {
-			drift = append(drift, host.Difference{Text: fmt.Sprintf("address %s of %s is missing in the container", ip.Address.String(), r.IfName)})
+			drift = append(drift, state.Difference{Text: fmt.Sprintf("address %s of %s is missing in the container", ip.Address.String(), r.IfName)})
 		}
 	}
 	for _, pr := range prev.Routes {
 		want := containerRoute(pr)
 		if !slices.ContainsFunc(link.Routes, sameRoute(want)) {
-			drift = append(drift, host.Difference{Text: fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName)})
+			drift = append(drift, state.Difference{Text: fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName)})
 		}
 	}
 	if len(drift) > 0 {

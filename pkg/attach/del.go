@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // A DEL ends within the first two together, whatever has died; on a machine for
@@ -32,12 +33,12 @@ func (r Request) bound(d time.Duration) time.Duration {
 // could not take out of there, the next call will. What is already gone is no
 // error. Every step runs, whatever became of the others. What the configuration
 // has lost since ADD it has from the one that host state was made of. The error
-// wraps spec.ErrInvalid where the name is none that ADD would take.
+// wraps config.ErrInvalid where the name is none that ADD would take.
 func Del(ctx context.Context, r Request) error {
-	if err := spec.CheckName(r.Config.Name); err != nil {
+	if err := config.CheckName(r.Config.Name); err != nil {
 		return err
 	}
-	r.Config = r.Config.Completed(r.dir().Config())
+	r.Config = r.Config.Completed(r.dir().SavedConfig())
 	if over, err := r.delConfined(); over {
 		return err
 	}
@@ -63,7 +64,7 @@ func Del(ctx context.Context, r Request) error {
 // is well, unless there is a lease that says who did.
 func (r Request) delConfined() (over bool, err error) {
 	confined := kernel.Confined()
-	held, err := r.dir().Holds(host.LeasesOVS, r.port())
+	held, err := r.dir().HasLease(rundir.LeasesOVS, r.port())
 	switch {
 	case confined != nil && held:
 		return true, confined
@@ -84,22 +85,22 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 		_, err = conn.DelPorts(ctx, r.Config.Name, r.port())
 	}
 	if err == nil {
-		r.dir().Forget(r.port()) // an ADD that failed may have buried it
+		r.dir().ClearPendingRemovals(r.port()) // an ADD that failed may have buried it
 		return conn, r.dir().AdvanceMark(conn.NextCfg())
 	}
 	conn.Close()
-	if !errors.Is(err, host.ErrUnavailable) {
+	if !errors.Is(err, fault.ErrUnavailable) {
 		return nil, fmt.Errorf("OVS port %s: %w", r.port(), err)
 	}
-	if held, err := r.dir().Holds(host.LeasesOVS, r.port()); err != nil || !held {
+	if held, err := r.dir().HasLease(rundir.LeasesOVS, r.port()); err != nil || !held {
 		return nil, err // never attached in this boot
 	}
-	return nil, r.dir().Bury(r.port())
+	return nil, r.dir().AddPendingRemoval(r.port())
 }
 
 // delLink deletes the host's end of the veth pair, unless it is a stranger's.
 func (r Request) delLink(ctx context.Context) error {
-	held, err := r.dir().Holds(host.LeasesOVS, r.port())
+	held, err := r.dir().HasLease(rundir.LeasesOVS, r.port())
 	return errors.Join(err, delLink(ctx, r.Config.Name, r.port(), held))
 }
 
@@ -111,14 +112,14 @@ func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 	if !r.dir().Exists() {
 		return nil
 	}
-	if err := r.dir().Release(host.LeasesOVS, r.port()); err != nil {
+	if err := r.dir().Release(rundir.LeasesOVS, r.port()); err != nil {
 		return err
 	}
-	if unused, err := r.dir().Unused(host.LeasesOVS); err != nil || !unused {
+	if unused, err := r.dir().Unused(rundir.LeasesOVS); err != nil || !unused {
 		return err
 	}
 	_, err := network.Remove(ctx, r.Config, conn, false)
-	if errors.Is(err, host.ErrUnavailable) || errors.Is(err, host.ErrBusy) {
+	if errors.Is(err, fault.ErrUnavailable) || errors.Is(err, fault.ErrBusy) {
 		return nil // the container is gone; its host state goes with the next call
 	}
 	return err

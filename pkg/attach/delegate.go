@@ -18,9 +18,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/cni"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // delegate executes an IPAM plugin, with the environment and the whole
@@ -34,7 +35,7 @@ func (d delegate) add(ctx context.Context) (*current.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, res, err := spec.ReadResult("", out)
+	_, res, err := cni.ReadResult("", out)
 	if err == nil {
 		return res, nil
 	}
@@ -50,12 +51,12 @@ func (d delegate) status(ctx context.Context) error { return d.run(ctx, "STATUS"
 // gc names all that is to stay: a plugin takes a list that is absent for one
 // that is empty (containernetworking's host-local 1.10 does), and what the
 // runtime lists lacks the attachments that an ADD is making now.
-func (d delegate) gc(ctx context.Context, keep []spec.Attachment) error {
-	leases, err := d.dir().Leases(host.LeasesOVS)
+func (d delegate) gc(ctx context.Context, keep []config.Attachment) error {
+	leases, err := d.dir().Leases(rundir.LeasesOVS)
 	if err != nil {
 		return err
 	}
-	valid := append([]spec.Attachment{}, keep...)
+	valid := append([]config.Attachment{}, keep...)
 	for _, l := range leases {
 		if l.ContainerID != "" && !slices.Contains(valid, l.Attachment) {
 			valid = append(valid, l.Attachment)
@@ -122,7 +123,7 @@ func (d delegate) failure(command string, err error, out []byte) error {
 // find looks for the plugin in the directories of CNI_PATH.
 func (d delegate) find() (string, error) {
 	if t := d.Config.IPAM.Type; t != filepath.Base(t) || t == "." || t == ".." {
-		return "", fmt.Errorf("%w: ipam.type %q: want the name of a plugin, not a path", spec.ErrInvalid, t)
+		return "", fmt.Errorf("%w: ipam.type %q: want the name of a plugin, not a path", config.ErrInvalid, t)
 	}
 	dirs := filepath.SplitList(os.Getenv("CNI_PATH"))
 	for _, dir := range dirs {
@@ -131,5 +132,5 @@ func (d delegate) find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", errors.Join(fmt.Errorf("ipam.type %q: %w: no such plugin in CNI_PATH %q", d.Config.IPAM.Type, mesh.ErrNotReady, dirs))
+	return "", errors.Join(fmt.Errorf("ipam.type %q: %w: no such plugin in CNI_PATH %q", d.Config.IPAM.Type, nodes.ErrNotReady, dirs))
 }

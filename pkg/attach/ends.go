@@ -6,21 +6,21 @@ import (
 	"maps"
 	"slices"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
-// settled are the live attachments but for those that an ADD is making.
-func settled(ctx context.Context, n *network.Network) (map[string]spec.Attachment, error) {
-	live, err := Live(ctx, n.Config.Name)
+// idleAttachments are the live attachments but for those that an ADD is making.
+func idleAttachments(ctx context.Context, n *network.Network) (map[string]config.Attachment, error) {
+	live, err := LiveAttachments(ctx, n.Config.Name)
 	if err != nil {
 		return nil, err
 	}
-	leases, err := n.Dir.Leases(host.LeasesOVS)
+	leases, err := n.Dir.Leases(rundir.LeasesOVS)
 	for _, l := range leases {
 		if l.Busy {
 			delete(live, l.Name)
@@ -29,22 +29,22 @@ func settled(ctx context.Context, n *network.Network) (map[string]spec.Attachmen
 	return live, err
 }
 
-// Adrift tells what is not as it should be at the host's ends of live
+// DriftedPorts tells what is not as it should be at the host's ends of live
 // attachments: their OVS ports and the links under them. Reattach mends it.
-func Adrift(ctx context.Context, n *network.Network) ([]state.Change, error) {
-	live, err := settled(ctx, n)
+func DriftedPorts(ctx context.Context, n *network.Network) ([]state.Change, error) {
+	live, err := idleAttachments(ctx, n)
 	if err != nil || len(live) == 0 {
 		return nil, err
 	}
-	changes, err := host.Check(ctx, hostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
+	changes, err := state.Check(ctx, hostEnds(n.Config, live), ovs.NewPortBackend(n.OVS, n.Config.Name), kernel.NewBackend(kernel.Scope{}))
 	return slices.DeleteFunc(changes, func(c state.Change) bool { return c.New == nil }), err
 }
 
-// Oversized tells of live attachments whose interface sends larger packets than
+// OversizedMTUs tells of live attachments whose interface sends larger packets than
 // fit into the tunnels by now: mtu is what a new container would get. Nothing
 // but their owner can mend them.
-func Oversized(ctx context.Context, n *network.Network, mtu int) ([]string, error) {
-	live, err := settled(ctx, n)
+func OversizedMTUs(ctx context.Context, n *network.Network, mtu int) ([]string, error) {
+	live, err := idleAttachments(ctx, n)
 	if err != nil {
 		return nil, err
 	}

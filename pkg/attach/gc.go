@@ -5,17 +5,17 @@ import (
 	"errors"
 	"maps"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // GC takes away what is left of containers of this network that are not in
 // valid: ports, links, leases, addresses. It goes on after errors and returns
 // all of them. An ADD that is at work meanwhile is let be, and so is all that
 // is another network's.
-func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
+func GC(ctx context.Context, c *config.Network, valid []config.Attachment) error {
 	conn, err := ovs.Dial(ctx, c.OVSDB)
 	if err != nil {
 		return err // without OVSDB we would not know what is left there
@@ -23,7 +23,7 @@ func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
 	defer conn.Close()
 	keep := map[string]bool{}
 	for _, a := range valid {
-		keep[spec.PortName(c.Name, a.ContainerID, a.IfName)] = true
+		keep[config.PortName(c.Name, a.ContainerID, a.IfName)] = true
 	}
 	stale, busy, err := leftovers(ctx, c, conn, keep)
 	errs := []error{err}
@@ -41,23 +41,23 @@ func GC(ctx context.Context, c *spec.Network, valid []spec.Attachment) error {
 
 // finish takes out the ports that DEL could not, and the host state if nobody
 // is left.
-func finish(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
-	dir := host.NetworkDir(c.Name)
-	if err := exhume(ctx, c, conn); err != nil {
+func finish(ctx context.Context, c *config.Network, conn *ovs.Conn) error {
+	dir := rundir.NetworkDir(c.Name)
+	if err := finishPendingRemovals(ctx, c, conn); err != nil {
 		return err
 	}
-	if unused, err := dir.Unused(host.LeasesOVS); err != nil || !unused {
+	if unused, err := dir.Unused(rundir.LeasesOVS); err != nil || !unused {
 		return err
 	}
 	_, err := network.Remove(ctx, c, conn, false)
 	return err
 }
 
-// exhume takes out the ports that DEL could not. It holds the network's lock,
+// finishPendingRemovals takes out the ports that DEL could not. It holds the network's lock,
 // as does an ADD that comes back to one of them.
-func exhume(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
-	dir := host.NetworkDir(c.Name)
-	if len(dir.Buried()) == 0 {
+func finishPendingRemovals(ctx context.Context, c *config.Network, conn *ovs.Conn) error {
+	dir := rundir.NetworkDir(c.Name)
+	if len(dir.PendingRemovals()) == 0 {
 		return nil
 	}
 	unlock, err := dir.Lock(ctx, false)
@@ -65,26 +65,26 @@ func exhume(ctx context.Context, c *spec.Network, conn *ovs.Conn) error {
 		return err
 	}
 	defer unlock()
-	gone := dir.Buried()
+	gone := dir.PendingRemovals()
 	if _, err := conn.DelPorts(ctx, c.Name, gone...); err != nil {
 		return err
 	}
-	dir.Forget(gone...)
+	dir.ClearPendingRemovals(gone...)
 	return nil
 }
 
 // leftovers finds attachments that are not to be kept by their leases, their
 // ports and their links, and tells those that an ADD is making now.
-func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]spec.Attachment, busy []spec.Attachment, err error) {
-	stale = map[string]spec.Attachment{}
-	live, err1 := Live(ctx, c.Name)
+func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]config.Attachment, busy []config.Attachment, err error) {
+	stale = map[string]config.Attachment{}
+	live, err1 := LiveAttachments(ctx, c.Name)
 	maps.Copy(stale, live)
 	ports, err2 := conn.ContainerPorts(ctx, c.Name)
 	for _, p := range ports {
-		stale[p.Name] = spec.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}
+		stale[p.Name] = config.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}
 	}
 	// Leases last: an ADD takes its own before it makes anything.
-	leases, err3 := host.NetworkDir(c.Name).Leases(host.LeasesOVS)
+	leases, err3 := rundir.NetworkDir(c.Name).Leases(rundir.LeasesOVS)
 	for _, l := range leases {
 		if l.ContainerID != "" || stale[l.Name].ContainerID == "" {
 			stale[l.Name] = l.Attachment // an empty one says less than port and link
@@ -101,14 +101,14 @@ func leftovers(ctx context.Context, c *spec.Network, conn *ovs.Conn, keep map[st
 }
 
 // collect takes one attachment away, unless an ADD has come back to it meanwhile.
-func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, a spec.Attachment) error {
-	done, ok, err := host.NetworkDir(c.Name).Idle(host.LeasesOVS, name)
+func collect(ctx context.Context, c *config.Network, conn *ovs.Conn, name string, a config.Attachment) error {
+	done, ok, err := rundir.NetworkDir(c.Name).TryLockLease(rundir.LeasesOVS, name)
 	if err != nil || !ok {
 		return err
 	}
 	defer done()
 	_, err = conn.DelPorts(ctx, c.Name, name)
-	held, err2 := host.NetworkDir(c.Name).Holds(host.LeasesOVS, name)
+	held, err2 := rundir.NetworkDir(c.Name).HasLease(rundir.LeasesOVS, name)
 	errs := []error{err, err2, removeAntispoof(ctx, c, name), delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
 	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
@@ -117,5 +117,5 @@ func collect(ctx context.Context, c *spec.Network, conn *ovs.Conn, name string, 
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return host.NetworkDir(c.Name).Release(host.LeasesOVS, name)
+	return rundir.NetworkDir(c.Name).Release(rundir.LeasesOVS, name)
 }

@@ -18,9 +18,10 @@ import (
 	"github.com/containernetworking/plugins/plugins/ipam/host-local/backend/disk"
 	"golang.org/x/sys/unix"
 
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 const (
@@ -43,7 +44,7 @@ func (h hostLocal) config() (*allocator.IPAMConfig, error) {
 	}
 	c, _, err := allocator.LoadIPAMConfig(conf, args)
 	if err != nil {
-		return nil, fmt.Errorf("%w: ipam (host-local): %w", spec.ErrInvalid, err)
+		return nil, fmt.Errorf("%w: ipam (host-local): %w", config.ErrInvalid, err)
 	}
 	return c, nil
 }
@@ -59,9 +60,9 @@ func (store) Lock() error { return nil }
 func (store) Unlock() error { return nil }
 
 // open waits for the network's store as long as ctx. The error then wraps
-// host.ErrBusy.
+// fault.ErrBusy.
 func (h hostLocal) open(ctx context.Context) (s store, done func(), err error) {
-	if err := spec.CheckName(h.Config.Name); err != nil {
+	if err := config.CheckName(h.Config.Name); err != nil {
 		return s, nil, err
 	}
 	if s.Store, err = disk.New(h.Config.Name, h.Config.IPAM.DataDir); err != nil {
@@ -71,8 +72,8 @@ func (h hostLocal) open(ctx context.Context) (s store, done func(), err error) {
 	// flock).
 	f, err := os.OpenFile(filepath.Join(h.dataDir(), "lock"), os.O_RDWR|os.O_CREATE, 0o666)
 	if err == nil {
-		if err = host.Flock(ctx, f, unix.LOCK_EX); err != nil {
-			err = fmt.Errorf("%w: another process holds the lock %s: %w", host.ErrBusy, f.Name(), err)
+		if err = rundir.Flock(ctx, f, unix.LOCK_EX); err != nil {
+			err = fmt.Errorf("%w: another process holds the lock %s: %w", fault.ErrBusy, f.Name(), err)
 		}
 	}
 	if err != nil {
@@ -113,11 +114,11 @@ func (h hostLocal) add(ctx context.Context) (*current.Result, error) {
 		res.IPs = append(res.IPs, ip)
 	}
 	for ip := range asked {
-		return nil, fmt.Errorf("%w: ipam (host-local): the address %s that was asked for is in no range", spec.ErrInvalid, ip)
+		return nil, fmt.Errorf("%w: ipam (host-local): the address %s that was asked for is in no range", config.ErrInvalid, ip)
 	}
 	if c.ResolvConf != "" {
 		if err := readResolvConf(c.ResolvConf, &res.DNS); err != nil {
-			return nil, fmt.Errorf("%w: ipam.resolvConf: %w", spec.ErrInvalid, err)
+			return nil, fmt.Errorf("%w: ipam.resolvConf: %w", config.ErrInvalid, err)
 		}
 	}
 	return res, nil
@@ -126,9 +127,9 @@ func (h hostLocal) add(ctx context.Context) (*current.Result, error) {
 // exhausted says that a range has no address left.
 func exhausted(c *allocator.IPAMConfig) error {
 	if n := len(c.Ranges); n > 1 {
-		return fmt.Errorf("%w: no address is left in it, and a container gets one of each of the %d ranges", mesh.ErrNotReady, n)
+		return fmt.Errorf("%w: no address is left in it, and a container gets one of each of the %d ranges", nodes.ErrNotReady, n)
 	}
-	return fmt.Errorf("%w: no address is left in it", mesh.ErrNotReady)
+	return fmt.Errorf("%w: no address is left in it", nodes.ErrNotReady)
 }
 
 // refusal tells an address that nobody ever gets from one that another
@@ -136,10 +137,10 @@ func exhausted(c *allocator.IPAMConfig) error {
 func refusal(err error, ip net.IP, set *allocator.RangeSet) error {
 	for _, r := range *set {
 		if r.Gateway.Equal(ip) {
-			return fmt.Errorf("%w: ipam: %w", spec.ErrInvalid, err)
+			return fmt.Errorf("%w: ipam: %w", config.ErrInvalid, err)
 		}
 	}
-	return fmt.Errorf("%w: %w", mesh.ErrNotReady, err)
+	return fmt.Errorf("%w: %w", nodes.ErrNotReady, err)
 }
 
 // take removes and returns an address of asked that is in set, if there is one.
@@ -198,9 +199,9 @@ func (h hostLocal) check(_ context.Context, addrs []netip.Addr) error {
 	case len(lost) == 0 && len(addrs) > 0:
 		return nil
 	case len(lost) == len(addrs):
-		return fmt.Errorf("%w: host-local has no address for this container", host.ErrDrift)
+		return fmt.Errorf("%w: host-local has no address for this container", fault.ErrDrift)
 	}
-	return fmt.Errorf("%w: host-local has not %s for this container any more: others may get it", host.ErrDrift, strings.Join(lost, ", "))
+	return fmt.Errorf("%w: host-local has not %s for this container any more: others may get it", fault.ErrDrift, strings.Join(lost, ", "))
 }
 
 func (h hostLocal) status(context.Context) error {
@@ -241,12 +242,12 @@ func full(set *allocator.RangeSet, dir string) bool {
 // gc frees what neither keep nor a lease stands for. Leases are read after the
 // files: an ADD takes its own before it takes an address, and may have come
 // after keep was listed.
-func (h hostLocal) gc(ctx context.Context, keep []spec.Attachment) error {
+func (h hostLocal) gc(ctx context.Context, keep []config.Attachment) error {
 	held, err := h.held()
 	if err != nil {
 		return err
 	}
-	valid, err := h.leased(func(host.Lease) bool { return true })
+	valid, err := h.leased(func(rundir.Lease) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -257,7 +258,7 @@ func (h hostLocal) gc(ctx context.Context, keep []spec.Attachment) error {
 }
 
 // free gives addresses back, if the same containers still have them.
-func (h hostLocal) free(ctx context.Context, list []Held) error {
+func (h hostLocal) free(ctx context.Context, list []HeldAddress) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -278,24 +279,24 @@ func (h hostLocal) free(ctx context.Context, list []Held) error {
 
 // read reads one of host-local's files, unless it is its lock or the last
 // address that it gave out.
-func (h hostLocal) read(e fs.DirEntry) (Held, bool) {
+func (h hostLocal) read(e fs.DirEntry) (HeldAddress, bool) {
 	ip, err := netip.ParseAddr(e.Name())
 	if err != nil {
-		return Held{}, false
+		return HeldAddress{}, false
 	}
 	path := filepath.Join(h.dataDir(), e.Name())
 	raw, err := os.ReadFile(path)
 	st, err2 := e.Info()
 	if err != nil || err2 != nil {
-		return Held{}, false // freed meanwhile
+		return HeldAddress{}, false // freed meanwhile
 	}
-	return Held{IP: ip, Attachment: holder(raw), Since: st.ModTime(), Path: path}, true
+	return HeldAddress{IP: ip, Attachment: holder(raw), Since: st.ModTime(), Path: path}, true
 }
 
 // holder reads the content of one of host-local's files.
-func holder(raw []byte) spec.Attachment {
+func holder(raw []byte) config.Attachment {
 	id, ifname, _ := strings.Cut(strings.TrimSpace(string(raw)), disk.LineBreak)
-	return spec.Attachment{ContainerID: id, IfName: ifname}
+	return config.Attachment{ContainerID: id, IfName: ifname}
 }
 
 // inStore runs f on the network's store, its lock taken, unless there is none.

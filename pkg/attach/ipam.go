@@ -10,7 +10,7 @@ import (
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 )
 
 // An ipam gives addresses. host-local is done in this process, any other IPAM
@@ -22,7 +22,7 @@ type ipam interface {
 	check(ctx context.Context, addrs []netip.Addr) error
 	status(ctx context.Context) error
 	// gc releases what no attachment of keep holds.
-	gc(ctx context.Context, keep []spec.Attachment) error
+	gc(ctx context.Context, keep []config.Attachment) error
 }
 
 // newIPAM returns the address management of the network, nil if it has none.
@@ -58,7 +58,7 @@ func hostLocalConfig(r Request, subnets []netip.Prefix) (conf []byte, args strin
 		} `json:"args"`
 	}
 	if err := json.Unmarshal(r.Config.Raw, &in); err != nil {
-		return nil, "", fmt.Errorf("%w: ipam: %w", spec.ErrInvalid, err)
+		return nil, "", fmt.Errorf("%w: ipam: %w", config.ErrInvalid, err)
 	}
 	ipRanges := listed(in.RuntimeConfig.IPRanges)
 	if !r.Config.IPAM.Ranged && !ipRanges {
@@ -120,7 +120,7 @@ func ranges(subnets []netip.Prefix) json.RawMessage {
 	}
 	sets := make([][]rng, len(subnets))
 	for i, s := range subnets {
-		sets[i] = []rng{{Subnet: s.String(), Gateway: spec.Gateway(s).String()}}
+		sets[i] = []rng{{Subnet: s.String(), Gateway: config.Gateway(s).String()}}
 	}
 	raw, _ := json.Marshal(sets)
 	return raw

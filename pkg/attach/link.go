@@ -5,8 +5,8 @@ import (
 	"errors"
 	"io/fs"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/spec"
 )
 
 // hostEnd finds the host's end of the veth pair that port is the name of: by
@@ -17,7 +17,7 @@ func hostEnd(ctx context.Context, network, port string) (kernel.Link, error) {
 	if !errors.Is(absent, fs.ErrNotExist) {
 		return l, absent
 	}
-	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
+	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(network))
 	if err != nil {
 		return kernel.Link{}, err
 	}
@@ -39,7 +39,7 @@ func ownLink(network, port string, l kernel.Link, held bool) bool {
 	if l.Alias == "" {
 		return held && l.Name == port
 	}
-	_, name, ours := spec.Aliased(network, l.Name, l.Alias)
+	_, name, ours := config.ParseAlias(network, l.Name, l.Alias)
 	return ours && name == port
 }
 

@@ -8,14 +8,15 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"ovs-gre-cni/pkg/host"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // A Request is what a runtime asks of ovs-gre.
 type Request struct {
-	Config *spec.Network
-	spec.Attachment
+	Config *config.Network
+	config.Attachment
 	// Netns is the path of the container's network namespace; "" where DEL has none.
 	Netns string
 	// Args is CNI_ARGS.
@@ -26,13 +27,13 @@ type Request struct {
 
 // port is the name of the host's end of the veth pair, and of the OVS port.
 func (r Request) port() string {
-	return spec.PortName(r.Config.Name, r.ContainerID, r.IfName)
+	return config.PortName(r.Config.Name, r.ContainerID, r.IfName)
 }
 
 // alias is the ifalias of the host's end.
-func (r Request) alias() string { return spec.Alias(r.Config.Name, r.ContainerID, r.IfName) }
+func (r Request) alias() string { return config.Alias(r.Config.Name, r.ContainerID, r.IfName) }
 
-func (r Request) dir() host.Dir { return host.NetworkDir(r.Config.Name) }
+func (r Request) dir() rundir.Dir { return rundir.NetworkDir(r.Config.Name) }
 
 // cniArgs are the keys of CNI_ARGS that we read.
 type cniArgs struct {
@@ -46,7 +47,7 @@ func (r Request) args() (cniArgs, error) {
 	var args cniArgs
 	args.IgnoreUnknown = true // other plugins' keys are theirs
 	if err := types.LoadArgs(r.Args, &args); err != nil {
-		return cniArgs{}, fmt.Errorf("%w: CNI_ARGS: %w", host.ErrEnvironment, err)
+		return cniArgs{}, fmt.Errorf("%w: CNI_ARGS: %w", fault.ErrEnvironment, err)
 	}
 	return args, nil
 }
@@ -64,9 +65,9 @@ func (r Request) mac() (string, error) {
 	if args.MAC == "" {
 		return "", nil
 	}
-	mac, err := spec.NormalizeMAC(string(args.MAC))
+	mac, err := config.NormalizeMAC(string(args.MAC))
 	if err != nil {
-		return "", fmt.Errorf("%w: CNI_ARGS MAC=%q: %w", host.ErrEnvironment, string(args.MAC), err)
+		return "", fmt.Errorf("%w: CNI_ARGS MAC=%q: %w", fault.ErrEnvironment, string(args.MAC), err)
 	}
 	return mac, nil
 }

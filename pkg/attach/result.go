@@ -10,9 +10,9 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // An addressing is what the container's interface gets.
@@ -23,15 +23,15 @@ type addressing struct {
 
 // address completes the IPAM plugin's result by this network's gateways and
 // routes, and returns what the container's interface gets of it.
-func address(c *spec.Network, m mesh.Mesh, res *current.Result) (addressing, error) {
+func address(c *config.Network, m nodes.Topology, res *current.Result) (addressing, error) {
 	var a addressing
 	gateways := map[bool]netip.Addr{} // by Is4
 	for _, ip := range res.IPs {
-		addr, gw, err := place(c, m, ip)
+		addr, gw, err := gatewayOf(c, m, ip)
 		if err != nil {
 			return a, err
 		}
-		if c.Segment == spec.SegmentContainer {
+		if c.Segment == config.SegmentContainer {
 			addr = netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen())
 			a.routes = append(a.routes, kernel.ContainerRoute{Dst: netip.PrefixFrom(gw, gw.BitLen())})
 		}
@@ -48,61 +48,61 @@ func address(c *spec.Network, m mesh.Mesh, res *current.Result) (addressing, err
 	return a, nil
 }
 
-// place finds the gateway of an address that IPAM gave, and the prefix length
+// gatewayOf finds the gateway of an address that IPAM gave, and the prefix length
 // that fits the segment.
-func place(c *spec.Network, m mesh.Mesh, ip *current.IPConfig) (addr netip.Prefix, gw netip.Addr, err error) {
+func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr netip.Prefix, gw netip.Addr, err error) {
 	a, ok := netip.AddrFromSlice(ip.Address.IP)
 	ones, _ := ip.Address.Mask.Size()
 	a = a.Unmap()
 	if !ok || !a.IsValid() {
-		return addr, gw, fmt.Errorf("%w: ipam gave the address %q", spec.ErrInvalid, ip.Address.String())
+		return addr, gw, fmt.Errorf("%w: ipam gave the address %q", config.ErrInvalid, ip.Address.String())
 	}
 	i := slices.IndexFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) })
 	if i < 0 {
-		return addr, gw, elsewhere(m, a)
+		return addr, gw, notOurSubnet(m, a)
 	}
 	subnet := m.Self.Subnets[i]
-	gw = spec.Gateway(subnet)
+	gw = config.Gateway(subnet)
 	if given, ok := netip.AddrFromSlice(ip.Gateway); ok && given.Unmap() != gw {
 		if c.LinuxBridge == "" {
 			return addr, gw, fmt.Errorf("%w: ipam: gateway %s: this host's gateway in %s is its first address, %s",
-				spec.ErrInvalid, given, subnet, gw)
+				config.ErrInvalid, given, subnet, gw)
 		}
 		gw = given.Unmap() // the Linux bridge may have another
 	}
 	if a == gw {
-		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", spec.ErrInvalid, a)
+		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", config.ErrInvalid, a)
 	}
 	addr = netip.PrefixFrom(a, ones)
 	// What lies in the prefix is asked for on the container's own segment: in
 	// segment mesh peers' containers are there, else none beyond the subnet. And
 	// the gateway must lie in it.
-	if wide := ones < subnet.Bits() && c.Segment != spec.SegmentMesh; wide || !addr.Masked().Contains(gw) {
+	if wide := ones < subnet.Bits() && c.Segment != config.SegmentMesh; wide || !addr.Masked().Contains(gw) {
 		addr = netip.PrefixFrom(a, subnet.Bits())
 	}
 	return addr, gw, nil
 }
 
-// elsewhere is the error about an address that is not of this host's subnets:
+// notOurSubnet is the error about an address that is not of this host's subnets:
 // no peer would send to it here.
-func elsewhere(m mesh.Mesh, a netip.Addr) error {
+func notOurSubnet(m nodes.Topology, a netip.Addr) error {
 	of := "which is in none of this host's subnets"
 	for _, p := range m.Peers {
 		if i := slices.IndexFunc(p.Subnets, func(s netip.Prefix) bool { return s.Contains(a) }); i >= 0 {
 			of = fmt.Sprintf("which is in %s of %s, not in this host's subnets", p.Subnets[i], p)
 		}
 	}
-	return fmt.Errorf("%w: ipam gave %s, %s %v: peers would not find it", spec.ErrInvalid, a, of, m.Self.Subnets)
+	return fmt.Errorf("%w: ipam gave %s, %s %v: peers would not find it", config.ErrInvalid, a, of, m.Self.Subnets)
 }
 
 // routes adds to the IPAM plugin's routes those of the network: a default
 // route by the gateway, or routes to the network's subnets.
-func routes(c *spec.Network, m mesh.Mesh, res *current.Result, gateways map[bool]netip.Addr) error {
+func routes(c *config.Network, m nodes.Topology, res *current.Result, gateways map[bool]netip.Addr) error {
 	has := map[netip.Prefix]bool{}
 	for _, r := range res.Routes {
 		dst, ok := prefix(&r.Dst)
 		if !ok {
-			return fmt.Errorf("%w: ipam gave a route to %q", spec.ErrInvalid, r.Dst.String())
+			return fmt.Errorf("%w: ipam gave a route to %q", config.ErrInvalid, r.Dst.String())
 		}
 		has[dst] = true
 		if gw, ok := gateways[dst.Addr().Is4()]; ok && r.GW == nil && (r.Scope == nil || *r.Scope == 0) {
@@ -116,7 +116,7 @@ func routes(c *spec.Network, m mesh.Mesh, res *current.Result, gateways map[bool
 		for _, p := range m.Peers {
 			dsts = append(dsts, p.Subnets...)
 		}
-		if c.Segment == spec.SegmentContainer {
+		if c.Segment == config.SegmentContainer {
 			dsts = append(dsts, m.Self.Subnets...)
 		}
 	}

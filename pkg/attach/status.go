@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
 // Status tells whether Add can work. It changes nothing, and waits for OVSDB's
-// answers alone. The error says why not, and wraps host.ErrLimited where containers suffer too.
-func Status(ctx context.Context, c *spec.Network) error {
+// answers alone. The error says why not, and wraps fault.ErrLimited where containers suffer too.
+func Status(ctx context.Context, c *config.Network) error {
 	if err := kernel.Confined(); err != nil {
 		return err
 	}
@@ -24,12 +24,12 @@ func Status(ctx context.Context, c *spec.Network) error {
 	}
 	defer n.OVS.Close()
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
-		return fmt.Errorf("%w: %w", host.ErrLimited, err)
+		return fmt.Errorf("%w: %w", fault.ErrLimited, err)
 	}
 	if err := statusHost(ctx, n); err != nil {
 		return err
 	}
-	if m := newIPAM(Request{Config: c}, n.Mesh.Self.Subnets); m != nil {
+	if m := newIPAM(Request{Config: c}, n.Topology.Self.Subnets); m != nil {
 		return m.status(ctx)
 	}
 	return nil
@@ -43,17 +43,17 @@ func statusHost(ctx context.Context, n *network.Network) error {
 	if err != nil {
 		return err
 	}
-	changes, err := host.Check(ctx, want.Needed(), n.Backends()...)
+	changes, err := state.Check(ctx, want.Needed(), n.Backends()...)
 	if err != nil {
 		return err
 	}
 	for _, ch := range changes {
 		if br, ok := ch.New.(state.Bridge); ok && br.Adopted {
-			return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", host.ErrUnavailable, br.Name)
+			return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", fault.ErrUnavailable, br.Name)
 		}
 	}
-	if err := host.InTheWay(changes); err != nil || len(changes) == 0 {
+	if err := state.CheckForeign(changes); err != nil || len(changes) == 0 {
 		return err
 	}
-	return n.Taken(ctx)
+	return n.CheckSubnetsFree(ctx)
 }

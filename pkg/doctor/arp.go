@@ -15,7 +15,7 @@ import (
 
 // duplicateGateway asks on each gateway's link whether somebody else has its
 // address (RFC 5227). IPv6 is not asked.
-func duplicateGateway(ctx context.Context, p *patient) []Finding {
+func duplicateGateway(ctx context.Context, p *host) []Finding {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var list []Finding
@@ -23,7 +23,7 @@ func duplicateGateway(ctx context.Context, p *patient) []Finding {
 		if !n.up {
 			continue
 		}
-		for _, gw := range n.mesh.Self.Gateways() {
+		for _, gw := range n.topology.Self.Gateways() {
 			if !gw.Is4() || p.linkOf(gw) == "" {
 				continue
 			}
@@ -43,7 +43,7 @@ func askDuplicate(ctx context.Context, n *net, gw netip.Addr, link string) Findi
 	mac, err := whoHas(ctx, link, gw)
 	switch {
 	case err != nil:
-		return blind(n.Name(), err)
+		return unknown(n.Name(), err)
 	case mac != "":
 		cmd := "bridge fdb show | grep -i " + mac
 		if n.OVS != nil {

@@ -13,10 +13,11 @@ import (
 	"strings"
 	"time"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 )
 
 // quote keeps a shell from taking a path for more than one word.
@@ -31,7 +32,7 @@ func quote(s string) string {
 
 // conflists looks at our files, and for files of others that are no JSON: some
 // runtimes then load no network at all.
-func conflists(_ context.Context, p *patient) []Finding {
+func conflists(_ context.Context, p *host) []Finding {
 	var list []Finding
 	ours := map[string]bool{}
 	for _, f := range p.files {
@@ -48,28 +49,28 @@ func conflists(_ context.Context, p *patient) []Finding {
 			list = append(list, fail(f.Name(), "${EDITOR:-vi} "+quote(f.Path), "%s", strings.TrimSpace(line)))
 		}
 	}
-	paths, err := chain.Configs(chain.ConfDir)
+	paths, err := conflist.Configs(conflist.ConfDir)
 	if err != nil {
-		return append(list, blind("", err))
+		return append(list, unknown("", err))
 	}
 	for _, path := range paths {
 		raw, err := os.ReadFile(path)
 		if err != nil || ours[path] {
 			continue
 		}
-		if _, err := spec.ParseList(raw); err != nil {
+		if _, err := config.ParseList(raw); err != nil {
 			list = append(list, fail("", "${EDITOR:-vi} "+quote(path), "%s: %v: runtimes may load no network because of it", path, err))
 		}
 	}
 	if len(p.files) == 0 {
-		list = append(list, warn("", "", "no conflist in %s names ovs-gre or route-sync", chain.ConfDir))
+		list = append(list, warn("", "", "no conflist in %s names ovs-gre or route-sync", conflist.ConfDir))
 	}
 	return list
 }
 
 // plugins looks for the executables of each chain. host-local is done by
 // ovs-gre itself.
-func plugins(_ context.Context, p *patient) []Finding {
+func plugins(_ context.Context, p *host) []Finding {
 	dirs := filepath.SplitList(os.Getenv("CNI_PATH"))
 	if len(dirs) == 0 {
 		dirs = []string{"/opt/cni/bin"}
@@ -129,18 +130,18 @@ var runtimes = []struct{ program, least, who string }{
 }
 
 // versions looks for runtimes that cannot read a result of version 1.1.0.
-func versions(ctx context.Context, p *patient) []Finding {
+func versions(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	var old []string
 	for _, r := range runtimes {
-		if v := programVersion(ctx, r.program); v != "" && spec.VersionLess(v, r.least) {
+		if v := programVersion(ctx, r.program); v != "" && config.VersionLess(v, r.least) {
 			old = append(old, fmt.Sprintf("%s %s (%s)", r.program, v, r.who))
 		}
 	}
 	for _, n := range p.nets {
 		v := oldest(n.Path)
 		switch {
-		case v == "" || spec.VersionLess(v, "1.1.0"):
+		case v == "" || config.VersionLess(v, "1.1.0"):
 			list = append(list, ok(n.Name(), "cniVersion %q", v))
 		case len(old) == 0:
 			list = append(list, ok(n.Name(), "cniVersion %s, and no runtime here that cannot take it", v))
@@ -185,8 +186,8 @@ func programVersion(ctx context.Context, program string) string {
 	return string(m[1])
 }
 
-// nodes looks for this host among the nodes.
-func nodes(_ context.Context, p *patient) []Finding {
+// ownNode looks for this host among the nodes.
+func ownNode(_ context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		switch {
@@ -195,9 +196,9 @@ func nodes(_ context.Context, p *patient) []Finding {
 		case n.meshErr != nil:
 			list = append(list, fail(n.Name(), n.edit(), "%v", n.meshErr))
 		case n.underlay == "":
-			list = append(list, ok(n.Name(), "this host is %s by its name; no link has that address", n.mesh.Self))
+			list = append(list, ok(n.Name(), "this host is %s by its name; no link has that address", n.topology.Self))
 		default:
-			list = append(list, ok(n.Name(), "this host is %s, on link %s, with %d peers", n.mesh.Self, n.underlay, len(n.mesh.Peers)))
+			list = append(list, ok(n.Name(), "this host is %s, on link %s, with %d peers", n.topology.Self, n.underlay, len(n.topology.Peers)))
 		}
 	}
 	return list
@@ -205,7 +206,7 @@ func nodes(_ context.Context, p *patient) []Finding {
 
 // overlaps compares the networks' container subnets with each other and with
 // what this host's links and routes have.
-func overlaps(ctx context.Context, p *patient) []Finding {
+func overlaps(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for i, n := range p.nets {
 		if n.meshErr != nil {
@@ -216,21 +217,21 @@ func overlaps(ctx context.Context, p *patient) []Finding {
 			list = append(list, n.overlapsNet(o)...)
 		}
 		if n.OVS != nil {
-			open := network.Network{Config: n.OVS, Mesh: n.mesh, Dir: host.NetworkDir(n.Name())}
-			switch err := open.Taken(ctx); {
-			case errors.Is(err, host.ErrForeign):
+			open := network.Network{Config: n.OVS, Topology: n.topology, Dir: rundir.NetworkDir(n.Name())}
+			switch err := open.CheckSubnetsFree(ctx); {
+			case errors.Is(err, fault.ErrForeign):
 				for line := range strings.Lines(err.Error()) {
 					list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
 				}
 			case err != nil:
-				list = append(list, blind(n.Name(), err))
+				list = append(list, unknown(n.Name(), err))
 			}
 		}
 		for _, a := range p.addrs {
 			if a.Link == "lo" || a.Prefix.Addr().IsLinkLocalUnicast() || a.Link == n.gateway || a.Link == n.transit() {
 				continue
 			}
-			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() && (n.OVS == nil || owner != n.mesh.Self.Name) {
+			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() && (n.OVS == nil || owner != n.topology.Self.Name) {
 				list = append(list, fail(n.Name(), n.edit(), "link %s has %s, which overlaps %s of %s: give the network other subnets",
 					a.Link, a.Prefix, s, owner))
 			}
@@ -243,7 +244,7 @@ func overlaps(ctx context.Context, p *patient) []Finding {
 }
 
 func (n *net) overlapsNet(o *net) []Finding {
-	for _, node := range o.mesh.Nodes() {
+	for _, node := range o.topology.All() {
 		for _, s := range node.Subnets {
 			if mine, owner := n.overlapping(s); mine.IsValid() {
 				return []Finding{fail(n.Name(), n.edit(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets",
@@ -257,7 +258,7 @@ func (n *net) overlapsNet(o *net) []Finding {
 // within finds a container subnet of the network that s is, or is inside of. A
 // wider one merely covers it.
 func (n *net) within(s netip.Prefix) (netip.Prefix, string) {
-	for _, node := range n.mesh.Nodes() {
+	for _, node := range n.topology.All() {
 		for _, mine := range node.Subnets {
 			if s.Bits() >= mine.Bits() && mine.Contains(s.Addr()) {
 				return mine, node.Name
@@ -269,7 +270,7 @@ func (n *net) within(s netip.Prefix) (netip.Prefix, string) {
 
 // overlapping finds a container subnet of the network that overlaps s.
 func (n *net) overlapping(s netip.Prefix) (netip.Prefix, string) {
-	for _, node := range n.mesh.Nodes() {
+	for _, node := range n.topology.All() {
 		for _, mine := range node.Subnets {
 			if mine.Overlaps(s) {
 				return mine, node.Name

@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/state"
 )
 
 // containers looks at the host's ends of running containers, and whether what
 // they send fits into the tunnels.
-func containers(ctx context.Context, p *patient) []Finding {
+func containers(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.OVS == nil || n.meshErr != nil {
@@ -20,10 +21,10 @@ func containers(ctx context.Context, p *patient) []Finding {
 		}
 		found, err := n.containers(ctx)
 		switch {
-		case errors.Is(err, host.ErrUnavailable):
+		case errors.Is(err, fault.ErrUnavailable):
 			continue // the check of the daemons says so
 		case err != nil:
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 		case len(found) == 0:
 			list = append(list, ok(n.Name(), "the containers' links and ports are as ADD made them"))
 		}
@@ -38,14 +39,14 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	defer open.OVS.Close()
-	changes, err := attach.Adrift(ctx, open)
+	changes, err := attach.DriftedPorts(ctx, open)
 	if err != nil {
 		return nil, err
 	}
 	var list []Finding
 	if len(changes) > 0 {
-		cmd := n.raise()
-		if host.InTheWay(changes) != nil {
+		cmd := n.upCommand()
+		if state.CheckForeign(changes) != nil {
 			cmd = n.mend("status") // up would be refused, too
 		}
 		list = append(list, fail(n.Name(), cmd, "%s%s", changes[0].Drift(), others(changes)))
@@ -54,7 +55,7 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return list, nil // the check of the host state says why
 	}
-	large, err := attach.Oversized(ctx, open, mtu)
+	large, err := attach.OversizedMTUs(ctx, open, mtu)
 	if len(large) > 0 {
 		const most = 3
 		more := ""

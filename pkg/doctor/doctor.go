@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"ovs-gre-cni/pkg/chain"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/kernel"
 )
 
@@ -43,7 +43,7 @@ const bound = 8 * time.Second
 // A check looks at one thing.
 type check struct {
 	name string
-	run  func(context.Context, *patient) []Finding
+	run  func(context.Context, *host) []Finding
 }
 
 // checks are all there are, in the order in which they are told.
@@ -51,7 +51,7 @@ var checks = []check{
 	{"conflists", conflists},
 	{"plugins", plugins},
 	{"cniVersion", versions},
-	{"nodes", nodes},
+	{"nodes", ownNode},
 	{"subnets", overlaps},
 	{"openvswitch", daemons},
 	{"OVS ports", badPorts},
@@ -75,17 +75,17 @@ var checks = []check{
 	{"tunnels", tunnels},
 }
 
-// A patient is the host with its networks.
-type patient struct {
-	files []chain.File
+// A host is the host with its networks.
+type host struct {
+	files []conflist.File
 	nets  []*net
 	addrs []kernel.Addr
 }
 
 // Examine runs all checks at once and returns their findings in order. It
 // changes nothing, and takes at most ten seconds.
-func Examine(ctx context.Context, files []chain.File) []Finding {
-	p := admit(ctx, files)
+func Examine(ctx context.Context, files []conflist.File) []Finding {
+	p := gather(ctx, files)
 	all := make([][]Finding, len(checks))
 	var wg sync.WaitGroup
 	for i, c := range checks {
@@ -118,8 +118,8 @@ func fail(network, command, format string, args ...any) Finding {
 	return Finding{Network: network, Level: Fail, Seen: fmt.Sprintf(format, args...), Command: command}
 }
 
-// blind is a finding about what could not be looked at.
-func blind(network string, err error) Finding {
+// unknown is a finding about what could not be looked at.
+func unknown(network string, err error) Finding {
 	return Finding{Network: network, Level: Warn, Seen: "could not look: " + strings.Join(strings.Fields(err.Error()), " ")}
 }
 

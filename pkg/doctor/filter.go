@@ -7,14 +7,14 @@ import (
 	"net/netip"
 	"strings"
 
-	"ovs-gre-cni/pkg/filter"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/firewall"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
 // forwardFilter looks whether this host drops what it forwards for containers.
-func forwardFilter(ctx context.Context, p *patient) []Finding {
+func forwardFilter(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.gateway == "" || n.meshErr != nil {
@@ -23,7 +23,7 @@ func forwardFilter(ctx context.Context, p *patient) []Finding {
 		found, err := n.obstacles(ctx)
 		switch {
 		case err != nil:
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 		case len(found) > 0:
 			list = append(list, found...)
 		default:
@@ -38,7 +38,7 @@ func forwardFilter(ctx context.Context, p *patient) []Finding {
 func (n *net) obstacles(ctx context.Context) ([]Finding, error) {
 	want := state.Set{}
 	if n.OVS != nil {
-		want.Put(state.Forwards(n.OVS, n.mesh)...)
+		want.Put(state.Forwards(n.OVS, n.topology)...)
 	}
 	if n.Routes != nil {
 		if r, err := routes.Open(ctx, n.Routes, n.Bridge()); err == nil {
@@ -50,8 +50,8 @@ func (n *net) obstacles(ctx context.Context) ([]Finding, error) {
 			}
 		}
 	}
-	all, err := filter.NewBackend(n.Name()).Obstacles(ctx, want)
-	more, err2 := filter.NewRoutesBackend(n.Name()).Obstacles(ctx, want)
+	all, err := firewall.NewBackend(n.Name()).Obstacles(ctx, want)
+	more, err2 := firewall.NewRoutesBackend(n.Name()).Obstacles(ctx, want)
 	var list []Finding
 	of := map[string]int{} // findings by rule
 	for _, o := range append(all, more...) {
@@ -75,7 +75,7 @@ const unprotected = "give Docker's containers a network with gateway mode nat-un
 
 // obstacle is a finding about what drops packets; told is false where it drops
 // some of those that go out, or come back, which is somebody's wish.
-func (n *net) obstacle(o filter.Obstacle, what string) (f Finding, told bool) {
+func (n *net) obstacle(o firewall.Obstacle, what string) (f Finding, told bool) {
 	peers := o.Forward.From != "" && o.Forward.To != ""
 	switch {
 	case (o.Docker() || !o.Sure && o.Part) && !peers:
@@ -83,7 +83,7 @@ func (n *net) obstacle(o filter.Obstacle, what string) (f Finding, told bool) {
 	case o.Docker() && o.Sure:
 		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, unprotected, what), true
 	case o.Mendable && o.Sure:
-		return fail(n.Name(), n.raise(), "%s drops what is forwarded: %s", o.By, what), true
+		return fail(n.Name(), n.upCommand(), "%s drops what is forwarded: %s", o.By, what), true
 	case o.Sure:
 		return warn(n.Name(), o.List(), "%s drops what is forwarded, and stays, for somebody made it for that: %s", o.By, what), true
 	case o.Part:
@@ -94,11 +94,11 @@ func (n *net) obstacle(o filter.Obstacle, what string) (f Finding, told bool) {
 
 // tunnelInput looks whether this host takes its peers' tunnel packets. On the
 // userspace datapath they do not pass the kernel's filter.
-func tunnelInput(ctx context.Context, p *patient) []Finding {
+func tunnelInput(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		switch {
-		case !n.tunnels() || n.meshErr != nil || len(n.mesh.Peers) == 0:
+		case !n.tunnels() || n.meshErr != nil || len(n.topology.Peers) == 0:
 		case n.netdev:
 			list = append(list, ok(n.Name(), "not filtered on the userspace datapath"))
 		default:
@@ -114,16 +114,16 @@ func (n *net) tunnelInput(ctx context.Context) Finding {
 	if proto == protoUDP {
 		what = "UDP port " + itoa(int(port))
 	}
-	var classes []filter.Packet
+	var classes []firewall.Packet
 	asked := n.asked()
 	for _, peer := range asked {
-		p := filter.Packet{In: n.underlay, IPv6: peer.Address.Is6(), Proto: proto, Port: port}
-		p.From, p.To = single(peer.Address), single(n.mesh.Self.Address)
+		p := firewall.Packet{In: n.underlay, IPv6: peer.Address.Is6(), Proto: proto, Port: port}
+		p.From, p.To = single(peer.Address), single(n.topology.Self.Address)
 		classes = append(classes, p)
 	}
-	found, err := filter.Ask(ctx, filter.Input, classes...)
+	found, err := firewall.Ask(ctx, firewall.Input, classes...)
 	if err != nil {
-		return blind(n.Name(), err)
+		return unknown(n.Name(), err)
 	}
 	for i, d := range found {
 		switch {
@@ -140,12 +140,12 @@ func (n *net) tunnelInput(ctx context.Context) Finding {
 func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())} }
 
 // accept is the command that lets the peers' tunnel packets in, first of all.
-func (n *net) accept(d *filter.Drop, proto byte, port uint16) string {
+func (n *net) accept(d *firewall.Drop, proto byte, port uint16) string {
 	var addrs []string
 	for _, peer := range n.asked() {
 		addrs = append(addrs, peer.Address.String())
 	}
-	v6 := n.mesh.Self.Address.Is6()
+	v6 := n.topology.Self.Address.Is6()
 	if d.IPTables {
 		cmd, match := "iptables", "-p gre"
 		if v6 {
@@ -173,10 +173,10 @@ func (n *net) accept(d *filter.Drop, proto byte, port uint16) string {
 // rawDrop looks whether a peer's packets to our containers' addresses are
 // dropped before they are routed: Docker 28 and later do so with what comes for
 // a container by another link than its bridge.
-func rawDrop(ctx context.Context, p *patient) []Finding {
+func rawDrop(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr == nil && len(n.mesh.Peers) > 0 {
+		if n.meshErr == nil && len(n.topology.Peers) > 0 {
 			list = append(list, n.rawDrop(ctx))
 		}
 	}
@@ -186,7 +186,7 @@ func rawDrop(ctx context.Context, p *patient) []Finding {
 // arrival is the link by which peers' packets to containers come.
 func (n *net) arrival() string {
 	switch {
-	case n.mode() == spec.ModeDirect || n.OVS == nil:
+	case n.mode() == config.ModeDirect || n.OVS == nil:
 		return n.underlay
 	case n.transit() != "":
 		return n.transit()
@@ -195,10 +195,10 @@ func (n *net) arrival() string {
 }
 
 func (n *net) rawDrop(ctx context.Context) Finding {
-	var classes []filter.Packet
-	for _, s := range n.mesh.Self.Subnets {
-		p := filter.Packet{In: n.arrival(), IPv6: s.Addr().Is6(), To: []netip.Prefix{s}}
-		for _, peer := range n.mesh.Peers {
+	var classes []firewall.Packet
+	for _, s := range n.topology.Self.Subnets {
+		p := firewall.Packet{In: n.arrival(), IPv6: s.Addr().Is6(), To: []netip.Prefix{s}}
+		for _, peer := range n.topology.Peers {
 			for _, from := range peer.Subnets {
 				if from.Addr().Is6() == p.IPv6 {
 					p.From = append(p.From, from)
@@ -207,12 +207,12 @@ func (n *net) rawDrop(ctx context.Context) Finding {
 		}
 		classes = append(classes, p)
 	}
-	found, err := filter.Ask(ctx, filter.Prerouting, classes...)
+	found, err := firewall.Ask(ctx, firewall.Prerouting, classes...)
 	if err != nil {
-		return blind(n.Name(), err)
+		return unknown(n.Name(), err)
 	}
 	for i, d := range found {
-		subnet := n.mesh.Self.Subnets[i]
+		subnet := n.topology.Self.Subnets[i]
 		switch {
 		case d == nil:
 		case d.Docker():
@@ -230,7 +230,7 @@ func (n *net) rawDrop(ctx context.Context) Finding {
 
 // acceptRaw is the command that lets the peers' packets by, before Docker's
 // rules; Docker puts its own behind.
-func acceptRaw(d *filter.Drop, iif string, subnet netip.Prefix) string {
+func acceptRaw(d *firewall.Drop, iif string, subnet netip.Prefix) string {
 	cmd, daddr := "iptables", "ip daddr"
 	if subnet.Addr().Is6() {
 		cmd, daddr = "ip6tables", "ip6 daddr"

@@ -9,15 +9,16 @@ import (
 	"strings"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
 // forwarding looks whether the kernel forwards at all.
-func forwarding(_ context.Context, p *patient) []Finding {
+func forwarding(_ context.Context, p *host) []Finding {
 	need := map[string]bool{}
 	up := false // else ovs-gre sets them in time
 	for _, n := range p.nets {
@@ -43,19 +44,19 @@ func forwarding(_ context.Context, p *patient) []Finding {
 // reversePath looks at the reverse path filter of the underlay's link. The
 // kernel takes the greater of all and the link's own (ip-sysctl.rst); strict
 // drops what comes by another way than it would go.
-func reversePath(_ context.Context, p *patient) []Finding {
+func reversePath(_ context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr != nil || n.underlay == "" || n.mesh.Self.Address.Is6() {
+		if n.meshErr != nil || n.underlay == "" || n.topology.Self.Address.Is6() {
 			continue
 		}
 		all, _ := strconv.Atoi(sysctl("net/ipv4/conf/all/rp_filter"))
 		own, _ := strconv.Atoi(sysctl("net/ipv4/conf/" + n.underlay + "/rp_filter"))
 		cmd := "sysctl -w net/ipv4/conf/" + n.underlay + "/rp_filter=2"
 		switch {
-		case max(all, own) != 1 || n.mode() == spec.ModeDirect:
+		case max(all, own) != 1 || n.mode() == config.ModeDirect:
 			list = append(list, ok(n.Name(), "rp_filter of %s is %d (the greater of all: %d, own: %d)", n.underlay, max(all, own), all, own))
-		case n.mode() == spec.ModeAuto:
+		case n.mode() == config.ModeAuto:
 			list = append(list, fail(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): where one host goes directly and the other by the tunnel, answers are dropped", n.underlay, all, own))
 		default:
 			list = append(list, warn(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): what this host sends from its own address to a peer's containers may come back by another way and is dropped", n.underlay, all, own))
@@ -65,7 +66,7 @@ func reversePath(_ context.Context, p *patient) []Finding {
 }
 
 // hostState compares the host with what the conflist says.
-func hostState(ctx context.Context, p *patient) []Finding {
+func hostState(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.meshErr != nil {
@@ -73,9 +74,9 @@ func hostState(ctx context.Context, p *patient) []Finding {
 		}
 		changes, err := n.drift(ctx)
 		switch {
-		case errors.Is(err, host.ErrUnavailable):
+		case errors.Is(err, fault.ErrUnavailable):
 			continue // the check of the daemons says so
-		case errors.Is(err, state.ErrNoWay) && n.OVS == nil:
+		case errors.Is(err, state.ErrUnreachable) && n.OVS == nil:
 			list = append(list, ok(n.Name(), "no routes yet: they come with the first container"))
 		case err != nil:
 			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
@@ -84,13 +85,13 @@ func hostState(ctx context.Context, p *patient) []Finding {
 				list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
 			}
 		case n.unused(changes):
-			list = append(list, warn(n.Name(), n.raise(), "nothing is made yet: the first container does it, or ovs-grectl up"))
+			list = append(list, warn(n.Name(), n.upCommand(), "nothing is made yet: the first container does it, or ovs-grectl up"))
 		case len(changes) == 0 && n.unleased(ctx) != "":
-			list = append(list, fail(n.Name(), n.raise(), "%s", n.unleased(ctx)))
+			list = append(list, fail(n.Name(), n.upCommand(), "%s", n.unleased(ctx)))
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
-			list = append(list, fail(n.Name(), n.raise(), "%s%s", changes[0].Drift(), others(changes)))
+			list = append(list, fail(n.Name(), n.upCommand(), "%s%s", changes[0].Drift(), others(changes)))
 		}
 	}
 	return list
@@ -107,18 +108,18 @@ func others(changes []state.Change) string {
 // unused reports whether no container has come in this boot and nobody has
 // called up.
 func (n *net) unused(changes []state.Change) bool {
-	idle, err := host.NetworkDir(n.Name()).Unused(host.LeasesOVS, host.LeasesRoutes)
+	idle, err := rundir.NetworkDir(n.Name()).Unused(rundir.LeasesOVS, rundir.LeasesRoutes)
 	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
 }
 
 // unleased names a container that nobody counts any more; "" is none.
 func (n *net) unleased(ctx context.Context) string {
-	lost, err := attach.Unleased(ctx, n.Name())
+	lost, err := attach.WithoutLease(ctx, n.Name())
 	if err != nil || len(lost) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("%d containers have lost their leases in %s: %s %s and others",
-		len(lost), host.RunDir, lost[0].ContainerID, lost[0].IfName)
+		len(lost), rundir.RunDir, lost[0].ContainerID, lost[0].IfName)
 }
 
 func (n *net) drift(ctx context.Context) ([]state.Change, error) {
@@ -133,7 +134,7 @@ func (n *net) drift(ctx context.Context) ([]state.Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		if changes, err = host.Check(ctx, want, open.Backends()...); err != nil || len(changes) > 0 {
+		if changes, err = state.Check(ctx, want, open.Backends()...); err != nil || len(changes) > 0 {
 			return changes, err
 		}
 	}
@@ -153,16 +154,16 @@ func (n *net) drift(ctx context.Context) ([]state.Change, error) {
 }
 
 // leaked looks for addresses of containers that are gone.
-func leaked(ctx context.Context, p *patient) []Finding {
+func leaked(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.OVS == nil || n.OVS.IPAM.Type != "host-local" {
 			continue
 		}
-		held, err := attach.Leaked(ctx, n.OVS)
+		held, err := attach.LeakedAddresses(ctx, n.OVS)
 		switch {
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 		case len(held) > 0:
 			list = append(list, fail(n.Name(), n.mend("gc"), "host-local holds %d addresses of containers that are gone: %s of %q and others", len(held), held[0].IP, held[0].ContainerID))
 		default:

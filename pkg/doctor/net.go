@@ -6,22 +6,23 @@ import (
 	"net/netip"
 	"slices"
 
-	"ovs-gre-cni/pkg/chain"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
 	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
 // A net is a network as this host has it.
 type net struct {
-	chain.File
-	// mesh is empty where meshErr says why.
-	mesh    mesh.Mesh
-	meshErr error
+	conflist.File
+	// topology is empty where meshErr says why.
+	topology nodes.Topology
+	meshErr  error
 	// netdev: the bridge is on OVS's userspace datapath.
 	netdev bool
 	// underlay is the link with this host's address; "" where none has it.
@@ -36,26 +37,26 @@ type net struct {
 	barred error
 }
 
-// admit gathers what many checks need.
-func admit(ctx context.Context, files []chain.File) *patient {
+// gather gathers what many checks need.
+func gather(ctx context.Context, files []conflist.File) *host {
 	ctx, cancel := context.WithTimeout(ctx, bound/4)
 	defer cancel()
-	p := &patient{files: files}
+	p := &host{files: files}
 	p.addrs, _ = kernel.Addrs(ctx)
 	for _, f := range files {
-		if f.Err == nil && f.Behind == "" {
+		if f.Err == nil && f.SupersededBy == "" {
 			p.nets = append(p.nets, p.net(ctx, f))
 		}
 	}
 	return p
 }
 
-func (p *patient) net(ctx context.Context, f chain.File) *net {
+func (p *host) net(ctx context.Context, f conflist.File) *net {
 	n := &net{File: f}
-	n.mesh, n.meshErr = network.Resolve(ctx, f.Base())
-	n.underlay = p.linkOf(n.mesh.Self.Address)
+	n.topology, n.meshErr = network.Resolve(ctx, f.Base())
+	n.underlay = p.linkOf(n.topology.Self.Address)
 	if n.meshErr == nil {
-		for _, gw := range n.mesh.Self.Gateways() {
+		for _, gw := range n.topology.Self.Gateways() {
 			if link := p.linkOf(gw); link != "" {
 				n.gateway, n.up, n.gateways = link, true, append(n.gateways, gw)
 			}
@@ -72,7 +73,7 @@ func (p *patient) net(ctx context.Context, f chain.File) *net {
 		}
 	}
 	if n.meshErr == nil {
-		if err := n.bar(ctx); errors.Is(err, host.ErrForeign) {
+		if err := n.bar(ctx); errors.Is(err, fault.ErrForeign) {
 			n.barred = err
 		}
 	}
@@ -80,7 +81,7 @@ func (p *patient) net(ctx context.Context, f chain.File) *net {
 }
 
 // linkOf is the link that has an address; "" is none.
-func (p *patient) linkOf(a netip.Addr) string {
+func (p *host) linkOf(a netip.Addr) string {
 	i := slices.IndexFunc(p.addrs, func(have kernel.Addr) bool { return have.Prefix.Addr() == a })
 	if i < 0 {
 		return ""
@@ -89,20 +90,20 @@ func (p *patient) linkOf(a netip.Addr) string {
 }
 
 // tunnels reports whether the network has any.
-func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != spec.TunnelNone }
+func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != config.TunnelNone }
 
 // transit is the transit link's name; "" where the network has none.
 func (n *net) transit() string {
 	if n.OVS == nil || !state.UsesTunnelBridge(n.OVS) {
 		return ""
 	}
-	return spec.TransitName(n.OVS.Bridge)
+	return config.TransitLink(n.OVS.Bridge)
 }
 
 // mode is how packets get to the peers' containers.
-func (n *net) mode() spec.Mode {
+func (n *net) mode() config.Mode {
 	if n.Routes == nil {
-		return spec.ModeTunnel
+		return config.ModeTunnel
 	}
 	return n.Routes.Mode
 }
@@ -113,9 +114,9 @@ func (n *net) mend(verb string) string { return "ovs-grectl " + verb + " " + quo
 // edit is the command that opens the network's file.
 func (n *net) edit() string { return "${EDITOR:-vi} " + quote(n.Path) }
 
-// raise is ovs-grectl up or, where that would be refused, what comes first:
+// upCommand is ovs-grectl up or, where that would be refused, what comes first:
 // what is in the way is its owner's to remove, and the file ours to change.
-func (n *net) raise() string {
+func (n *net) upCommand() string {
 	if n.barred != nil {
 		return n.edit()
 	}
@@ -128,19 +129,19 @@ func (n *net) bar(ctx context.Context) error {
 	if err != nil || len(changes) == 0 {
 		return nil // there is nothing to be refused, or the check of the host state says what it is
 	}
-	if err := host.InTheWay(changes); err != nil {
+	if err := state.CheckForeign(changes); err != nil {
 		return err
 	}
 	if n.OVS == nil {
 		return nil
 	}
-	open := network.Network{Config: n.OVS, Mesh: n.mesh, Dir: host.NetworkDir(n.Name())}
-	return open.Taken(ctx)
+	open := network.Network{Config: n.OVS, Topology: n.topology, Dir: rundir.NetworkDir(n.Name())}
+	return open.CheckSubnetsFree(ctx)
 }
 
 // has reports whether this host has container subnets of a family.
 func (n *net) has(v6 bool) bool {
-	return slices.ContainsFunc(n.mesh.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() == v6 })
+	return slices.ContainsFunc(n.topology.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() == v6 })
 }
 
 // local is a gateway address of a family that this host has; the zero Addr is

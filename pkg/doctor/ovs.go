@@ -10,13 +10,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
 )
 
 // sockets are the OVSDBs that networks use, each with a network that does.
-func (p *patient) sockets() map[string]*net {
+func (p *host) sockets() map[string]*net {
 	m := map[string]*net{}
 	for _, n := range p.nets {
 		if n.OVS != nil {
@@ -27,7 +27,7 @@ func (p *patient) sockets() map[string]*net {
 }
 
 // daemons looks whether OVS runs, and answers.
-func daemons(ctx context.Context, p *patient) []Finding {
+func daemons(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for socket, n := range p.sockets() {
 		conn, err := ovs.Dial(ctx, socket)
@@ -41,7 +41,7 @@ func daemons(ctx context.Context, p *patient) []Finding {
 			err = ovs.VswitchdServes(ctx, socket)
 		}
 		if errors.Is(err, ovs.ErrNoHandlers) {
-			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.raise(), "%v", err))
+			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.upCommand(), "%v", err))
 			continue
 		}
 		var version string
@@ -72,7 +72,7 @@ func unit() string {
 }
 
 // badPorts lists the interfaces that OVS does not have.
-func badPorts(ctx context.Context, p *patient) []Finding {
+func badPorts(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for socket, n := range p.sockets() {
 		conn, err := ovs.Dial(ctx, socket)
@@ -82,7 +82,7 @@ func badPorts(ctx context.Context, p *patient) []Finding {
 		bad, err := conn.BadPorts(ctx)
 		conn.Close()
 		if err != nil {
-			list = append(list, blind("", err))
+			list = append(list, unknown("", err))
 			continue
 		}
 		for _, b := range bad {
@@ -95,10 +95,10 @@ func badPorts(ctx context.Context, p *patient) []Finding {
 	return list
 }
 
-func badPort(p *patient, any *net, b ovs.BadPort) Finding {
+func badPort(p *host, any *net, b ovs.BadPort) Finding {
 	for _, n := range p.nets {
 		if n.Name() == b.Network {
-			return fail(n.Name(), n.mend("gc")+" && "+n.raise(), "port %s: %s", b.Name, b.Error)
+			return fail(n.Name(), n.mend("gc")+" && "+n.upCommand(), "port %s: %s", b.Name, b.Error)
 		}
 	}
 	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" list interface "+quote(b.Name),
@@ -106,7 +106,7 @@ func badPort(p *patient, any *net, b ovs.BadPort) Finding {
 }
 
 // modules looks for what the kernel datapath needs.
-func modules(_ context.Context, p *patient) []Finding {
+func modules(_ context.Context, p *host) []Finding {
 	var list []Finding
 	dir := moduleDir()
 	for _, n := range p.nets {
@@ -131,14 +131,14 @@ func (n *net) modules(dir string) []Finding {
 	}
 	var choice []string
 	switch n.OVS.Tunnel.Type {
-	case spec.TunnelGRE:
+	case config.TunnelGRE:
 		choice = []string{"ip_gre", "vport_gre"}
-		if n.mesh.Self.Address.Is6() {
+		if n.topology.Self.Address.Is6() {
 			choice = []string{"ip6_gre"}
 		}
-	case spec.TunnelVXLAN:
+	case config.TunnelVXLAN:
 		choice = []string{"vxlan", "vport_vxlan"}
-	case spec.TunnelGeneve:
+	case config.TunnelGeneve:
 		choice = []string{"geneve", "vport_geneve"}
 	default:
 		return []Finding{ok(n.Name(), "openvswitch is there")}
@@ -177,7 +177,7 @@ func listed(path, name string) bool {
 
 // userspace looks whether the userspace datapath can send a tunnel's packets:
 // only over a link of its own.
-func userspace(ctx context.Context, p *patient) []Finding {
+func userspace(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if !n.netdev || !n.tunnels() || n.meshErr != nil || n.underlay == "" {
@@ -186,7 +186,7 @@ func userspace(ctx context.Context, p *patient) []Finding {
 		link, err := kernel.LinkByName(ctx, n.underlay)
 		switch {
 		case err != nil:
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 		case link.Kind == "tun":
 			list = append(list, ok(n.Name(), "the underlay's address is on %s, a port of OVS", n.underlay))
 		default:

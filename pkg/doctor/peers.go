@@ -8,22 +8,22 @@ import (
 	"strconv"
 	"strings"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
 // most is how many peers of a network are asked; of more, the first.
 const most = 500
 
-func (n *net) asked() []spec.Node { return n.mesh.Peers[:min(len(n.mesh.Peers), most)] }
+func (n *net) asked() []config.Node { return n.topology.Peers[:min(len(n.topology.Peers), most)] }
 
 // peers pings each peer on the underlay.
-func peers(ctx context.Context, p *patient) []Finding {
+func peers(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if len(n.mesh.Peers) == 0 {
+		if len(n.topology.Peers) == 0 {
 			continue
 		}
 		var probes []echo
@@ -33,10 +33,10 @@ func peers(ctx context.Context, p *patient) []Finding {
 		err := ping(ctx, probes)
 		var unrouted []netip.Addr
 		if err == nil {
-			unrouted, err = kernel.Unrouted(ctx, n.mesh.Self.Address, addresses(n.mesh.Peers))
+			unrouted, err = kernel.Unrouted(ctx, n.topology.Self.Address, addresses(n.topology.Peers))
 		}
 		if err != nil {
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 			continue
 		}
 		answers := 0
@@ -59,7 +59,7 @@ func peers(ctx context.Context, p *patient) []Finding {
 	return list
 }
 
-func addresses(nodes []spec.Node) []netip.Addr {
+func addresses(nodes []config.Node) []netip.Addr {
 	var list []netip.Addr
 	for _, n := range nodes {
 		list = append(list, n.Address)
@@ -70,12 +70,12 @@ func addresses(nodes []spec.Node) []netip.Addr {
 // unrouted names the peers with these addresses.
 func (n *net) unrouted(addrs []netip.Addr) string {
 	var of network.Network
-	for _, p := range n.mesh.Peers {
+	for _, p := range n.topology.Peers {
 		if slices.Contains(addrs, p.Address) {
 			of.Unreachable = append(of.Unreachable, p)
 		}
 	}
-	return of.Unrouted()
+	return of.UnreachablePeers()
 }
 
 // source is the tunnels' source address, by which policy rules may choose the
@@ -84,7 +84,7 @@ func (n *net) source() netip.Addr {
 	if n.underlay == "" {
 		return netip.Addr{}
 	}
-	return n.mesh.Self.Address
+	return n.topology.Self.Address
 }
 
 // lookUp is the command that shows the way to a peer.
@@ -98,10 +98,10 @@ func (n *net) lookUp(peer netip.Addr) string {
 // tunnels pings each peer's gateways, from ours, the way that containers'
 // packets go. Where the peer does not answer on the underlay either, that says
 // enough.
-func tunnels(ctx context.Context, p *patient) []Finding {
+func tunnels(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if len(n.mesh.Peers) == 0 {
+		if len(n.topology.Peers) == 0 {
 			continue
 		}
 		if missing, err := n.MissingRoutes(ctx); err == nil && missing != "" {
@@ -109,11 +109,11 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 			continue
 		}
 		if !n.up {
-			list = append(list, warn(n.Name(), n.raise(), "no gateway address on this host: no peer can be asked"))
+			list = append(list, warn(n.Name(), n.upCommand(), "no gateway address on this host: no peer can be asked"))
 			continue
 		}
 		if changes, err := n.drift(ctx); err == nil && len(changes) > 0 {
-			list = append(list, warn(n.Name(), n.raise(), "not asked: this host itself is not as it should be"))
+			list = append(list, warn(n.Name(), n.upCommand(), "not asked: this host itself is not as it should be"))
 			continue
 		}
 		list = append(list, n.askGateways(ctx)...)
@@ -123,7 +123,7 @@ func tunnels(ctx context.Context, p *patient) []Finding {
 
 func (n *net) askGateways(ctx context.Context) []Finding {
 	var probes []echo
-	var of []spec.Node
+	var of []config.Node
 	for _, peer := range n.asked() {
 		probes, of = append(probes, echo{to: peer.Address, from: n.source()}), append(of, peer)
 		for _, gw := range peer.Gateways() {
@@ -133,7 +133,7 @@ func (n *net) askGateways(ctx context.Context) []Finding {
 		}
 	}
 	if err := ping(ctx, probes); err != nil {
-		return []Finding{blind(n.Name(), err)}
+		return []Finding{unknown(n.Name(), err)}
 	}
 	reachable := map[string]bool{}
 	answers := 0
@@ -178,11 +178,11 @@ const (
 func (n *net) protocol() (proto byte, port uint16) {
 	port = n.OVS.Tunnel.Port
 	switch n.OVS.Tunnel.Type {
-	case spec.TunnelVXLAN:
+	case config.TunnelVXLAN:
 		if port == 0 {
 			port = 4789
 		}
-	case spec.TunnelGeneve:
+	case config.TunnelGeneve:
 		if port == 0 {
 			port = 6081
 		}
@@ -197,19 +197,19 @@ var sizes = []int{8950, 8000, 1500, 1492, 1480, 1476, 1462, 1458, 1450, 1442, 14
 
 // pathMTU sends packets of the size that containers' largest ones have on the
 // underlay. Something on the way may drop them without a word.
-func pathMTU(ctx context.Context, p *patient) []Finding {
+func pathMTU(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.OVS == nil || len(n.mesh.Peers) == 0 {
+		if n.OVS == nil || len(n.topology.Peers) == 0 {
 			continue
 		}
-		open := network.Network{Config: n.OVS, Mesh: n.mesh}
+		open := network.Network{Config: n.OVS, Topology: n.topology}
 		_, mtu, err := open.Want(ctx)
 		if err != nil {
 			list = append(list, fail(n.Name(), n.edit(), "%v", err))
 			continue
 		}
-		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.mesh.Self.Address.Is6()))...)
+		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.topology.Self.Address.Is6()))...)
 	}
 	return list
 }
@@ -227,7 +227,7 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 		}
 	}
 	if err := ping(ctx, probes); err != nil {
-		return []Finding{blind(n.Name(), err)}
+		return []Finding{unknown(n.Name(), err)}
 	}
 	var list []Finding
 	for i, peer := range n.asked() {
@@ -260,5 +260,5 @@ func (n *net) shrink(peer netip.Addr, size, less int) string {
 	}
 	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o %[7]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s"+
 		"  # for good: \"mtu\": %[6]d in the conflist",
-		ip, peer, peer.BitLen(), size, n.raise(), size+less, strings.TrimPrefix(n.lookUp(peer), "ip "))
+		ip, peer, peer.BitLen(), size, n.upCommand(), size+less, strings.TrimPrefix(n.lookUp(peer), "ip "))
 }

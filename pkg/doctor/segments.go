@@ -6,16 +6,17 @@ import (
 	"slices"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
 // advertisements looks at what the kernel believes of routers: of containers
 // on a link that is not ours, and no longer of the host's own.
-func advertisements(ctx context.Context, p *patient) []Finding {
+func advertisements(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.OVS != nil && (n.OVS.LinuxBridge != "" || n.OVS.AdoptBridge) {
@@ -27,9 +28,9 @@ func advertisements(ctx context.Context, p *patient) []Finding {
 
 // listens looks at a gateway link that keeps its own setting.
 func (n *net) listens(ctx context.Context) Finding {
-	live, err := attach.Live(ctx, n.Name())
+	live, err := attach.LiveAttachments(ctx, n.Name())
 	if err != nil {
-		return blind(n.Name(), err)
+		return unknown(n.Name(), err)
 	}
 	if !listens(n.gateway) || len(live) == 0 {
 		return ok(n.Name(), "%s believes no router advertisement of a container", n.gateway)
@@ -60,7 +61,7 @@ func listens(link string) bool {
 const byAdvertisement = 2
 
 // unheard looks for links that had a router and no longer listen to it.
-func (p *patient) unheard() []Finding {
+func (p *host) unheard() []Finding {
 	var list []Finding
 	var links []string
 	for _, a := range p.addrs {
@@ -82,23 +83,23 @@ func (p *patient) unheard() []Finding {
 }
 
 // rings looks for meshes whose bridge has a way to the peers besides the tunnels.
-func rings(ctx context.Context, p *patient) []Finding {
+func rings(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.OVS == nil || n.OVS.Segment != spec.SegmentMesh || n.meshErr != nil {
+		if n.OVS == nil || n.OVS.Segment != config.SegmentMesh || n.meshErr != nil {
 			continue
 		}
 		conn, err := ovs.Dial(ctx, n.OVS.OVSDB)
 		if err != nil {
 			continue // the check of the daemons says so
 		}
-		err = (&network.Network{Config: n.OVS, Mesh: n.mesh, Dir: host.NetworkDir(n.Name()), OVS: conn}).Ring(ctx)
+		err = (&network.Network{Config: n.OVS, Topology: n.topology, Dir: rundir.NetworkDir(n.Name()), OVS: conn}).CheckNoLoop(ctx)
 		conn.Close()
 		switch {
-		case errors.Is(err, host.ErrForeign):
+		case errors.Is(err, fault.ErrForeign):
 			list = append(list, fail(n.Name(), n.edit(), "%v", err))
 		case err != nil:
-			list = append(list, blind(n.Name(), err))
+			list = append(list, unknown(n.Name(), err))
 		default:
 			list = append(list, ok(n.Name(), "nothing but its tunnels joins %s to the other hosts", state.GatewayLink(n.OVS)))
 		}

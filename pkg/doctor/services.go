@@ -14,7 +14,7 @@ import (
 
 // networkd looks whether systemd-networkd, when it starts anew, removes routes
 // that it did not make: it does unless told otherwise (networkd.conf(5)).
-func networkd(_ context.Context, p *patient) []Finding {
+func networkd(_ context.Context, p *host) []Finding {
 	if !processes()["systemd-network"] {
 		return []Finding{ok("", "systemd-networkd does not run")}
 	}
@@ -77,7 +77,7 @@ func exists(path string) bool {
 }
 
 // firewalld looks whether it filters the networks' links.
-func firewalld(ctx context.Context, p *patient) []Finding {
+func firewalld(ctx context.Context, p *host) []Finding {
 	if !processes()["firewalld"] {
 		return []Finding{ok("", "firewalld does not run")}
 	}

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/state"
 
 	"github.com/vishvananda/netlink"
@@ -38,15 +38,15 @@ type Scope struct {
 }
 
 // Backend is the kernel's part of a host: sysctls, links, addresses,
-// neighbours and routes. It implements host.Backend.
+// neighbours and routes. It implements state.Backend.
 type Backend struct{ scope Scope }
 
-var _ host.Backend = (*Backend)(nil)
+var _ state.Backend = (*Backend)(nil)
 
 // NewBackend returns the backend of a network that owns what s says.
 func NewBackend(s Scope) *Backend { return &Backend{s} }
 
-// Observe implements host.Backend. It lists nothing that neither want nor the
+// Observe implements state.Backend. It lists nothing that neither want nor the
 // scope has to do with. A link of another kind in the place of an OVS bridge is
 // foreign.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
@@ -64,8 +64,8 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	})
 }
 
-// Apply implements host.Backend. An error about a route that is not ours wraps
-// host.ErrForeign.
+// Apply implements state.Backend. An error about a route that is not ours wraps
+// fault.ErrForeign.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	c, err := dial()
 	if err != nil {
@@ -170,7 +170,7 @@ func refuse(ch state.Change, f state.Foreign) error {
 	if ch.New == nil || !mine(ch.Kind()) {
 		return nil
 	}
-	return fmt.Errorf("%s is in the way: %w: there is %s", ch.New.Noun(), host.ErrForeign, f.Have)
+	return fmt.Errorf("%s is in the way: %w: there is %s", ch.New.Noun(), fault.ErrForeign, f.Have)
 }
 
 func mine(k state.Kind) bool { return k >= state.KindSysctl && k <= state.KindRoute }

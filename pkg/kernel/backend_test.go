@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/state"
 
 	"github.com/google/go-cmp/cmp"
@@ -88,18 +88,18 @@ func lines(changes []state.Change) string {
 	return b.String()
 }
 
-func mustCheck(t *testing.T, ctx context.Context, want state.Set, b host.Backend) string {
+func mustCheck(t *testing.T, ctx context.Context, want state.Set, b state.Backend) string {
 	t.Helper()
-	changes, err := host.Check(ctx, want, b)
+	changes, err := state.Check(ctx, want, b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return lines(changes)
 }
 
-func mustEnsure(t *testing.T, ctx context.Context, want state.Set, b host.Backend) {
+func mustEnsure(t *testing.T, ctx context.Context, want state.Set, b state.Backend) {
 	t.Helper()
-	if _, err := host.Ensure(ctx, want, b); err != nil {
+	if _, err := state.CreateAndUpdate(ctx, want, b); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -109,7 +109,7 @@ func TestConverge(t *testing.T) {
 	b, want := NewBackend(scope), kernelOnly(wanted())
 	before := ip(t, "-4 route show table all") + ip(t, "-6 route show table main")
 
-	changes, err := host.Ensure(ctx, want, b)
+	changes, err := state.CreateAndUpdate(ctx, want, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestConverge(t *testing.T) {
 // prune deletes what is not wanted, twice, and expects so many deletions.
 func prune(t *testing.T, ctx context.Context, b *Backend, want state.Set, n int) {
 	t.Helper()
-	removed, err := host.Prune(ctx, want, b)
+	removed, err := state.Prune(ctx, want, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func prune(t *testing.T, ctx context.Context, b *Backend, want state.Set, n int)
 	if err := b.Apply(ctx, removed); err != nil {
 		t.Errorf("the same deletions again: %v", err)
 	}
-	if again, err := host.Prune(ctx, want, b); err != nil || len(again) > 0 {
+	if again, err := state.Prune(ctx, want, b); err != nil || len(again) > 0 {
 		t.Errorf("there is still something to delete: %v\n%s", err, lines(again))
 	}
 }
@@ -214,8 +214,8 @@ func TestForeignRoute(t *testing.T) {
 	} {
 		ip(t, c.family+" route add "+c.route)
 		before := ip(t, c.family+" route")
-		_, err := host.Ensure(ctx, want, b)
-		if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "there is "+c.text) {
+		_, err := state.CreateAndUpdate(ctx, want, b)
+		if !errors.Is(err, fault.ErrForeign) || !strings.Contains(err.Error(), "there is "+c.text) {
 			t.Errorf("%s is not shown as %s: %v", c.route, c.text, err)
 		}
 		if d := cmp.Diff(before, ip(t, c.family+" route")); d != "" {
@@ -231,7 +231,7 @@ func TestForeignRoute(t *testing.T) {
 func meanwhile(t *testing.T, ctx context.Context, b *Backend, want state.Set, dst, text string) {
 	t.Helper()
 	err := b.Apply(ctx, state.Diff(want, state.Set{}))
-	if !errors.Is(err, host.ErrForeign) || !strings.Contains(err.Error(), "route "+dst+" is in the way") || !strings.Contains(err.Error(), "there is "+text) {
+	if !errors.Is(err, fault.ErrForeign) || !strings.Contains(err.Error(), "route "+dst+" is in the way") || !strings.Contains(err.Error(), "there is "+text) {
 		t.Errorf("%s is not refused: %v", text, err)
 	}
 	if s := mustCheck(t, ctx, want, b); strings.Count(s, "\n") != 1 || !strings.Contains(s, "foreign: "+text) {
@@ -305,7 +305,7 @@ func TestForeignAddr(t *testing.T) {
 	}
 	want.Put(state.Addr{Dev: "obr0", Prefix: netip.MustParsePrefix("fd00:1::1/64")})
 	ip(t, "addr add fd00:1::1/80 dev obr0")
-	_, err := host.Ensure(ctx, want, b)
+	_, err := state.CreateAndUpdate(ctx, want, b)
 	if err == nil || err.Error() != "address fd00:1::1/64 of obr0: file exists: the link has it as fd00:1::1/80" {
 		t.Errorf("another prefix length: %v", err)
 	}
@@ -335,7 +335,7 @@ func TestMaster(t *testing.T) {
 	b := NewBackend(Scope{})
 	want := state.Set{}
 	want.Put(state.Link{Name: "obr0", Up: true, Master: "br9"})
-	_, err := host.Ensure(ctx, want, b)
+	_, err := state.CreateAndUpdate(ctx, want, b)
 	if err == nil || err.Error() != "link obr0: link br9: no such link" {
 		t.Errorf("without the bridge: %v", err)
 	}
@@ -386,7 +386,7 @@ func TestMTUAndMAC(t *testing.T) {
 		t.Errorf("what nobody asked for is in the way: %s", s)
 	}
 	want.Put(state.Link{Name: "obr0", Up: true, MTU: 12})
-	if _, err := host.Ensure(ctx, want, b); err == nil || err.Error() != "link obr0: MTU 12: invalid argument (mtu less than device minimum)" {
+	if _, err := state.CreateAndUpdate(ctx, want, b); err == nil || err.Error() != "link obr0: MTU 12: invalid argument (mtu less than device minimum)" {
 		t.Errorf("a tiny MTU: %v", err)
 	}
 }
@@ -400,7 +400,7 @@ func TestMissingLinks(t *testing.T) {
 		}
 	}
 	want.Put(state.Sysctl{Key: "net/ipv4/conf/obr0/forwarding", Value: "1"})
-	_, err := host.Ensure(ctx, want, b)
+	_, err := state.CreateAndUpdate(ctx, want, b)
 	if err == nil {
 		t.Fatal("no error")
 	}

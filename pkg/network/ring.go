@@ -6,20 +6,20 @@ import (
 	"slices"
 	"strings"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
-// Ring looks whether a mesh would be a ring: where its bridge is joined to the
+// CheckNoLoop looks whether a mesh would be a ring: where its bridge is joined to the
 // peers' hosts by something else than its tunnels, a broadcast goes round by
-// both for ever. The error wraps host.ErrForeign and names what joins them: a
+// both for ever. The error wraps fault.ErrForeign and names what joins them: a
 // link by which a peer is reached, or another tunnel to it. What it cannot see
 // is a way that no route takes, such as a second LAN that all hosts are on.
-func (n *Network) Ring(ctx context.Context) error {
-	if n.Config.Segment != spec.SegmentMesh || len(n.Mesh.Peers) == 0 {
+func (n *Network) CheckNoLoop(ctx context.Context) error {
+	if n.Config.Segment != config.SegmentMesh || len(n.Topology.Peers) == 0 {
 		return nil
 	}
 	ports, err := n.OVS.SegmentPorts(ctx)
@@ -32,19 +32,19 @@ func (n *Network) Ring(ctx context.Context) error {
 	}
 	g := newSegments(wires, ports)
 	bridge := state.GatewayLink(n.Config)
-	for _, p := range n.Mesh.Peers {
-		links, err := kernel.Egress(ctx, n.Mesh.Self.Address, p.Address)
+	for _, p := range n.Topology.Peers {
+		links, err := kernel.Egress(ctx, n.Topology.Self.Address, p.Address)
 		if err != nil {
 			return err
 		}
 		for _, l := range links {
 			if way := g.way(l, bridge, true); way != nil {
-				return n.ring(bridge, fmt.Sprintf("%s, by which %s is reached (%s)", l, p, strings.Join(way, ", ")))
+				return n.findLoop(bridge, fmt.Sprintf("%s, by which %s is reached (%s)", l, p, strings.Join(way, ", ")))
 			}
 		}
 	}
 	for _, p := range ports {
-		i := slices.IndexFunc(n.Mesh.Peers, func(peer spec.Node) bool { return peer.Address == p.Remote })
+		i := slices.IndexFunc(n.Topology.Peers, func(peer config.Node) bool { return peer.Address == p.Remote })
 		if i < 0 || p.Network == n.Config.Name || g.way(bridge, p.Bridge, false) == nil {
 			continue
 		}
@@ -52,14 +52,14 @@ func (n *Network) Ring(ctx context.Context) error {
 		if p.Network != "" {
 			owner = "of network " + p.Network
 		}
-		return n.ring(bridge, fmt.Sprintf("a tunnel %s %s to %s on OVS bridge %s", p.Name, owner, n.Mesh.Peers[i], p.Bridge))
+		return n.findLoop(bridge, fmt.Sprintf("a tunnel %s %s to %s on OVS bridge %s", p.Name, owner, n.Topology.Peers[i], p.Bridge))
 	}
 	return nil
 }
 
-func (n *Network) ring(bridge, have string) error {
+func (n *Network) findLoop(bridge, have string) error {
 	return fmt.Errorf("bridge %s: %w: want it in segment mesh, joined to the other hosts by this network's tunnels alone; it has %s: "+
-		"frames would go round by both (segment host has no such ring)", bridge, host.ErrForeign, have)
+		"frames would go round by both (segment host has no such ring)", bridge, fault.ErrForeign, have)
 }
 
 // segments are the links of a host and what joins them.

@@ -6,48 +6,48 @@ import (
 	"fmt"
 	"slices"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/spec"
 	"ovs-gre-cni/pkg/state"
 )
 
-// Taken looks whether a container subnet of this host, or a part of one, is
+// CheckSubnetsFree looks whether a container subnet of this host, or a part of one, is
 // another's here already: of a link, behind a route, of another network. The
-// error wraps host.ErrForeign and names both sides of each. A wider network or
+// error wraps fault.ErrForeign and names both sides of each. A wider network or
 // route that merely covers the subnet is in nobody's way. It reads every route
 // of the host: it is not for each ADD.
-func (n *Network) Taken(ctx context.Context) error {
+func (n *Network) CheckSubnetsFree(ctx context.Context) error {
 	have, err := kernel.Prefixes(ctx)
 	if err != nil {
 		return err
 	}
-	ours := n.ours()
+	ours := n.isOurs()
 	var errs []error
-	for _, subnet := range n.Mesh.Self.Subnets {
+	for _, subnet := range n.Topology.Self.Subnets {
 		i := slices.IndexFunc(have, func(p kernel.Prefix) bool {
 			return p.Bits() >= subnet.Bits() && subnet.Contains(p.Prefix.Addr()) && !ours(p)
 		})
 		if i >= 0 {
 			errs = append(errs, fmt.Errorf("container subnet %s: %w: this host has %s already: give the network other subnets",
-				subnet, host.ErrForeign, have[i]))
+				subnet, fault.ErrForeign, have[i]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// ours reports whether a network that this host has is this one's: on its
+// isOurs reports whether a network that this host has is this one's: on its
 // links, on those that its host state was made with, or behind a route of ours.
 // On a link that others use too, an address that carries our protocol is this
 // network's where it is a gateway of it.
-func (n *Network) ours() func(kernel.Prefix) bool {
-	gateways := append(n.Mesh.Self.Gateways(), savedGateways(n.Dir)...)
+func (n *Network) isOurs() func(kernel.Prefix) bool {
+	gateways := append(n.Topology.Self.Gateways(), savedGateways(n.Dir)...)
 	var links []string
-	add := func(c *spec.Network) {
+	add := func(c *config.Network) {
 		links = append(links, state.GatewayLink(c), c.Bridge, state.TunnelBridge(c))
 	}
 	add(n.Config)
-	if was, _ := spec.Parse(n.Dir.Config()); was != nil && was.Name == n.Config.Name {
+	if was, _ := config.Parse(n.Dir.SavedConfig()); was != nil && was.Name == n.Config.Name {
 		add(was)
 	}
 	shared := n.Config.LinuxBridge != "" || n.Config.AdoptBridge

@@ -13,7 +13,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Apply implements host.Backend: one transaction, then a wait until
+// Apply implements state.Backend: one transaction, then a wait until
 // ovs-vswitchd has done it. What OVS refuses of what is new is taken out again,
 // and the error, which wraps ErrRefused, has OVS's words.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
@@ -24,7 +24,7 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 		}
 	}
 	if !plan.empty() {
-		if err := plan.moved(ctx); err != nil {
+		if err := plan.detachMoved(ctx); err != nil {
 			return err
 		}
 		if err := plan.run(ctx); err != nil {
@@ -34,7 +34,7 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 			return err
 		}
 	}
-	return b.learn(ctx, changes)
+	return b.applyFDB(ctx, changes)
 }
 
 // A plan gathers the operations of one transaction.
@@ -208,10 +208,10 @@ func (p *plan) update(o state.Object) {
 		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Interface", Where: byName, Mutations: setKeys("external_ids", ids)})
 }
 
-// moved does what must be done before all else. It takes ports out that come
+// detachMoved does what must be done before all else. It takes ports out that come
 // back otherwise, and waits until OVS has let go: it does not attach a device
 // again of which it sees only that it changed.
-func (p *plan) moved(ctx context.Context) error {
+func (p *plan) detachMoved(ctx context.Context) error {
 	if err := errors.Join(p.errs...); err != nil {
 		return err
 	}
@@ -253,17 +253,17 @@ func (p *plan) run(ctx context.Context) error {
 	// when it is back. OVSDB itself may take as long as ctx says.
 	cfg, err := p.conn.send(ctx, append(ops, removed...))
 	if err == nil {
-		err = p.conn.done(ctx, cfg, time.Second)
+		err = p.conn.waitApplied(ctx, cfg, time.Second)
 	}
-	if errors.Is(err, errNotDone) {
+	if errors.Is(err, errNotApplied) {
 		return nil
 	}
 	return err
 }
 
-// errNotDone is wrapped by errors about a transaction that is committed and
+// errNotApplied is wrapped by errors about a transaction that is committed and
 // not yet carried out.
-var errNotDone = fmt.Errorf("%w: ovs-vswitchd does not do what OVSDB says", ErrUnavailable)
+var errNotApplied = fmt.Errorf("%w: ovs-vswitchd does not do what OVSDB says", ErrUnavailable)
 
 func indexBridge(list []freshBridge, name string) int {
 	for i, b := range list {
@@ -312,13 +312,13 @@ func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
 	if err != nil {
 		return err
 	}
-	return c.done(ctx, cfg, 0)
+	return c.waitApplied(ctx, cfg, 0)
 }
 
 // send sends ops and returns the cur_cfg that ovs-vswitchd will have when it
 // has done them.
 func (c *Conn) send(ctx context.Context, ops []ovsdb.Operation) (cfg int, err error) {
-	ops = append(ops, countUp(), selectOp("Open_vSwitch", nil, "next_cfg"))
+	ops = append(ops, incrementNextCfg(), selectOp("Open_vSwitch", nil, "next_cfg"))
 	res, err := c.Transact(ctx, ops...)
 	if err != nil {
 		return 0, err
@@ -329,15 +329,15 @@ func (c *Conn) send(ctx context.Context, ops []ovsdb.Operation) (cfg int, err er
 	return 0, fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
 }
 
-// countUp asks ovs-vswitchd to say when it has done what was asked so far.
-func countUp() ovsdb.Operation {
+// incrementNextCfg asks ovs-vswitchd to say when it has done what was asked so far.
+func incrementNextCfg() ovsdb.Operation {
 	return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
 }
 
-// done waits until ovs-vswitchd's cur_cfg is at least cfg, for as long as ctx
+// waitApplied waits until ovs-vswitchd's cur_cfg is at least cfg, for as long as ctx
 // lets it, and no longer than most, where that is not 0.
-func (c *Conn) done(ctx context.Context, cfg int, most time.Duration) error {
+func (c *Conn) waitApplied(ctx context.Context, cfg int, most time.Duration) error {
 	timeout := waitMillis(ctx)
 	if most > 0 {
 		timeout = min(timeout, int(most/time.Millisecond))
@@ -348,7 +348,7 @@ func (c *Conn) done(ctx context.Context, cfg int, most time.Duration) error {
 		_, err = p.await(ctx)
 	}
 	if errors.Is(err, ErrUnavailable) {
-		return fmt.Errorf("%w: %w", errNotDone, err)
+		return fmt.Errorf("%w: %w", errNotApplied, err)
 	}
 	return err
 }

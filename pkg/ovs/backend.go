@@ -10,11 +10,11 @@ import (
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 )
 
-// Backend is the host.Backend of state.Bridge, Tunnel, Port and FDB. It
+// Backend is the state.Backend of state.Bridge, Tunnel, Port and FDB. It
 // serves one network; what it observed last tells Apply where the rows are.
 type Backend struct {
 	conn    *Conn
@@ -57,13 +57,13 @@ type rows struct {
 	// iface finds an Interface by name.
 	iface map[string]Row
 	// switches is what ovs-vswitchd says of bridges, by name.
-	switches map[string]switched
+	switches map[string]switchState
 }
 
-// Observe implements host.Backend. Containers' ports are only told of where
+// Observe implements state.Backend. Containers' ports are only told of where
 // want has them.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	asked := b.ask(ctx, want)
+	asked := b.askVswitchd(ctx, want)
 	r, err := b.read(ctx, want)
 	s := <-asked
 	if err != nil {
@@ -128,11 +128,11 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 			}
 		}
 	}
-	return r, b.strays(ctx, r)
+	return r, b.unwantedRows(ctx, r)
 }
 
-// strays finds the bridges of ports that are on none of the network's.
-func (b *Backend) strays(ctx context.Context, r *rows) error {
+// unwantedRows finds the bridges of ports that are on none of the network's.
+func (b *Backend) unwantedRows(ctx context.Context, r *rows) error {
 	var ops []ovsdb.Operation
 	var ids []string
 	for _, row := range r.port {
@@ -172,7 +172,7 @@ func (b *Backend) bridge(row Row, r *rows, want state.Set) state.Object {
 		}
 	case wanted:
 		what := "an OVS bridge that is not ours (adoptBridge would use it as it is)"
-		if b, ok := want[state.ID{Kind: state.KindBridge, Name: strings.TrimSuffix(name, spec.TransitName(""))}]; ok && b != asked {
+		if b, ok := want[state.ID{Kind: state.KindBridge, Name: strings.TrimSuffix(name, config.TransitLink(""))}]; ok && b != asked {
 			what = "an OVS bridge that is not ours, where the tunnels of this network are to be" // only containers can be on another's
 		}
 		if owner != "" {

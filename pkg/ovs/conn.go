@@ -14,21 +14,21 @@ import (
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/fault"
 )
 
 // What this package's errors wrap.
 var (
-	ErrUnavailable = host.ErrUnavailable
-	ErrRefused     = host.ErrRefused
+	ErrUnavailable = fault.ErrUnavailable
+	ErrRefused     = fault.ErrRefused
 )
 
 // database is the name of OVS's schema (ovs-vswitchd.conf.db(5)).
 const database = "Open_vSwitch"
 
-// most is the largest amount of bytes read in one call, a bound on a peer
+// maxReply is the largest amount of bytes read in one call, a bound on a peer
 // that sends without end. 5,000 ports make about 5 MB.
-const most = 256 << 20
+const maxReply = 256 << 20
 
 // A Conn is a connection to OVSDB for one call. It is not safe for use by
 // several goroutines at once.
@@ -66,7 +66,7 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 		}
 		return nil, fmt.Errorf("%w: connect to OVSDB: %w", ErrUnavailable, err)
 	}
-	return &Conn{path: path, conn: conn, dec: json.NewDecoder(io.LimitReader(conn, most)), replies: map[int]message{}}, nil
+	return &Conn{path: path, conn: conn, dec: json.NewDecoder(io.LimitReader(conn, maxReply)), replies: map[int]message{}}, nil
 }
 
 // dial connects to a unix socket. net.Dialer.DialContext does the same, and

@@ -65,12 +65,12 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 	c := &Control{pid: pid}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer c.unless(ctx, cancel)()
+	defer c.cancelWhenSilent(ctx, cancel)()
 	err := fmt.Errorf("%w: no %s in %s", ErrNoControl, vswitchd+".pid", dir)
 	for _, p := range paths {
 		var conn *net.UnixConn
 		if conn, err = dial(ctx, p); err == nil {
-			c.conn, c.dec = conn, json.NewDecoder(io.LimitReader(conn, most))
+			c.conn, c.dec = conn, json.NewDecoder(io.LimitReader(conn, maxReply))
 			return c, nil
 		}
 	}
@@ -118,7 +118,7 @@ const inFlight = 50
 func (c *Control) CallAll(ctx context.Context, commands ...Command) ([]Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer c.unless(ctx, cancel)()
+	defer c.cancelWhenSilent(ctx, cancel)()
 	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
 	answers := make([]Answer, 0, len(commands))
 	for first := 0; first < len(commands); first += inFlight {
@@ -188,12 +188,12 @@ const silent = time.Second
 // not to be seen from here, as from a container's process namespace.
 const unseen = 5
 
-// unless ends ctx once ovs-vswitchd is silent, until the function that it
+// cancelWhenSilent ends ctx once ovs-vswitchd is silent, until the function that it
 // returns is called. One that is busy, with many tunnels at once or on a slow
 // machine, has as long as ctx says. It looks twice: this process, too, may have
 // been without a processor until the first time, its answer unread.
-func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
-	_, before := c.works()
+func (c *Control) cancelWhenSilent(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
+	_, before := c.cpuTime()
 	ticker := time.NewTicker(silent / 2)
 	done := make(chan struct{})
 	go func() {
@@ -206,7 +206,7 @@ func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop
 				return
 			case <-ticker.C:
 			}
-			now, spent := c.works()
+			now, spent := c.cpuTime()
 			if quiet++; now || spent != before {
 				quiet = 0
 			}
@@ -220,10 +220,10 @@ func (c *Control) unless(ctx context.Context, end context.CancelCauseFunc) (stop
 	return func() { close(done) }
 }
 
-// works reports whether the daemon is on a processor, or waits for one or for
+// cpuTime reports whether the daemon is on a processor, or waits for one or for
 // the kernel, and how much processor time it has spent so far (proc_pid_stat(5)).
 // Of a process that is not to be seen from here, it says neither.
-func (c *Control) works() (now bool, spent string) {
+func (c *Control) cpuTime() (now bool, spent string) {
 	if _, err := strconv.Atoi(c.pid); err != nil {
 		return false, ""
 	}

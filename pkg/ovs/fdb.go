@@ -10,8 +10,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// switched is what ovs-vswitchd says of one bridge.
-type switched struct {
+// switchState is what ovs-vswitchd says of one bridge.
+type switchState struct {
 	// flows is as in state.Bridge; static are the ports, by their OpenFlow
 	// numbers, of static MAC addresses without a VLAN.
 	flows  string
@@ -21,10 +21,10 @@ type switched struct {
 // local is how ovs-vswitchd writes the number of a bridge's internal port.
 const local = "LOCAL"
 
-// ask asks ovs-vswitchd for what OVSDB does not have of the bridges that are
+// askVswitchd asks ovs-vswitchd for what OVSDB does not have of the bridges that are
 // wanted: their flows and static FDB entries. Where it does not answer all is
 // taken to be as wanted: that ovs-vswitchd is silent, VswitchdServes tells.
-func (b *Backend) ask(ctx context.Context, want state.Set) <-chan map[string]switched {
+func (b *Backend) askVswitchd(ctx context.Context, want state.Set) <-chan map[string]switchState {
 	var names []string
 	var commands []Command
 	b.fdb = nil
@@ -39,7 +39,7 @@ func (b *Backend) ask(ctx context.Context, want state.Set) <-chan map[string]swi
 			b.fdb = append(b.fdb, o)
 		}
 	}
-	reply := make(chan map[string]switched, 1)
+	reply := make(chan map[string]switchState, 1)
 	if len(names) == 0 {
 		reply <- nil
 		return reply
@@ -52,9 +52,9 @@ func (b *Backend) ask(ctx context.Context, want state.Set) <-chan map[string]swi
 			return
 		}
 		able := !errors.Is(answers[len(answers)-1].Err, ErrNoCommand)
-		m := map[string]switched{}
+		m := map[string]switchState{}
 		for i, name := range names {
-			s := switched{static: map[string]string{}}
+			s := switchState{static: map[string]string{}}
 			if a := answers[2*i]; a.Err == nil {
 				s.flows = foreignFlows(a.Text)
 			}
@@ -155,9 +155,9 @@ func (r *rows) fdb(want state.FDB) (have state.FDB, ok bool) {
 	return want, ok
 }
 
-// learn makes and deletes FDB entries. A port that OVS has made anew, or given
+// applyFDB makes and deletes FDB entries. A port that OVS has made anew, or given
 // other attributes, has lost its entries: they are made again.
-func (b *Backend) learn(ctx context.Context, changes []state.Change) error {
+func (b *Backend) applyFDB(ctx context.Context, changes []state.Change) error {
 	touched := map[string]bool{}
 	var commands []Command
 	for _, c := range changes {

@@ -58,7 +58,7 @@ var questions = []struct {
 		p := state.Port{Network: "net", Name: "og1", Bridge: "obr0", ContainerID: "c", IfName: "eth0"}
 		added, waited, err := c.AddPort(ctx, p, "0", "boot")
 		if err == nil {
-			err = ovs.PortAdded(ctx, p, added, waited)
+			err = ovs.WaitPortAdded(ctx, p, added, waited)
 		}
 		return err
 	}},

@@ -67,7 +67,7 @@ func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (Bridge
 
 // AddPort sends the container's port and waits in the database until
 // ovs-vswitchd has it, both without waiting for a reply: the caller does the
-// container's addresses meanwhile and then calls PortAdded. bridgeUUID must be
+// container's addresses meanwhile and then calls WaitPortAdded. bridgeUUID must be
 // that of p.Bridge.
 func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID string) (added, waited *Pending, err error) {
 	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer, keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
@@ -86,10 +86,10 @@ func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID str
 	return added, waited, err
 }
 
-// PortAdded reads the replies to AddPort. The error wraps ErrUnavailable where
+// WaitPortAdded reads the replies to AddPort. The error wraps ErrUnavailable where
 // ovs-vswitchd did not take the port up in time, and ErrRefused with OVS's own
 // words where it would not.
-func PortAdded(ctx context.Context, p state.Port, added, waited *Pending) error {
+func WaitPortAdded(ctx context.Context, p state.Port, added, waited *Pending) error {
 	res, err := added.Results(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.Noun(), err)
@@ -155,7 +155,7 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	for _, r := range res[:len(ids)] {
 		for _, row := range r.Rows {
 			if row.str("datapath_type") == "netdev" {
-				// So that Settle can tell when ovs-vswitchd has let go of them.
+				// So that WaitReleased can tell when ovs-vswitchd has let go of them.
 				c.nextCfg, err = c.send(ctx, nil)
 				return gone, err
 			}
@@ -164,15 +164,15 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	return gone, nil
 }
 
-// Settle waits until ovs-vswitchd has done what it was asked for when b was
+// WaitReleased waits until ovs-vswitchd has done what it was asked for when b was
 // read: on a userspace bridge, to let go of the ports that DelPorts took out. A
 // link that comes back under its name before would be taken for the old one and
 // left without traffic. The kernel datapath lets go when the link goes.
-func (c *Conn) Settle(ctx context.Context, b BridgeInfo) error {
+func (c *Conn) WaitReleased(ctx context.Context, b BridgeInfo) error {
 	if b.Datapath != "netdev" || b.CurCfg >= b.NextCfg {
 		return nil
 	}
-	return c.done(ctx, b.NextCfg, 0)
+	return c.waitApplied(ctx, b.NextCfg, 0)
 }
 
 // removePorts takes ports out of whatever bridge holds them; the rows go with
@@ -195,9 +195,9 @@ type ContainerPort struct {
 	Error string
 }
 
-// Former reports whether the port is of another boot of this host, and so has
+// FromPreviousBoot reports whether the port is of another boot of this host, and so has
 // lost its link. Where the kernel does not tell its boot, none is.
-func (p ContainerPort) Former() bool { return BootID() != "" && p.BootID != BootID() }
+func (p ContainerPort) FromPreviousBoot() bool { return BootID() != "" && p.BootID != BootID() }
 
 // ContainerPorts lists the ports that network's containers have.
 func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]*ContainerPort, error) {

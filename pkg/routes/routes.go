@@ -13,20 +13,20 @@ import (
 	"net/netip"
 	"slices"
 
-	"ovs-gre-cni/pkg/filter"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/firewall"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
 // Routes are the routes of one network on this host, for one call.
 type Routes struct {
-	Config *spec.Routes
-	Mesh   mesh.Mesh
-	Dir    host.Dir
-	ways   state.Ways
+	Config   *config.Routes
+	Topology nodes.Topology
+	Dir      rundir.Dir
+	nextHops state.NextHops
 	// bridge is the one whose tunnels carry the routes.
 	bridge string
 }
@@ -34,70 +34,70 @@ type Routes struct {
 // Open finds this host in the network and the ways out of it. bridge is what
 // routes of mode tunnel go by where the configuration names none. Nodes that
 // the configuration does not list are the ones that ovs-gre handed on.
-func Open(ctx context.Context, c *spec.Routes, bridge string) (*Routes, error) {
-	r := &Routes{Config: c, Dir: host.NetworkDir(c.Name)}
+func Open(ctx context.Context, c *config.Routes, bridge string) (*Routes, error) {
+	r := &Routes{Config: c, Dir: rundir.NetworkDir(c.Name)}
 	addrs, err := kernel.Addrs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.Mesh, err = resolve(c, r.Dir, addrs); err != nil {
+	if r.Topology, err = resolve(c, r.Dir, addrs); err != nil {
 		return nil, err
 	}
 	if c.Bridge != "" {
 		bridge = c.Bridge
 	}
 	r.bridge = bridge
-	if err := r.find(ctx, bridge); err != nil {
+	if err := r.findTransitLink(ctx, bridge); err != nil {
 		return nil, err
 	}
-	for _, s := range r.Mesh.Self.Subnets {
-		r.ways.Sources = append(r.ways.Sources, sources(s, addrs)...)
+	for _, s := range r.Topology.Self.Subnets {
+		r.nextHops.Sources = append(r.nextHops.Sources, sources(s, addrs)...)
 		if link := gatewayLink(s, addrs); s.Addr().Is4() {
-			r.ways.Gateway4 = cmp.Or(r.ways.Gateway4, link)
+			r.nextHops.Gateway4 = cmp.Or(r.nextHops.Gateway4, link)
 		} else {
-			r.ways.Gateway6 = cmp.Or(r.ways.Gateway6, link)
+			r.nextHops.Gateway6 = cmp.Or(r.nextHops.Gateway6, link)
 		}
 	}
-	r.ways.Underlay = underlayLink(r.Mesh.Self.Address, addrs)
-	if c.Mode == spec.ModeAuto {
-		r.ways.Connected, err = kernel.Connected(ctx, bridge, r.ways.Transit, r.ways.Segment)
+	r.nextHops.Underlay = underlayLink(r.Topology.Self.Address, addrs)
+	if c.Mode == config.ModeAuto {
+		r.nextHops.Connected, err = kernel.Connected(ctx, bridge, r.nextHops.Transit, r.nextHops.Segment)
 	}
 	return r, err
 }
 
-func resolve(c *spec.Routes, dir host.Dir, addrs []kernel.Addr) (mesh.Mesh, error) {
-	nodes, err := mesh.Nodes(&c.Base)
+func resolve(c *config.Routes, dir rundir.Dir, addrs []kernel.Addr) (nodes.Topology, error) {
+	list, err := nodes.Configured(&c.Base)
 	node := c.Node
-	if err == nil && len(nodes) == 0 {
+	if err == nil && len(list) == 0 {
 		var self string
-		nodes, self, err = dir.Handed()
-		if errors.Is(err, mesh.ErrNotReady) {
-			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network", spec.ErrInvalid, c.Name)
+		list, self, err = dir.SavedNodes()
+		if errors.Is(err, nodes.ErrNotReady) {
+			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network", config.ErrInvalid, c.Name)
 		}
 		if node == "" {
 			node = self
 		}
 	}
 	if err != nil {
-		return mesh.Mesh{}, err
+		return nodes.Topology{}, err
 	}
 	local := make([]netip.Addr, len(addrs))
 	for i, a := range addrs {
 		local[i] = a.Prefix.Addr()
 	}
-	m, err := mesh.Resolve(nodes, node, local)
+	m, err := nodes.Resolve(list, node, local)
 	return m, kernel.Rootless(err)
 }
 
-// find looks for the transit link of bridge; a bridge without one holds the
+// findTransitLink looks for the transit link of bridge; a bridge without one holds the
 // segment itself, or is a port of the Linux bridge that does.
-func (r *Routes) find(ctx context.Context, bridge string) error {
-	if bridge == "" || r.Config.Mode == spec.ModeDirect {
+func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
+	if bridge == "" || r.Config.Mode == config.ModeDirect {
 		return nil
 	}
-	transit, err := kernel.LinkByName(ctx, spec.TransitName(bridge))
+	transit, err := kernel.LinkByName(ctx, config.TransitLink(bridge))
 	if err == nil {
-		r.ways.Transit = transit.Name
+		r.nextHops.Transit = transit.Name
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -112,9 +112,9 @@ func (r *Routes) find(ctx context.Context, bridge string) error {
 	case link.Kind != "openvswitch" && link.Kind != "tun":
 		return nil // not OVS's: there are no tunnels
 	}
-	r.ways.Segment = link.Name
+	r.nextHops.Segment = link.Name
 	if link.Master != "" {
-		r.ways.Segment = link.Master
+		r.nextHops.Segment = link.Master
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
 	var list []netip.Addr
 	for _, a := range addrs {
 		switch ip := a.Prefix.Addr(); {
-		case ip == spec.Gateway(subnet):
+		case ip == config.Gateway(subnet):
 			list = slices.Insert(list, 0, ip)
 		case subnet.Contains(ip) && !slices.Contains(list, ip):
 			list = append(list, ip)
@@ -139,7 +139,7 @@ func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
 func gatewayLink(subnet netip.Prefix, addrs []kernel.Addr) (link string) {
 	for _, a := range addrs {
 		ip := a.Prefix.Addr()
-		if !a.Prefix.IsSingleIP() && subnet.Contains(ip) && (link == "" || ip == spec.Gateway(subnet)) {
+		if !a.Prefix.IsSingleIP() && subnet.Contains(ip) && (link == "" || ip == config.Gateway(subnet)) {
 			link = a.Link
 		}
 	}
@@ -160,21 +160,21 @@ func underlayLink(self netip.Addr, addrs []kernel.Addr) string {
 // Want returns the routes and neighbours that this host should have, and the
 // accepts of what comes without a tunnel.
 func (r *Routes) Want() (state.Set, error) {
-	return state.DesiredRoutes(r.Config, r.Mesh, r.ways)
+	return state.DesiredRoutes(r.Config, r.Topology, r.nextHops)
 }
 
 // Backends are where they live. Tunnels' accepts are ovs-gre's.
-func (r *Routes) Backends() []host.Backend {
-	if r.Config.Mode == spec.ModeTunnel {
-		return []host.Backend{r.kernel()}
+func (r *Routes) Backends() []state.Backend {
+	if r.Config.Mode == config.ModeTunnel {
+		return []state.Backend{r.kernel()}
 	}
-	return []host.Backend{r.kernel(), filter.NewRoutesBackend(r.Config.Name)}
+	return []state.Backend{r.kernel(), firewall.NewRoutesBackend(r.Config.Name)}
 }
 
-func (r *Routes) kernel() host.Backend {
-	scope := kernel.Scope{RouteTable: r.Config.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}
-	if r.ways.Transit != "" {
-		scope.NeighLinks = []string{r.ways.Transit}
+func (r *Routes) kernel() state.Backend {
+	scope := kernel.Scope{RouteTable: r.Config.Table, RouteSources: append(r.Topology.Self.Gateways(), r.nextHops.Sources...)}
+	if r.nextHops.Transit != "" {
+		scope.NeighLinks = []string{r.nextHops.Transit}
 	}
 	return kernel.NewBackend(scope)
 }
@@ -185,14 +185,14 @@ func (r *Routes) Check(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return host.Check(ctx, want, r.Backends()...)
+	return state.Check(ctx, want, r.Backends()...)
 }
 
 // Sync adds and changes what is wanted, prunes what is not, and returns the
 // changes it made. It locks the network only if there is something to do.
 func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
-	config := r.handed()
-	if slices.Equal(r.Dir.RoutesConfig(), config) {
+	config := r.savedConfig()
+	if slices.Equal(r.Dir.SavedRoutesConfig(), config) {
 		if changes, err := r.Check(ctx); err != nil || len(changes) == 0 {
 			return nil, err
 		}
@@ -206,19 +206,19 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes, err := host.Check(ctx, want, r.Backends()...)
+	changes, err := state.Check(ctx, want, r.Backends()...)
 	if err == nil {
-		err = host.InTheWay(changes)
+		err = state.CheckForeign(changes)
 	}
-	was := r.Dir.RoutesConfig()
+	was := r.Dir.SavedRoutesConfig()
 	if err == nil {
 		// Before anything is made: without it nothing is ours to remove.
-		err = r.Dir.HandRoutes(config)
+		err = r.Dir.SaveRoutesConfig(config)
 	}
 	if err != nil {
 		return nil, err
 	}
-	made, err := host.Reconcile(ctx, want, changes, r.Backends()...)
+	made, err := state.Reconcile(ctx, want, changes, r.Backends()...)
 	if err == nil {
 		err = r.leave(ctx, was)
 	}
@@ -228,18 +228,18 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 // leave prunes what the configuration before had and this one has not: the
 // table that the routes were in, the accepts of routes without a tunnel.
 func (r *Routes) leave(ctx context.Context, raw []byte) error {
-	was, _ := spec.ParseRoutes(raw)
+	was, _ := config.ParseRoutes(raw)
 	if raw == nil {
 		return nil
 	}
 	var errs []error
 	if was.Table != r.Config.Table {
-		_, err := host.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{
-			RouteTable: was.Table, RouteSources: append(r.Mesh.Self.Gateways(), r.ways.Sources...)}))
+		_, err := state.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{
+			RouteTable: was.Table, RouteSources: append(r.Topology.Self.Gateways(), r.nextHops.Sources...)}))
 		errs = append(errs, err)
 	}
-	if was.Mode != r.Config.Mode && r.Config.Mode == spec.ModeTunnel {
-		_, err := host.Prune(ctx, state.Set{}, filter.NewRoutesBackend(r.Config.Name))
+	if was.Mode != r.Config.Mode && r.Config.Mode == config.ModeTunnel {
+		_, err := state.Prune(ctx, state.Set{}, firewall.NewRoutesBackend(r.Config.Name))
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -248,39 +248,39 @@ func (r *Routes) leave(ctx context.Context, raw []byte) error {
 // Remove takes the network's routes away, if no attachment and nothing
 // persistent needs them; force does it all the same. A configuration that has
 // lost its keys is made up for by what Sync left.
-func Remove(ctx context.Context, c *spec.Routes, bridge string, force bool) ([]state.Change, error) {
+func Remove(ctx context.Context, c *config.Routes, bridge string, force bool) ([]state.Change, error) {
 	return remove(ctx, c, bridge, "", force)
 }
 
-func remove(ctx context.Context, c *spec.Routes, bridge, leaving string, force bool) ([]state.Change, error) {
-	dir := host.NetworkDir(c.Name)
+func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force bool) ([]state.Change, error) {
+	dir := rundir.NetworkDir(c.Name)
 	unlock, err := dir.Lock(ctx, false)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if unused, err := dir.Unused(host.LeasesRoutes); err != nil || (!unused && !force) {
+	if unused, err := dir.Unused(rundir.LeasesRoutes); err != nil || (!unused && !force) {
 		return nil, err
 	}
 	if used, err := lives(ctx, c.Name, leaving); err != nil || (used && !force) {
 		return nil, err
 	}
 	var changes []state.Change
-	if raw := dir.RoutesConfig(); raw != nil { // else nothing was made, and what is there is another's
-		if was, _ := spec.ParseRoutes(raw); was.Name == c.Name {
+	if raw := dir.SavedRoutesConfig(); raw != nil { // else nothing was made, and what is there is another's
+		if was, _ := config.ParseRoutes(raw); was.Name == c.Name {
 			c = was
 		}
 		var r *Routes
 		if r, err = Open(ctx, c, bridge); err == nil {
-			changes, err = host.Prune(ctx, state.Set{}, r.kernel())
-		} else if errors.Is(err, spec.ErrInvalid) || errors.Is(err, mesh.ErrNotReady) {
+			changes, err = state.Prune(ctx, state.Set{}, r.kernel())
+		} else if errors.Is(err, config.ErrInvalid) || errors.Is(err, nodes.ErrNotReady) {
 			err = nil // no nodes any more: ovs-gre's links have taken the routes along
 		}
 		// The accepts are known by their mark, whatever nodes there are.
-		accepts, failed := host.Prune(ctx, state.Set{}, filter.NewRoutesBackend(c.Name))
+		accepts, failed := state.Prune(ctx, state.Set{}, firewall.NewRoutesBackend(c.Name))
 		changes, err = append(changes, accepts...), errors.Join(err, failed)
 	}
-	if unused, _ := dir.Unused(host.LeasesOVS, host.LeasesRoutes); err == nil && (unused || force) && dir.Config() == nil && len(dir.Buried()) == 0 {
+	if unused, _ := dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); err == nil && (unused || force) && dir.SavedConfig() == nil && len(dir.PendingRemovals()) == 0 {
 		return changes, dir.Remove()
 	}
 	return changes, err
@@ -289,16 +289,16 @@ func remove(ctx context.Context, c *spec.Routes, bridge, leaving string, force b
 // lives reports whether a container of ovs-gre's is on the network, but for the
 // one that leaves: its claim may be lost, the link says whose it is.
 func lives(ctx context.Context, network, leaving string) (bool, error) {
-	links, err := kernel.LinksByAliasPrefix(ctx, spec.AliasPrefix(network))
+	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(network))
 	return slices.ContainsFunc(links, func(l kernel.Link) bool {
-		_, port, ok := spec.Aliased(network, l.Name, l.Alias)
+		_, port, ok := config.ParseAlias(network, l.Name, l.Alias)
 		return ok && port != leaving
 	}), err
 }
 
-// handed is the configuration as Remove will read it: with the bridge that
+// savedConfig is the configuration as Remove will read it: with the bridge that
 // the previous result named and the nodes of a list that may be gone by then.
-func (r *Routes) handed() []byte {
+func (r *Routes) savedConfig() []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.Config.Raw, &fields) != nil {
 		return nil
@@ -306,13 +306,13 @@ func (r *Routes) handed() []byte {
 	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments", "nodesFile"} {
 		delete(fields, k)
 	}
-	if nodes, err := json.Marshal(r.Mesh.Nodes()); err == nil {
+	if nodes, err := json.Marshal(r.Topology.All()); err == nil {
 		fields["nodes"] = nodes
 	}
-	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != spec.ModeDirect {
+	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != config.ModeDirect {
 		fields["bridge"] = bridge
 	}
-	if node, err := json.Marshal(r.Mesh.Self.Name); err == nil {
+	if node, err := json.Marshal(r.Topology.Self.Name); err == nil {
 		fields["node"] = node
 	}
 	raw, _ := json.Marshal(fields)
@@ -322,13 +322,13 @@ func (r *Routes) handed() []byte {
 // Plan returns the routes that this host has, and the neighbours they need,
 // once ovs-gre has made the host state of n, with the nodes of m unless c lists
 // its own. It looks neither at OVS nor at what there is already.
-func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (state.Set, error) {
+func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Network) (state.Set, error) {
 	local, err := kernel.Addrs(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(c.Nodes) > 0 || c.NodesFile != "" {
-		if m, err = resolve(c, host.NetworkDir(c.Name), local); err != nil {
+		if m, err = resolve(c, rundir.NetworkDir(c.Name), local); err != nil {
 			return nil, err
 		}
 	}
@@ -337,15 +337,15 @@ func Plan(ctx context.Context, c *spec.Routes, m mesh.Mesh, n *spec.Network) (st
 		bridge = c.Bridge
 	}
 	gw := state.GatewayLink(n)
-	w := state.Ways{Sources: m.Self.Gateways(), Underlay: underlayLink(m.Self.Address, local), Gateway4: gw, Gateway6: gw}
+	w := state.NextHops{Sources: m.Self.Gateways(), Underlay: underlayLink(m.Self.Address, local), Gateway4: gw, Gateway6: gw}
 	switch {
-	case n.Tunnel.Type == spec.TunnelNone || c.Mode == spec.ModeDirect:
+	case n.Tunnel.Type == config.TunnelNone || c.Mode == config.ModeDirect:
 	case state.UsesTunnelBridge(n):
-		w.Transit = spec.TransitName(bridge)
+		w.Transit = config.TransitLink(bridge)
 	default:
 		w.Segment = gw
 	}
-	if c.Mode == spec.ModeAuto {
+	if c.Mode == config.ModeAuto {
 		w.Connected, err = kernel.Connected(ctx, bridge, w.Transit, w.Segment)
 	}
 	if err != nil {

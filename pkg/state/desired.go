@@ -6,23 +6,23 @@ import (
 	"strconv"
 	"strings"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // Desired returns the host state that ovs-gre wants: bridges, tunnels, gateway
 // addresses, sysctls, masquerade. mtu is what MTU returned.
-func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
+func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 	s := Set{}
 	s.Put(bridge(c, m, mtu))
 	if c.LinuxBridge == "" && !c.AdoptBridge {
 		// No container can draw the others' frames by sending with the
 		// gateway's address. A Linux bridge's address is not ours to know.
-		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: spec.MAC(primary(m.Self))})
+		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: config.MAC(primary(m.Self))})
 	}
 	s.Put(links(c, m, mtu)...)
 	s.Put(ignoreRouters(c, m)...)
-	if c.Tunnel.Type != spec.TunnelNone {
+	if c.Tunnel.Type != config.TunnelNone {
 		if UsesTunnelBridge(c) {
 			s.Put(tunnelBridge(c, m, mtu)...)
 		}
@@ -33,7 +33,7 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 				// Neighbours are permanent, so nobody asks, and from a peer that
 				// never sends anything the bridge learns nothing: it would copy
 				// to all peers what is for that one.
-				s.Put(FDB{Network: c.Name, Bridge: t.Bridge, Port: t.Name, MAC: spec.MAC(p.Address)})
+				s.Put(FDB{Network: c.Name, Bridge: t.Bridge, Port: t.Name, MAC: config.MAC(p.Address)})
 			}
 		}
 	}
@@ -46,43 +46,43 @@ func Desired(c *spec.Network, m mesh.Mesh, mtu int) Set {
 
 // UsesTunnelBridge reports whether the tunnels are on a bridge of their own,
 // which meets the containers' bridge by routing alone.
-func UsesTunnelBridge(c *spec.Network) bool {
-	return c.Segment != spec.SegmentMesh && c.Tunnel.Type != spec.TunnelNone
+func UsesTunnelBridge(c *config.Network) bool {
+	return c.Segment != config.SegmentMesh && c.Tunnel.Type != config.TunnelNone
 }
 
 // TunnelBridge is the OVS bridge that has the tunnels as its ports.
-func TunnelBridge(c *spec.Network) string {
+func TunnelBridge(c *config.Network) string {
 	if UsesTunnelBridge(c) {
-		return spec.TransitName(c.Bridge)
+		return config.TransitLink(c.Bridge)
 	}
 	return c.Bridge
 }
 
 // GatewayLink is the link that carries the gateway addresses.
-func GatewayLink(c *spec.Network) string {
+func GatewayLink(c *config.Network) string {
 	if c.LinuxBridge != "" {
 		return c.LinuxBridge
 	}
 	return c.Bridge
 }
 
-func bridge(c *spec.Network, m mesh.Mesh, mtu int) Bridge {
+func bridge(c *config.Network, m nodes.Topology, mtu int) Bridge {
 	if c.AdoptBridge {
 		return Bridge{Network: c.Name, Name: c.Bridge, Adopted: true}
 	}
-	hwaddr := spec.MAC(primary(m.Self))
+	hwaddr := config.MAC(primary(m.Self))
 	if c.LinuxBridge != "" {
 		// The bridge is a port of the Linux bridge that holds the gateway
 		// address; the two must not be taken for one another.
-		hwaddr = spec.MAC(m.Self.Address)
+		hwaddr = config.MAC(m.Self.Address)
 	}
 	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: hwaddr, MTU: mtu, MACTable: macTable(c, m)}
 }
 
 // macTable is the size of the table of the containers' bridge: with tunnels on
 // it, it knows the containers of all hosts, of which 256 each are foreseen.
-func macTable(c *spec.Network, m mesh.Mesh) int {
-	if UsesTunnelBridge(c) || c.Tunnel.Type == spec.TunnelNone {
+func macTable(c *config.Network, m nodes.Topology) int {
+	if UsesTunnelBridge(c) || c.Tunnel.Type == config.TunnelNone {
 		return 0
 	}
 	return tableFor(256 * (len(m.Peers) + 1))
@@ -99,7 +99,7 @@ func tableFor(addresses int) int {
 
 // primary is the gateway address that names the bridge's MAC: the first of
 // IPv4, else the first.
-func primary(n spec.Node) netip.Addr {
+func primary(n config.Node) netip.Addr {
 	gws := n.Gateways()
 	if i := slices.IndexFunc(gws, netip.Addr.Is4); i >= 0 {
 		return gws[i]
@@ -109,7 +109,7 @@ func primary(n spec.Node) netip.Addr {
 
 // links are the gateway's links, their addresses and what the way of a packet
 // needs of the kernel.
-func links(c *spec.Network, m mesh.Mesh, mtu int) []Object {
+func links(c *config.Network, m nodes.Topology, mtu int) []Object {
 	gw := GatewayLink(c)
 	var objs []Object
 	if own := bridge(c, m, mtu); c.LinuxBridge != "" {
@@ -126,10 +126,10 @@ func links(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 		// The kernel asks by it for the MAC address of a container that a
 		// forwarded packet is for. It made it when the link came up, and does
 		// not do so again; a link that is not ours has its own.
-		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(spec.LinkLocal(spec.MAC(primary(m.Self))), 64)})
+		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(config.LinkLocal(config.MAC(primary(m.Self))), 64)})
 	}
 	objs = append(objs, forwarding(m, gw)...)
-	if c.Segment != spec.SegmentHost {
+	if c.Segment != config.SegmentHost {
 		// What a container sends by the gateway leaves by the link it came
 		// from. The kernel then tells it of a shorter way, which there is not;
 		// net.ipv4.conf.all and the link's own are ORed (inetdevice.h).
@@ -138,7 +138,7 @@ func links(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	return objs
 }
 
-func forwarding(m mesh.Mesh, dev string) []Object {
+func forwarding(m nodes.Topology, dev string) []Object {
 	objs := []Object{
 		Sysctl{"net/ipv4/ip_forward", "1"},
 		Sysctl{"net/ipv4/conf/" + dev + "/forwarding", "1"},
@@ -150,7 +150,7 @@ func forwarding(m mesh.Mesh, dev string) []Object {
 	return objs
 }
 
-func has6(n spec.Node) bool {
+func has6(n config.Node) bool {
 	return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
 }
 
@@ -161,8 +161,8 @@ func has6(n spec.Node) bool {
 // because a peer host may answer by the tunnel what it was sent by another
 // way. On a link without an IPv4 address even a loose filter is strict (no_addr
 // in fib_validate_source), so it has the gateway's.
-func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
-	dev, mac := spec.TransitName(c.Bridge), spec.MAC(m.Self.Address)
+func tunnelBridge(c *config.Network, m nodes.Topology, mtu int) []Object {
+	dev, mac := config.TransitLink(c.Bridge), config.MAC(m.Self.Address)
 	objs := append(forwarding(m, dev),
 		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)},
 		Link{Name: dev, Up: true, MTU: mtu, MAC: mac},
@@ -174,18 +174,18 @@ func tunnelBridge(c *spec.Network, m mesh.Mesh, mtu int) []Object {
 	if has6(m.Self) || m.Self.Address.Is6() {
 		objs = append(objs,
 			Sysctl{"net/ipv6/conf/" + dev + "/addr_gen_mode", "1"},
-			Addr{Dev: dev, Prefix: netip.PrefixFrom(spec.LinkLocal(mac), 64)},
+			Addr{Dev: dev, Prefix: netip.PrefixFrom(config.LinkLocal(mac), 64)},
 		)
 	}
 	return objs
 }
 
-func tunnel(c *spec.Network, m mesh.Mesh, p spec.Node) Tunnel {
+func tunnel(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 	t := Tunnel{
-		Network: c.Name, Name: spec.TunnelName(c.Name, p.Address), Bridge: TunnelBridge(c),
+		Network: c.Name, Name: config.TunnelName(c.Name, p.Address), Bridge: TunnelBridge(c),
 		Type: c.Tunnel.Type, Remote: p.Address, Csum: c.Tunnel.Csum, DstPort: c.Tunnel.Port, BFD: c.Tunnel.BFD, Peer: p.Name,
 	}
-	if p.Address.Is6() && t.Type == spec.TunnelGRE {
+	if p.Address.Is6() && t.Type == config.TunnelGRE {
 		// The kernel datapath takes gre with an IPv6 remote and sends nothing.
 		t.Type = "ip6gre"
 	}
@@ -199,11 +199,11 @@ func tunnel(c *spec.Network, m mesh.Mesh, p spec.Node) Tunnel {
 	return t
 }
 
-func masquerade(c *spec.Network, m mesh.Mesh) Masquerade {
+func masquerade(c *config.Network, m nodes.Topology) Masquerade {
 	// Multicast is for this segment: RFC 5771, RFC 4291.
 	excluded := []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
 	excluded = append(excluded, c.NoMasqueradeCIDRs...)
-	for _, n := range m.Nodes() {
+	for _, n := range m.All() {
 		excluded = append(excluded, n.Subnets...)
 	}
 	return Masquerade{Network: c.Name, Sources: cidrList(m.Self.Subnets), Excluded: cidrList(excluded)}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -287,18 +287,18 @@ func TestDiffConvergesIsATest(t *testing.T) {
 func TestMTU(t *testing.T) {
 	key := uint32(1)
 	for _, tc := range []struct {
-		tunnel spec.Tunnel
+		tunnel config.Tunnel
 		v4, v6 int
 	}{
-		{spec.Tunnel{Type: "gre"}, 38, 58},
-		{spec.Tunnel{Type: "gre", Key: &key}, 42, 62},
-		{spec.Tunnel{Type: "gre", Csum: true}, 42, 62},
-		{spec.Tunnel{Type: "gre", Key: &key, Csum: true, BFD: true}, 46, 66},
-		{spec.Tunnel{Type: "vxlan"}, 50, 70},
-		{spec.Tunnel{Type: "vxlan", Key: &key, Csum: true, Port: 1}, 50, 70},
-		{spec.Tunnel{Type: "geneve"}, 50, 70},
-		{spec.Tunnel{Type: "geneve", Key: &key, Csum: true}, 50, 70},
-		{spec.Tunnel{Type: "none"}, 0, 0},
+		{config.Tunnel{Type: "gre"}, 38, 58},
+		{config.Tunnel{Type: "gre", Key: &key}, 42, 62},
+		{config.Tunnel{Type: "gre", Csum: true}, 42, 62},
+		{config.Tunnel{Type: "gre", Key: &key, Csum: true, BFD: true}, 46, 66},
+		{config.Tunnel{Type: "vxlan"}, 50, 70},
+		{config.Tunnel{Type: "vxlan", Key: &key, Csum: true, Port: 1}, 50, 70},
+		{config.Tunnel{Type: "geneve"}, 50, 70},
+		{config.Tunnel{Type: "geneve", Key: &key, Csum: true}, 50, 70},
+		{config.Tunnel{Type: "none"}, 0, 0},
 	} {
 		if got4, got6 := state.Overhead(tc.tunnel, false), state.Overhead(tc.tunnel, true); got4 != tc.v4 || got6 != tc.v6 {
 			t.Errorf("%+v: overhead %d and %d, want %d and %d", tc.tunnel, got4, got6, tc.v4, tc.v6)
@@ -330,7 +330,7 @@ func TestMTU(t *testing.T) {
 		got := fmt.Sprint(n)
 		if err != nil {
 			got = err.Error()
-			if !errors.Is(err, spec.ErrInvalid) || n != 0 {
+			if !errors.Is(err, config.ErrInvalid) || n != 0 {
 				t.Errorf("%s: %d, %v does not wrap ErrInvalid", tc.keys, n, err)
 			}
 		}

@@ -2,7 +2,7 @@
 // values.
 //
 // It does no I/O. Desired and DesiredRoutes compute what should be, a Backend
-// of package host reads what is, and Diff says what lies between. ADD, CHECK,
+// of package rundir reads what is, and Diff says what lies between. ADD, CHECK,
 // GC, up and down differ only in which of those changes they apply
 // or print.
 //

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // maxSources is how many CIDRs a Forward has at most as source: each makes a
@@ -18,11 +18,11 @@ const maxSources = 64
 // Forwards returns the accepts that a network needs of a host that drops what
 // it forwards: from the containers outward, back in what belongs to a
 // connection, and from the peers' containers in. Desired has them, too.
-func Forwards(c *spec.Network, m mesh.Mesh) []Object {
+func Forwards(c *config.Network, m nodes.Topology) []Object {
 	gw, peers := GatewayLink(c), subnets(m.Peers)
 	in := ""
 	switch {
-	case c.Tunnel.Type == spec.TunnelNone: // nothing comes in by a link of ours
+	case c.Tunnel.Type == config.TunnelNone: // nothing comes in by a link of ours
 	case UsesTunnelBridge(c):
 		in = TunnelBridge(c)
 	case c.LinuxBridge != "":
@@ -50,7 +50,7 @@ func Forwards(c *spec.Network, m mesh.Mesh) []Object {
 // direct are the accepts of routes without a tunnel: between this host's
 // subnets and those of the peers that are routed so. A peer's containers may
 // come with its host's address: Docker masquerades them.
-func direct(c *spec.Routes, m mesh.Mesh, peers []spec.Node, w Ways) []Object {
+func direct(c *config.Routes, m nodes.Topology, peers []config.Node, w NextHops) []Object {
 	theirs := subnets(peers)
 	for _, p := range peers {
 		theirs = append(theirs, netip.PrefixFrom(p.Address, p.Address.BitLen()))
@@ -78,7 +78,7 @@ func direct(c *spec.Routes, m mesh.Mesh, peers []spec.Node, w Ways) []Object {
 	return objs
 }
 
-func subnets(nodes []spec.Node) []netip.Prefix {
+func subnets(nodes []config.Node) []netip.Prefix {
 	var list []netip.Prefix
 	for _, n := range nodes {
 		list = append(list, n.Subnets...)

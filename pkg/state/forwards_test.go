@@ -7,16 +7,16 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 )
 
 // sources are the CIDRs from which the peers' containers are let in.
 func sources(t *testing.T, subnets ...string) []netip.Prefix {
 	t.Helper()
-	nodes := []spec.Node{{Name: "self", Address: mustAddr("172.16.0.1"), Subnets: []netip.Prefix{mustPrefix("192.168.1.0/24"), mustPrefix("fd99::/64")}}}
+	nodes := []config.Node{{Name: "self", Address: mustAddr("172.16.0.1"), Subnets: []netip.Prefix{mustPrefix("192.168.1.0/24"), mustPrefix("fd99::/64")}}}
 	for i, s := range subnets {
-		nodes = append(nodes, spec.Node{Name: fmt.Sprint("n", i), Address: mustAddr(fmt.Sprintf("172.16.%d.%d", 1+i/250, i%250)), Subnets: []netip.Prefix{mustPrefix(s)}})
+		nodes = append(nodes, config.Node{Name: fmt.Sprint("n", i), Address: mustAddr(fmt.Sprintf("172.16.%d.%d", 1+i/250, i%250)), Subnets: []netip.Prefix{mustPrefix(s)}})
 	}
 	raw, err := json.Marshal(nodes)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -54,29 +54,29 @@ func nodesJSON(n, underlay int, families string) string {
 
 // network parses a configuration of ovs-gre with the given further keys, and
 // takes the first node for this host.
-func network(t testing.TB, nodes, keys string) (*spec.Network, mesh.Mesh) {
+func network(t testing.TB, list, keys string) (*config.Network, nodes.Topology) {
 	t.Helper()
-	c, err := spec.Parse([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"ovs-gre","nodes":` + nodes + keys + `}`))
+	c, err := config.Parse([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"ovs-gre","nodes":` + list + keys + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := mesh.Resolve(c.Nodes, "", []netip.Addr{c.Nodes[0].Address})
+	m, err := nodes.Resolve(c.Nodes, "", []netip.Addr{c.Nodes[0].Address})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, m
 }
 
-func routesConfig(t testing.TB, keys string) *spec.Routes {
+func routesConfig(t testing.TB, keys string) *config.Routes {
 	t.Helper()
-	c, err := spec.ParseRoutes([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"route-sync"` + keys + `}`))
+	c, err := config.ParseRoutes([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"route-sync"` + keys + `}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func mtu(t testing.TB, c *spec.Network, m mesh.Mesh) int {
+func mtu(t testing.TB, c *config.Network, m nodes.Topology) int {
 	t.Helper()
 	n, err := state.MTU(c, m, 1500)
 	if err != nil {
@@ -147,13 +147,13 @@ func TestDesiredOptions(t *testing.T) {
 }
 
 // way is what a host has where the segment is seg.
-func ways(c *spec.Network, m mesh.Mesh) state.Ways {
+func ways(c *config.Network, m nodes.Topology) state.NextHops {
 	gw := state.GatewayLink(c)
-	w := state.Ways{Sources: m.Self.Gateways(), Underlay: "eth0", Gateway4: gw, Gateway6: gw}
+	w := state.NextHops{Sources: m.Self.Gateways(), Underlay: "eth0", Gateway4: gw, Gateway6: gw}
 	switch {
-	case c.Tunnel.Type == spec.TunnelNone:
+	case c.Tunnel.Type == config.TunnelNone:
 	case state.UsesTunnelBridge(c):
-		w.Transit = spec.TransitName(c.Bridge)
+		w.Transit = config.TransitLink(c.Bridge)
 	default:
 		w.Segment = state.GatewayLink(c)
 	}
@@ -192,18 +192,18 @@ func TestDesiredRoutes(t *testing.T) {
 func TestDesiredRoutesOptions(t *testing.T) {
 	var b strings.Builder
 	c, m := network(t, nodesJSON(2, 4, "v4"), "")
-	show := func(title string, rc *spec.Routes, w state.Ways) {
+	show := func(title string, rc *config.Routes, w state.NextHops) {
 		s, err := state.DesiredRoutes(rc, m, w)
 		fmt.Fprintf(&b, "## %s\n%s%v\n\n", title, s, err)
 	}
 	show("table and metric", routesConfig(t, `,"table":100,"metric":50`), ways(c, m))
 	show("table local", routesConfig(t, `,"table":"local"`), ways(c, m))
-	show("no gateway address yet", routesConfig(t, ""), state.Ways{Transit: "obr0-t"})
-	show("no tunnels", routesConfig(t, ""), state.Ways{Sources: m.Self.Gateways()})
+	show("no gateway address yet", routesConfig(t, ""), state.NextHops{Transit: "obr0-t"})
+	show("no tunnels", routesConfig(t, ""), state.NextHops{Sources: m.Self.Gateways()})
 	_, m = network(t, `[{"name":"host1","address":"172.16.32.101","subnets":["192.168.1.0/24"]},{"name":"host2","address":"172.16.32.102","subnets":["192.168.2.0/24","fd00:2::/64"]}]`, "")
 	show("a family that this host has no containers of", routesConfig(t, ""), ways(c, m))
 	_, m = network(t, nodesJSON(20, 4, "dual"), "")
-	show("many errors", routesConfig(t, ""), state.Ways{Sources: m.Self.Gateways()})
+	show("many errors", routesConfig(t, ""), state.NextHops{Sources: m.Self.Gateways()})
 	golden(t, "routes-options", b.String())
 }
 

@@ -3,15 +3,15 @@ package state
 import (
 	"fmt"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // MTU returns the MTU inside the containers: what the configuration says, or
 // what is left of the underlay's after encapsulation. underlay is the least
 // MTU on the way to the peers. A value that does not fit wraps
-// spec.ErrInvalid and shows the sum.
-func MTU(c *spec.Network, m mesh.Mesh, underlay int) (int, error) {
+// config.ErrInvalid and shows the sum.
+func MTU(c *config.Network, m nodes.Topology, underlay int) (int, error) {
 	over := Overhead(c.Tunnel, m.Self.Address.Is6())
 	fits := underlay - over
 	mtu := c.MTU
@@ -19,7 +19,7 @@ func MTU(c *spec.Network, m mesh.Mesh, underlay int) (int, error) {
 		mtu = fits
 	}
 	if mtu > fits {
-		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d", spec.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
+		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d", config.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
 	}
 	// RFC 791: every link takes 68 bytes. RFC 8200, section 5: IPv6 needs 1280.
 	least, what := 68, "IPv4"
@@ -29,13 +29,13 @@ func MTU(c *spec.Network, m mesh.Mesh, underlay int) (int, error) {
 		}
 	}
 	if mtu < least {
-		return 0, fmt.Errorf("%w: mtu %d: less than the %d that %s needs: the underlay's MTU is %d and the tunnel (%s) takes %d", spec.ErrInvalid, mtu, least, what, underlay, c.Tunnel.Type, over)
+		return 0, fmt.Errorf("%w: mtu %d: less than the %d that %s needs: the underlay's MTU is %d and the tunnel (%s) takes %d", config.ErrInvalid, mtu, least, what, underlay, c.Tunnel.Type, over)
 	}
 	return mtu, nil
 }
 
 // Overhead returns how many bytes a tunnel puts around an inner IP packet.
-func Overhead(t spec.Tunnel, underlay6 bool) int {
+func Overhead(t config.Tunnel, underlay6 bool) int {
 	const (
 		ipv4, ipv6Extra = 20, 20 // RFC 791; RFC 8200 less it
 		ethernet        = 14     // the inner frame's header
@@ -44,7 +44,7 @@ func Overhead(t spec.Tunnel, underlay6 bool) int {
 	)
 	var n int
 	switch t.Type {
-	case spec.TunnelGRE:
+	case config.TunnelGRE:
 		n = ipv4 + gre + ethernet
 		if t.Key != nil {
 			n += greField
@@ -52,7 +52,7 @@ func Overhead(t spec.Tunnel, underlay6 bool) int {
 		if t.Csum {
 			n += greField
 		}
-	case spec.TunnelVXLAN, spec.TunnelGeneve:
+	case config.TunnelVXLAN, config.TunnelGeneve:
 		n = ipv4 + udp + vni + ethernet
 	default:
 		return 0

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 )
 
 // RouteProtocol is the protocol number of our routes and addresses (rtm_protocol
@@ -348,7 +348,7 @@ func (r Route) String() string {
 }
 
 func (m Masquerade) String() string {
-	table := spec.FilterName(m.Network)
+	table := config.FirewallTable(m.Network)
 	var b strings.Builder
 	fmt.Fprintf(&b, "nft 'add table inet %[1]s; delete table inet %[1]s; add table inet %[1]s; ", table)
 	for _, f := range []struct{ family, kind, n string }{{"ip", "ipv4_addr", "4"}, {"ip6", "ipv6_addr", "6"}} {

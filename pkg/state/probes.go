@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"time"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // maxProbed is how many peers are probed at most. Each that has not answered yet
@@ -25,7 +25,7 @@ const maxProbed = 64
 //
 // Desired leaves them out, because not every kernel can: see
 // kernel.CanProbe.
-func Probes(c *spec.Network, m mesh.Mesh) []Object {
+func Probes(c *config.Network, m nodes.Topology) []Object {
 	if !UsesTunnelBridge(c) || !primary(m.Self).Is4() {
 		return nil
 	}

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // ignoreRouters are the sysctls by which the links that we make ignore what a
@@ -14,18 +14,18 @@ import (
 // redirects, and no IPv6 at all where nothing of the network is IPv6. They are
 // set before the link goes up, for the kernel makes addresses then; of a link
 // that is up it takes them away. A Linux bridge or an adopted bridge is another's.
-func ignoreRouters(c *spec.Network, m mesh.Mesh) []Object {
+func ignoreRouters(c *config.Network, m nodes.Topology) []Object {
 	var objs []Object
 	if !c.AdoptBridge {
 		objs = append(objs, ignoreRoutersOn(c.Bridge, any6(m))...)
-		if c.LinuxBridge == "" && c.Segment != spec.SegmentMesh {
+		if c.LinuxBridge == "" && c.Segment != config.SegmentMesh {
 			// Containers of this host alone send here, from its subnets, and a
 			// packet back to any of them leaves by this link.
 			objs = append(objs, Sysctl{"net/ipv4/conf/" + c.Bridge + "/rp_filter", "1"})
 		}
 	}
 	if UsesTunnelBridge(c) {
-		objs = append(objs, ignoreRoutersOn(spec.TransitName(c.Bridge), any6(m) || m.Self.Address.Is6())...)
+		objs = append(objs, ignoreRoutersOn(config.TransitLink(c.Bridge), any6(m) || m.Self.Address.Is6())...)
 	}
 	return objs
 }
@@ -45,8 +45,8 @@ func ignoreRoutersOn(dev string, has6 bool) []Object {
 }
 
 // any6 reports whether a host of the network has an IPv6 subnet.
-func any6(m mesh.Mesh) bool {
-	return slices.ContainsFunc(m.Nodes(), func(n spec.Node) bool {
+func any6(m nodes.Topology) bool {
+	return slices.ContainsFunc(m.All(), func(n config.Node) bool {
 		return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
 	})
 }

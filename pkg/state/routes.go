@@ -6,16 +6,16 @@ import (
 	"net/netip"
 	"slices"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 )
 
-// ErrNoWay is wrapped by errors about a subnet that no route can lead to on
+// ErrUnreachable is wrapped by errors about a subnet that no route can lead to on
 // this host as it is.
-var ErrNoWay = errors.New("no way to the peer")
+var ErrUnreachable = errors.New("no way to the peer")
 
-// Ways are the ways out of this host that its routes can take.
-type Ways struct {
+// NextHops are the ways out of this host that its routes can take.
+type NextHops struct {
 	// Transit is the transit link; "" where there is none.
 	Transit string
 	// Segment is the link that holds one segment over all hosts; "" where
@@ -34,10 +34,10 @@ type Ways struct {
 // DesiredRoutes returns the routes to the peers' subnets, the neighbour entries
 // they need, and the accepts of what comes without a tunnel. The error wraps
 // ErrNoWay.
-func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
+func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) {
 	s := Set{}
 	var errs []error
-	var nexthops []spec.Node
+	var nexthops []config.Node
 	for _, p := range m.Peers {
 		for _, dst := range p.Subnets {
 			objs, err := route(c, m, p, dst, w)
@@ -53,33 +53,33 @@ func DesiredRoutes(c *spec.Routes, m mesh.Mesh, w Ways) (Set, error) {
 	}
 	// What keeps one route from being made often keeps all of them.
 	if more := len(errs) - 8; more > 0 {
-		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrNoWay, more))
+		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrUnreachable, more))
 	}
 	s.Put(direct(c, m, nexthops, w)...)
 	return s, errors.Join(errs...)
 }
 
-func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) ([]Object, error) {
+func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, w NextHops) ([]Object, error) {
 	r := Route{Dst: dst, Table: c.Table, Metric: c.Metric}
 	i := slices.IndexFunc(w.Sources, func(a netip.Addr) bool { return a.Is4() == dst.Addr().Is4() })
 	if i >= 0 {
 		r.Src = w.Sources[i]
 	} else if slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == dst.Addr().Is4() }) {
-		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing", ErrNoWay, dst, p)
+		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing", ErrUnreachable, dst, p)
 	} else {
 		// This host has no containers of that family, so nothing to talk to it.
 		return nil, nil
 	}
 	direct := p.Address.Is6() || dst.Addr().Is4()
-	if c.Mode == spec.ModeAuto {
+	if c.Mode == config.ModeAuto {
 		direct = direct && slices.ContainsFunc(w.Connected, func(s netip.Prefix) bool { return s.Contains(p.Address) })
 	}
 	switch {
-	case c.Mode != spec.ModeTunnel && direct:
+	case c.Mode != config.ModeTunnel && direct:
 		r.Via = p.Address
 		return []Object{r}, nil
-	case c.Mode == spec.ModeDirect:
-		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", spec.ErrInvalid, ErrNoWay, dst, p)
+	case c.Mode == config.ModeDirect:
+		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", config.ErrInvalid, ErrUnreachable, dst, p)
 	case w.Transit != "":
 		return overTransit(r, p, w.Transit), nil
 	case w.Segment != "":
@@ -87,19 +87,19 @@ func route(c *spec.Routes, m mesh.Mesh, p spec.Node, dst netip.Prefix, w Ways) (
 		return []Object{r}, nil
 	}
 	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit link nor a segment over all hosts",
-		ErrNoWay, dst, p)
+		ErrUnreachable, dst, p)
 }
 
 // overTransit routes by the peer's transit link. Its MAC address is known, so
 // nobody needs to ask. A global IPv6 next hop that no address is near to is
 // refused by the kernel ("invalid gateway"), a link-local one is not.
-func overTransit(r Route, p spec.Node, dev string) []Object {
-	mac := spec.MAC(p.Address)
+func overTransit(r Route, p config.Node, dev string) []Object {
+	mac := config.MAC(p.Address)
 	r.Dev = dev
 	if r.Dst.Addr().Is4() && p.Address.Is4() {
 		r.Via, r.Onlink = p.Address, true
 	} else {
-		r.Via = spec.LinkLocal(mac)
+		r.Via = config.LinkLocal(mac)
 	}
 	return []Object{r, Neigh{Dev: dev, IP: r.Via, MAC: mac}}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -27,10 +27,10 @@ var hostile = []string{
 
 // hostileState is a set in which everything that an operator may name freely
 // is hostile. The peers come in the order of the names.
-func hostileState(t *testing.T) (state.Set, []spec.Node) {
-	var nodes []spec.Node
+func hostileState(t *testing.T) (state.Set, []config.Node) {
+	var nodes []config.Node
 	for i, name := range append([]string{"self"}, hostile...) {
-		var n spec.Node
+		var n config.Node
 		n.Name = name
 		n.Address = mustAddr(fmt.Sprintf("172.16.32.%d", i+1))
 		n.Subnets = append(n.Subnets, mustPrefix(fmt.Sprintf("10.0.%d.0/24", i)))
@@ -164,7 +164,7 @@ touch() { echo pwned >pwned; }
 func TestRefusedNames(t *testing.T) {
 	for _, name := range []string{"a\nb", "a\x00b", "a\x1b[31mb", "a\tb", "a\u2028b", "a\u202eb", "a\u0085b", strings.Repeat("x", 254), ""} {
 		raw, _ := json.Marshal([]map[string]any{{"name": name, "address": "172.16.32.1", "subnets": []string{"10.0.0.0/24"}}})
-		if nodes, err := spec.DecodeNodes("nodes", raw); err == nil || len(nodes) > 0 {
+		if nodes, err := config.DecodeNodes("nodes", raw); err == nil || len(nodes) > 0 {
 			t.Errorf("%q passes: %v", name, nodes)
 		}
 	}
@@ -222,7 +222,7 @@ func TestOVSTakesIt(t *testing.T) {
 	vsctl(s.String())
 	for i, p := range peers {
 		var got string
-		out := vsctl("ovs-vsctl --format=json --data=json --columns=external_ids list interface " + spec.TunnelName("ovsnet", p.Address))
+		out := vsctl("ovs-vsctl --format=json --data=json --columns=external_ids list interface " + config.TunnelName("ovsnet", p.Address))
 		var table struct{ Data [][][]any }
 		if err := json.Unmarshal([]byte(out), &table); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -278,7 +278,7 @@ func TestTenThousandNodes(t *testing.T) {
 
 // manyNodes lists n nodes with a subnet of either family.
 func manyNodes(n int) string {
-	nodes := make([]spec.Node, n)
+	nodes := make([]config.Node, n)
 	for i := range nodes {
 		nodes[i].Name = fmt.Sprintf("node-%05d", i)
 		nodes[i].Address = mustAddr(fmt.Sprintf("172.16.%d.%d", i>>8, i&255))

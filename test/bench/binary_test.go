@@ -22,7 +22,7 @@ func TestBinaries(t *testing.T) {
 		if len(data) >= most {
 			t.Errorf("%s has %d bytes, want less than %d", plugin, len(data), most)
 		}
-		if !bytes.Contains(data, []byte("ovs-gre-cni/pkg/spec.Parse")) {
+		if !bytes.Contains(data, []byte("ovs-gre-cni/pkg/config.Parse")) {
 			t.Errorf("%s: the names of its functions cannot be read", plugin)
 		}
 		for _, heavy := range []string{

@@ -15,7 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 )
 
@@ -67,7 +67,7 @@ func (c *Container) ID() string {
 }
 
 // Port is the OVS port of a container, which is also the host's end of its veth pair.
-func (c *Container) Port() string { return spec.PortName(c.Network, c.ID(), c.IfName) }
+func (c *Container) Port() string { return config.PortName(c.Network, c.ID(), c.IfName) }
 
 // A Reply is what a call of ovs-grectl printed, and its exit code.
 type Reply struct {

@@ -1,5 +1,5 @@
 // Package docs keeps what is written about the product equal to the product:
-// the JSON schema and the reference of keys are made from pkg/spec's tables.
+// the JSON schema and the reference of keys are made from pkg/config's tables.
 package docs
 
 import (
@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/doctor"
-	"ovs-gre-cni/pkg/spec"
 )
 
 var update = flag.Bool("update", false, "write generated files anew")
@@ -34,7 +34,7 @@ func check(t *testing.T, file, want string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(have), want); diff != "" {
-		t.Errorf("%s is not what pkg/spec says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
+		t.Errorf("%s is not what pkg/config says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
 	}
 }
 
@@ -44,7 +44,7 @@ type object = map[string]any
 var texts = object{"type": "array", "items": object{"type": "string"}}
 
 // property is the schema of one key.
-func property(k spec.Key) object {
+func property(k config.Key) object {
 	p := object{"description": k.Doc}
 	switch {
 	case k.Enum != nil:
@@ -68,10 +68,10 @@ func property(k spec.Key) object {
 }
 
 // plugin is the schema of a plugin's configuration in a conflist. Keys of the
-// runtime are let through, any other is an error, as in pkg/spec.
-func plugin(name string, keys []spec.Key, capabilities ...string) object {
+// runtime are let through, any other is an error, as in pkg/config.
+func plugin(name string, keys []config.Key, capabilities ...string) object {
 	props := object{"type": object{"const": name}}
-	for _, k := range spec.RuntimeKeys {
+	for _, k := range config.RuntimeKeys {
 		if k != "type" {
 			props[k] = true
 		}
@@ -116,8 +116,8 @@ func schema() string {
 		"type":        "object",
 		"required":    []string{"cniVersion", "name", "plugins"},
 		"properties":  object{"cniVersion": object{"type": "string"}, "name": object{"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": 200}, "plugins": object{"type": "array", "minItems": 1, "items": object{"allOf": []object{is("ovs-gre"), is("route-sync")}}}},
-		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", spec.NetworkKeys, spec.Capabilities...), "route-sync": plugin("route-sync", spec.RoutesKeys)},
-		"description": "Made from the tables in pkg/spec; a test keeps it equal.",
+		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", config.NetworkKeys, config.Capabilities...), "route-sync": plugin("route-sync", config.RoutesKeys)},
+		"description": "Made from the tables in pkg/config; a test keeps it equal.",
 	}, "", "  ")
 	if err != nil {
 		panic(err)
@@ -128,7 +128,7 @@ func schema() string {
 func TestSchema(t *testing.T) { check(t, "conflist/schema.json", schema()) }
 
 // table is the reference of a plugin's keys.
-func table(keys []spec.Key) string {
+func table(keys []config.Key) string {
 	var b strings.Builder
 	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
 	for _, k := range keys {
@@ -152,7 +152,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := string(raw)
-	for name, keys := range map[string][]spec.Key{"ovs-gre": spec.NetworkKeys, "route-sync": spec.RoutesKeys} {
+	for name, keys := range map[string][]config.Key{"ovs-gre": config.NetworkKeys, "route-sync": config.RoutesKeys} {
 		begin, end := "<!-- keys of "+name+" -->\n", "<!-- end -->"
 		before, rest, ok1 := strings.Cut(want, begin)
 		_, after, ok2 := strings.Cut(rest, end)

@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"ovs-gre-cni/pkg/mesh"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/state"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
@@ -49,15 +49,15 @@ func setScene(t *testing.T, segment string) *scene {
 // desired is what a host wants, for the container on it, too.
 func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container) state.Set {
 	t.Helper()
-	conf, err := spec.Parse([]byte(cnitest.PluginConf(t, file, "ovs-gre", nil)))
+	conf, err := config.Parse([]byte(cnitest.PluginConf(t, file, "ovs-gre", nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes, err := spec.ParseRoutes([]byte(cnitest.PluginConf(t, file, "route-sync", nil)))
+	routes, err := config.ParseRoutes([]byte(cnitest.PluginConf(t, file, "route-sync", nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := mesh.Resolve(conf.Nodes, "", []netip.Addr{address})
+	m, err := nodes.Resolve(conf.Nodes, "", []netip.Addr{address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,9 +66,9 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 		t.Fatal(err)
 	}
 	want := state.Desired(conf, m, mtu)
-	ways := state.Ways{Sources: m.Self.Gateways()}
+	ways := state.NextHops{Sources: m.Self.Gateways()}
 	if state.UsesTunnelBridge(conf) {
-		ways.Transit = spec.TransitName(conf.Bridge)
+		ways.Transit = config.TransitLink(conf.Bridge)
 	} else {
 		ways.Segment = state.GatewayLink(conf)
 	}
@@ -79,7 +79,7 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 	maps.Copy(want, set)
 	port := c.Result.Interfaces[1].Name
 	want.Put(state.Port{Network: conf.Name, Name: port, Bridge: conf.Bridge, ContainerID: c.Name, IfName: c.IfName,
-		Protected: conf.Segment == spec.SegmentContainer}, state.Link{Name: port, Up: true})
+		Protected: conf.Segment == config.SegmentContainer}, state.Link{Name: port, Up: true})
 	return want
 }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -28,7 +28,7 @@ func TestBroadcast(t *testing.T) {
 
 	mac := from.Result.Interfaces[2].Mac
 	transit := strings.TrimSpace(from.Host.Shell(t, "ip -o link show obr0-t | sed 's/.*ether //; s/ .*//'"))
-	peer, broadcast := spec.MAC(l.Hosts[1].Addr4), cnitest.Broadcast
+	peer, broadcast := config.MAC(l.Hosts[1].Addr4), cnitest.Broadcast
 	const ask = "192.168.1.251" // nobody has it
 	arp := func(dst string, vlans ...uint16) string {
 		var tags []cnitest.Tag
@@ -84,8 +84,8 @@ func notFromTransit(l *testnet.Lab, lines []string) []string {
 	return slices.DeleteFunc(lines, func(line string) bool {
 		return question.MatchString(line) || slices.ContainsFunc(l.Hosts, func(h *testnet.Host) bool {
 			return slices.ContainsFunc([]netip.Addr{h.Addr4, h.Addr6}, func(a netip.Addr) bool {
-				mac := spec.MAC(a)
-				return strings.Contains(line, " IP6 "+spec.LinkLocal(mac).String()+" > ff02:") || strings.Contains(line, " is-at "+mac+",")
+				mac := config.MAC(a)
+				return strings.Contains(line, " IP6 "+config.LinkLocal(mac).String()+" > ff02:") || strings.Contains(line, " is-at "+mac+",")
 			})
 		})
 	})

@@ -10,7 +10,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -51,7 +51,7 @@ func TestCheck(t *testing.T) {
 	peer := l.Hosts[1]
 	// The scripts' names of things: container's port, tunnel to the peer.
 	vars := fmt.Sprintf("port=%s tunnel=%s peer=%s datapath=%s\n",
-		port(c), spec.TunnelName("ovsnet", peer.Addr4), peer.Addr4, l.Datapath)
+		port(c), config.TunnelName("ovsnet", peer.Addr4), peer.Addr4, l.Datapath)
 	content(t, c, n.Conflist(l))
 	for _, b := range breakages(c, peer) {
 		t.Run(b.name, func(t *testing.T) { broken(t, c, n.Conflist(l), vars, b) })
@@ -60,8 +60,8 @@ func TestCheck(t *testing.T) {
 
 func breakages(c *cnitest.Container, peer *testnet.Host) []breakage {
 	ctx := context.Background()
-	port, tunnel := "OVS port "+port(c), fmt.Sprintf("tunnel %s to %s (%s)", spec.TunnelName("ovsnet", peer.Addr4), peer.Name, peer.Addr4)
-	hop6 := spec.LinkLocal(spec.MAC(peer.Addr4)).String()
+	port, tunnel := "OVS port "+port(c), fmt.Sprintf("tunnel %s to %s (%s)", config.TunnelName("ovsnet", peer.Addr4), peer.Name, peer.Addr4)
+	hop6 := config.LinkLocal(config.MAC(peer.Addr4)).String()
 	return []breakage{
 		{name: "container link down", container: "ip link set eth0 down", says: []string{"interface eth0 of the container is down"}, mend: again},
 		{name: "container link gone", container: "ip link delete eth0", says: []string{"interface eth0 is missing in the container"}, mend: again},

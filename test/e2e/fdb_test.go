@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -54,7 +54,7 @@ func TestFlood(t *testing.T) {
 		return n
 	}
 	h := l.Hosts[0]
-	mac := spec.MAC(l.Hosts[1].Addr4)
+	mac := config.MAC(l.Hosts[1].Addr4)
 	flush := func() { h.Shell(t, "ovs-appctl --timeout=20 fdb/flush obr0-t") }
 	flush()
 	with := copies()
@@ -107,7 +107,7 @@ func TestFloodSettles(t *testing.T) {
 	}
 	testnet.Eventually(t, longest, func() error {
 		send(1)
-		if out := h.Run(t, "ovs-appctl", "--timeout=20", "fdb/show", "obr0-t"); !strings.Contains(out, spec.MAC(l.Hosts[1].Addr4)) {
+		if out := h.Run(t, "ovs-appctl", "--timeout=20", "fdb/show", "obr0-t"); !strings.Contains(out, config.MAC(l.Hosts[1].Addr4)) {
 			return fmt.Errorf("OVS has not learned the peer's address:\n%s", out)
 		}
 		return nil
@@ -140,7 +140,7 @@ func TestGatewayMAC(t *testing.T) {
 	h := l.Hosts[0]
 	victim, attacker := cnitest.Add(t, h, "ovsnet", "victim"), cnitest.Add(t, h, "ovsnet", "attacker")
 	gateway := netip.MustParseAddr("192.168.1.1")
-	mac := spec.MAC(gateway)
+	mac := config.MAC(gateway)
 	attacker.Shell(t, "ip link set eth0 address "+mac+"; ip neigh replace 192.168.1.250 lladdr 0a:58:c0:a8:01:fa dev eth0 nud permanent")
 	answered := func() int {
 		t.Helper()

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -105,5 +105,5 @@ func gateway(i int, v6 bool) netip.Addr {
 	if v6 {
 		s = subnets[1]
 	}
-	return spec.Gateway(netip.MustParsePrefix(s))
+	return config.Gateway(netip.MustParsePrefix(s))
 }

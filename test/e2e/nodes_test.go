@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -120,7 +120,7 @@ func peers(t *testing.T, l *testnet.Lab, at int, others ...int) {
 			count("route", routes, s+" ", is[i])
 		}
 		count("neighbour", neighs, o.Addr4.String()+" ", is[i])
-		count("neighbour", neighs, spec.LinkLocal(spec.MAC(o.Addr4)).String()+" ", is[i])
+		count("neighbour", neighs, config.LinkLocal(config.MAC(o.Addr4)).String()+" ", is[i])
 	}
 }
 

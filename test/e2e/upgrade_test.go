@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -79,7 +79,7 @@ func TestUpgrade(t *testing.T) {
 			}
 			sent, answered := cnitest.During(t, cs[1], cs[0], time.Minute, func() { tt.move(t, l) })
 			fmt.Printf("upgrade: %-7s  %s: of %d pings, one every 50 ms, %d were answered\n", l.Datapath, tt.name, sent, answered)
-			if out := first.Run(t, "ovs-vsctl", "port-to-br", spec.TunnelName("ovsnet", l.Hosts[1].Addr4)); strings.TrimSpace(out) != "obr0-t" {
+			if out := first.Run(t, "ovs-vsctl", "port-to-br", config.TunnelName("ovsnet", l.Hosts[1].Addr4)); strings.TrimSpace(out) != "obr0-t" {
 				t.Errorf("the tunnel is on %q", out)
 			}
 			if out := first.Run(t, "ovs-vsctl", "--bare", "--columns=name", "find", "port", "tag=4094"); strings.TrimSpace(out) != "" {

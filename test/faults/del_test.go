@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -158,7 +158,7 @@ var deletions = []deletion{
 }
 
 // port is the name of the victim's link and OVS port.
-func (s *stage) port() string { return spec.PortName(s.name, s.victim.id, s.victim.ifname) }
+func (s *stage) port() string { return config.PortName(s.name, s.victim.id, s.victim.ifname) }
 
 // TestDel takes containers off with something missing.
 func TestDel(t *testing.T) {

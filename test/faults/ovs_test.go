@@ -16,7 +16,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -249,7 +249,7 @@ func (s *stage) socket(t *testing.T, w wire, works bool, timeout int) (took time
 	}
 	// Back at the real one, by its name: what DEL's configuration does not say
 	// is made up for by the one that ADD went by.
-	if _, err := s.call(t, "ovs-gre", "DEL", s.victim, cnitest.Conf{"ovsdb": "unix:" + spec.DefaultOVSDB}); err != nil {
+	if _, err := s.call(t, "ovs-gre", "DEL", s.victim, cnitest.Conf{"ovsdb": "unix:" + config.DefaultOVSDB}); err != nil {
 		return took, err
 	}
 	if err := s.del(t, s.victim); err != nil {

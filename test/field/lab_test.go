@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -128,7 +128,7 @@ func output(h testnet.Runner, format string, args ...any) string {
 
 // portOf is the name of the host's end of a container that a plugin itself was
 // called for.
-func portOf(c *cnitest.Container) string { return spec.PortName("ovsnet", c.Name, c.IfName) }
+func portOf(c *cnitest.Container) string { return config.PortName("ovsnet", c.Name, c.IfName) }
 
 func waitFor(t *testing.T, f func() bool) {
 	t.Helper()

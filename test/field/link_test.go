@@ -3,7 +3,7 @@ package field
 import (
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -23,9 +23,9 @@ func TestRenamedLink(t *testing.T) {
 		h.Shell(t, "ip link set "+portOf(c)+" down; ip link set "+portOf(c)+" name renamed-"+c.Name+" up")
 	}
 	valid := func(cs ...*cnitest.Container) cnitest.Conf {
-		list := []spec.Attachment{}
+		list := []config.Attachment{}
 		for _, c := range cs {
-			list = append(list, spec.Attachment{ContainerID: c.Name, IfName: "eth0"})
+			list = append(list, config.Attachment{ContainerID: c.Name, IfName: "eth0"})
 		}
 		return cnitest.Conf{"cni.dev/valid-attachments": list}
 	}

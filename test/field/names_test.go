@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/test/cnitest"
 )
 
@@ -85,7 +85,7 @@ func TestLongNames(t *testing.T) {
 	if _, err := cnitest.Call(c.Netns, "ovs-gre", "CHECK", with(t, conf, cnitest.Conf{"prevResult": c.Result}), id, "CNI_IFNAME=fifteen-letters"); err != nil {
 		t.Errorf("CHECK: %v", err)
 	}
-	valid := cnitest.Conf{"cni.dev/valid-attachments": []spec.Attachment{{ContainerID: strings.TrimPrefix(id, "CNI_CONTAINERID="), IfName: "fifteen-letters"}}}
+	valid := cnitest.Conf{"cni.dev/valid-attachments": []config.Attachment{{ContainerID: strings.TrimPrefix(id, "CNI_CONTAINERID="), IfName: "fifteen-letters"}}}
 	if _, err := cnitest.Plugin(h, "ovs-gre", "GC", with(t, conf, valid)); err != nil {
 		t.Errorf("GC: %v", err)
 	}

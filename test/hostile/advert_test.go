@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -27,7 +27,7 @@ func believed(t *testing.T, at testnet.Runner) string {
 func advertise(t *testing.T, from testnet.Runner, link string) {
 	t.Helper()
 	m := mac(t, from, link)
-	ra := cnitest.RouterAdvertisement(spec.LinkLocal(m), m, 1800, netip.MustParsePrefix("2001:db8:bad::/64"))
+	ra := cnitest.RouterAdvertisement(config.LinkLocal(m), m, 1800, netip.MustParsePrefix("2001:db8:bad::/64"))
 	frame := cnitest.Frame("33:33:00:00:00:01", m, cnitest.TypeIPv6, ra)
 	for range 3 {
 		send(t, from, link, frame)

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -106,7 +106,7 @@ func TestNoBridgedLANs(t *testing.T) {
 				m := mac(t, from.at, from.link)
 				arp := cnitest.ARP(1, m, netip.MustParseAddr(mark), netip.MustParseAddr("192.168.99.1"))
 				var frames []string
-				for _, dst := range []string{cnitest.Broadcast, spec.MAC(l.Hosts[0].Addr4), spec.MAC(l.Hosts[1].Addr4)} {
+				for _, dst := range []string{cnitest.Broadcast, config.MAC(l.Hosts[0].Addr4), config.MAC(l.Hosts[1].Addr4)} {
 					for _, tags := range tagged {
 						frames = append(frames, cnitest.Frame(dst, m, cnitest.TypeARP, arp, tags...))
 					}
@@ -176,7 +176,7 @@ func TestNoFrameOnTunnels(t *testing.T) {
 				m := mac(t, at, link)
 				var frames []string
 				for _, tags := range tagged {
-					for _, dst := range []string{spec.MAC(second.Addr4), cnitest.Broadcast} {
+					for _, dst := range []string{config.MAC(second.Addr4), cnitest.Broadcast} {
 						frames = append(frames, cnitest.Frame(dst, m, cnitest.TypeIPv4, cnitest.UDP(spoofed, gateway(1, false), port, "spoofed"), tags...))
 					}
 				}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -130,7 +130,7 @@ func framesOn(t *testing.T, l *testnet.Lab, name string) int {
 func gateway(i int, v6 bool) netip.Addr {
 	s := cnitest.Subnets(i)
 	if v6 {
-		return spec.Gateway(netip.MustParsePrefix(s[1]))
+		return config.Gateway(netip.MustParsePrefix(s[1]))
 	}
-	return spec.Gateway(netip.MustParsePrefix(s[0]))
+	return config.Gateway(netip.MustParsePrefix(s[0]))
 }

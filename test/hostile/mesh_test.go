@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -169,7 +169,7 @@ func TestMeshTakesNoTags(t *testing.T) {
 					if len(tags) == 0 || tags[0].VLAN == 0 {
 						continue // untagged, or with a priority alone
 					}
-					for _, dst := range []string{cnitest.Broadcast, spec.MAC(l.Hosts[1].Addr4)} {
+					for _, dst := range []string{cnitest.Broadcast, config.MAC(l.Hosts[1].Addr4)} {
 						frames = append(frames, cnitest.Frame(dst, m, cnitest.TypeARP, cnitest.ARP(1, m, netip.MustParseAddr(mark), netip.MustParseAddr("192.168.99.1")), tags...))
 					}
 				}

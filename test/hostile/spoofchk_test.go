@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -174,8 +174,8 @@ func spoofChkInUserspace(t *testing.T, l *testnet.Lab, table func() string) {
 		}
 		cnitest.Network{OVSGRE: keys}.Install(t, l)
 		c := &cnitest.Container{Netns: h.NewNetns(t, "refused"), Network: "ovsnet", IfName: "eth0"}
-		if err := c.Call("add"); err == nil || !strings.Contains(err.Error(), spec.NoSpoofChk) {
-			t.Errorf("spoofchk on a userspace bridge %s: %v, want %q", name, err, spec.NoSpoofChk)
+		if err := c.Call("add"); err == nil || !strings.Contains(err.Error(), config.NoSpoofChk) {
+			t.Errorf("spoofchk on a userspace bridge %s: %v, want %q", name, err, config.NoSpoofChk)
 		}
 		c.Delete(t)
 	}
@@ -185,7 +185,7 @@ func spoofChkInUserspace(t *testing.T, l *testnet.Lab, table func() string) {
 		t.Errorf("a chain that sees nothing: %s", out)
 	}
 	// Why: what the kernel drops at the port OVS has already.
-	port := spec.PortName("ovsnet", c.ID(), "eth0")
+	port := config.PortName("ovsnet", c.ID(), "eth0")
 	h.Run(t, "nft", fmt.Sprintf("table netdev probe { chain c { type filter hook ingress device %q priority 0; policy drop; }; }", port))
 	cnitest.Reach(t, "by a port at which the kernel drops all", c, near.Addr(t, false))
 }

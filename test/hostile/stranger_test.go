@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -23,7 +23,7 @@ func TestStrangersGRE(t *testing.T) {
 	cnitest.AllReach(t, cs)
 	first, second := l.Hosts[0], l.Hosts[1]
 	to := cs[0].Addr(t, false)
-	inner, err := hex.DecodeString(cnitest.Frame(spec.MAC(first.Addr4), spec.MAC(second.Addr4), cnitest.TypeIPv4, cnitest.UDP(cs[1].Addr(t, false), to, 9999, "from a stranger")))
+	inner, err := hex.DecodeString(cnitest.Frame(config.MAC(first.Addr4), config.MAC(second.Addr4), cnitest.TypeIPv4, cnitest.UDP(cs[1].Addr(t, false), to, 9999, "from a stranger")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,11 @@ const module = "ovs-gre-cni/"
 // floors is the house as docs/design.md draws it. A package imports only what
 // is below it, or beside it.
 var floors = map[string]int{
-	"pkg/spec": 0,
-	"pkg/mesh": 1, "pkg/state": 1,
-	"pkg/host": 2, "pkg/ovs": 2, "pkg/kernel": 2, "pkg/filter": 2, "pkg/cnierr": 2,
+	"pkg/config": 0, "pkg/fault": 0,
+	"pkg/nodes": 1, "pkg/state": 1,
+	"pkg/rundir": 2, "pkg/ovs": 2, "pkg/kernel": 2, "pkg/firewall": 2, "pkg/cni": 2,
 	"pkg/network": 3, "pkg/routes": 3,
-	"pkg/attach": 4, "pkg/chain": 4, "pkg/doctor": 4, "pkg/agent": 4, "pkg/agent/kube": 4,
+	"pkg/attach": 4, "pkg/conflist": 4, "pkg/doctor": 4, "pkg/agent": 4, "pkg/agent/kube": 4,
 }
 
 // doors are imports that one package alone has.
@@ -103,9 +103,9 @@ func TestFloors(t *testing.T) {
 // TestFloorsBite breaks each rule once.
 func TestFloorsBite(t *testing.T) {
 	for _, p := range []pkg{
-		{ImportPath: module + "pkg/spec", Imports: []string{module + "pkg/state"}},
+		{ImportPath: module + "pkg/config", Imports: []string{module + "pkg/state"}},
 		{ImportPath: module + "pkg/kernel", Imports: []string{module + "pkg/attach"}},
-		{ImportPath: module + "pkg/host", Imports: []string{module + "pkg/testnet"}},
+		{ImportPath: module + "pkg/rundir", Imports: []string{module + "pkg/testnet"}},
 		{ImportPath: module + "pkg/unheard-of"},
 		{ImportPath: module + "pkg/network", Imports: []string{"github.com/vishvananda/netlink/nl"}},
 		{ImportPath: module + "plugins/main/ovs-gre", Deps: []string{"k8s.io/client-go/rest"}},

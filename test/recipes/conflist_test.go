@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -134,18 +134,18 @@ func cmpOr(a, b string) string {
 
 // parsed wants a conflist to be one that our own parsers take, of the version
 // that every runtime takes, and returns its nodes.
-func parsed(t *testing.T, raw []byte, version string) []spec.Node {
+func parsed(t *testing.T, raw []byte, version string) []config.Node {
 	t.Helper()
-	list, err := spec.ParseList(raw)
+	list, err := config.ParseList(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := cmpOr(version, "1.0.0"); list.CNIVersion != want {
 		t.Errorf("version %q, want %q", list.CNIVersion, want)
 	}
-	var nodes []spec.Node
+	var nodes []config.Node
 	if p := list.Find("ovs-gre"); p != nil {
-		c, err := spec.Parse(p.Raw)
+		c, err := config.Parse(p.Raw)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func parsed(t *testing.T, raw []byte, version string) []spec.Node {
 	if p == nil {
 		t.Fatal("no route-sync")
 	}
-	c, err := spec.ParseRoutes(p.Raw)
+	c, err := config.ParseRoutes(p.Raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func parsed(t *testing.T, raw []byte, version string) []spec.Node {
 
 // forHost is the conflist as it is on one host. Only one thing differs between
 // hosts: the subnet of host-local behind a plugin that knows no nodes.
-func forHost(t *testing.T, l *testnet.Lab, conflist string, n spec.Node) string {
+func forHost(t *testing.T, l *testnet.Lab, conflist string, n config.Node) string {
 	t.Helper()
 	return edit(t, onDatapath(t, l, conflist), func(p map[string]any) {
 		if ipam, ok := p["ipam"].(map[string]any); ok && ipam["subnet"] != nil {

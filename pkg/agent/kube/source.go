@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"ovs-gre-cni/pkg/agent"
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/nodes"
 )
 
 // Annotation of a Node overrides its address on the underlay.
@@ -75,7 +75,7 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 // List implements agent.Source.
 func (s *Source) List() (agent.List, error) {
 	if !s.informer.HasSynced() {
-		return agent.List{}, fmt.Errorf("%w: the API server has not told the Nodes yet", mesh.ErrNotReady)
+		return agent.List{}, fmt.Errorf("%w: the API server has not told the Nodes yet", nodes.ErrNotReady)
 	}
 	var l agent.List
 	var candidates []agent.Candidate

@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
-	"ovs-gre-cni/pkg/mesh"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/testnet"
 )
 
@@ -190,7 +190,7 @@ func TestUnreachable(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := s.List(); !errors.Is(err, mesh.ErrNotReady) {
+	if _, err := s.List(); !errors.Is(err, nodes.ErrNotReady) {
 		t.Errorf("it knows without having been told: %v", err)
 	}
 	close(down)

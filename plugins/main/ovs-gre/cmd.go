@@ -10,19 +10,19 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"ovs-gre-cni/pkg/attach"
-	"ovs-gre-cni/pkg/cnierr"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/cni"
+	"ovs-gre-cni/pkg/config"
 )
 
 // verb bounds a verb by the configuration's timeout and gives its error a CNI code.
 func verb(f func(context.Context, attach.Request, error) error) func(*skel.CmdArgs) error {
 	return func(args *skel.CmdArgs) error {
-		c, invalid := spec.Parse(args.StdinData)
+		c, invalid := config.Parse(args.StdinData)
 		inUse = c.CNIVersion
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
-		return cnierr.From(f(ctx, attach.Request{
-			Config: c, Attachment: spec.Attachment{ContainerID: args.ContainerID, IfName: args.IfName},
+		return cni.From(f(ctx, attach.Request{
+			Config: c, Attachment: config.Attachment{ContainerID: args.ContainerID, IfName: args.IfName},
 			Netns: args.Netns, Args: args.Args, HostNetns: os.Getenv("CNI_NETNS_OVERRIDE") != "",
 		}, invalid))
 	}
@@ -41,7 +41,7 @@ func add(ctx context.Context, r attach.Request, invalid error) error {
 
 // del works with whatever is left of a configuration.
 func del(ctx context.Context, r attach.Request, invalid error) error {
-	if errors.Is(invalid, spec.ErrDecode) {
+	if errors.Is(invalid, config.ErrDecode) {
 		return invalid
 	}
 	return attach.Del(ctx, r)
@@ -52,11 +52,11 @@ func check(ctx context.Context, r attach.Request, invalid error) error {
 		return invalid
 	}
 	if r.Config.PrevResult == nil {
-		return fmt.Errorf("%w: prevResult: missing: CHECK needs the result of ADD", spec.ErrInvalid)
+		return fmt.Errorf("%w: prevResult: missing: CHECK needs the result of ADD", config.ErrInvalid)
 	}
-	_, prev, err := spec.ReadResult(r.Config.CNIVersion, r.Config.PrevResult)
+	_, prev, err := cni.ReadResult(r.Config.CNIVersion, r.Config.PrevResult)
 	if err != nil {
-		return fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
+		return fmt.Errorf("%w: prevResult: %w", config.ErrInvalid, err)
 	}
 	return attach.Check(ctx, r, prev)
 }
@@ -73,12 +73,12 @@ func gc(ctx context.Context, r attach.Request, invalid error) error {
 }
 
 func status(args *skel.CmdArgs) error {
-	c, err := spec.Parse(args.StdinData)
+	c, err := config.Parse(args.StdinData)
 	inUse = c.CNIVersion
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 		defer cancel()
 		err = attach.Status(ctx, c)
 	}
-	return cnierr.FromStatus(err)
+	return cni.FromStatus(err)
 }

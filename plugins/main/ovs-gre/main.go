@@ -10,7 +10,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"ovs-gre-cni/pkg/cnierr"
+	"ovs-gre-cni/pkg/cni"
 )
 
 // release is set by the linker.
@@ -29,7 +29,7 @@ func run() int {
 	if failed == nil {
 		return 0
 	}
-	if err := cnierr.Print(os.Stdout, inUse, failed); err != nil {
+	if err := cni.Print(os.Stdout, inUse, failed); err != nil {
 		fmt.Fprintln(os.Stderr, "ovs-gre:", err)
 	}
 	return 1

@@ -12,10 +12,10 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 
-	"ovs-gre-cni/pkg/cnierr"
-	"ovs-gre-cni/pkg/host"
+	"ovs-gre-cni/pkg/cni"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/spec"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -25,9 +25,9 @@ const bound = 10 * time.Second
 
 // A request is what a runtime asks of route-sync.
 type request struct {
-	config *spec.Routes
+	config *config.Routes
 	prev   types.Result // as it came, to be passed on; nil if there is none
-	lease  host.Lease
+	lease  rundir.Lease
 	// bridge is the first interface of the previous result.
 	bridge string
 }
@@ -38,21 +38,21 @@ func verb(f func(context.Context, request, error) error) func(*skel.CmdArgs) err
 		ctx, cancel := context.WithTimeout(context.Background(), bound)
 		defer cancel()
 		r, invalid := read(args)
-		return cnierr.From(f(ctx, r, invalid))
+		return cni.From(f(ctx, r, invalid))
 	}
 }
 
 func read(args *skel.CmdArgs) (request, error) {
-	c, err := spec.ParseRoutes(args.StdinData)
+	c, err := config.ParseRoutes(args.StdinData)
 	inUse = c.CNIVersion
-	a := spec.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
-	r := request{config: c, lease: host.Lease{Name: spec.PortName(c.Name, a.ContainerID, a.IfName), Attachment: a}}
+	a := config.Attachment{ContainerID: args.ContainerID, IfName: args.IfName}
+	r := request{config: c, lease: rundir.Lease{Name: config.PortName(c.Name, a.ContainerID, a.IfName), Attachment: a}}
 	if err != nil || c.PrevResult == nil {
 		return r, err
 	}
 	var prev *current.Result
-	if r.prev, prev, err = spec.ReadResult(c.CNIVersion, c.PrevResult); err != nil {
-		return r, fmt.Errorf("%w: prevResult: %w", spec.ErrInvalid, err)
+	if r.prev, prev, err = cni.ReadResult(c.CNIVersion, c.PrevResult); err != nil {
+		return r, fmt.Errorf("%w: prevResult: %w", config.ErrInvalid, err)
 	}
 	if len(prev.Interfaces) > 0 && prev.Interfaces[0].Sandbox == "" {
 		r.bridge = prev.Interfaces[0].Name
@@ -63,7 +63,7 @@ func read(args *skel.CmdArgs) (request, error) {
 // chained insists on a previous result.
 func (r request) chained(invalid error) error {
 	if invalid == nil && r.prev == nil {
-		return fmt.Errorf("%w: prevResult: missing: route-sync comes after the plugin that makes the interface", spec.ErrInvalid)
+		return fmt.Errorf("%w: prevResult: missing: route-sync comes after the plugin that makes the interface", config.ErrInvalid)
 	}
 	return invalid
 }
@@ -80,7 +80,7 @@ func add(ctx context.Context, r request, invalid error) error {
 
 // del works with whatever is left of a configuration.
 func del(ctx context.Context, r request, invalid error) error {
-	if errors.Is(invalid, spec.ErrDecode) {
+	if errors.Is(invalid, config.ErrDecode) {
 		return invalid
 	}
 	return routes.Detach(ctx, r.config, r.bridge, r.lease.Name)
@@ -93,19 +93,19 @@ func check(ctx context.Context, r request, invalid error) error {
 	return drift(ctx, r.config, r.bridge)
 }
 
-func drift(ctx context.Context, c *spec.Routes, bridge string) error {
+func drift(ctx context.Context, c *config.Routes, bridge string) error {
 	open, err := routes.Open(ctx, c, bridge)
 	if err != nil {
 		return err
 	}
 	changes, err := open.Check(ctx)
-	if errors.Is(err, state.ErrNoWay) && !errors.Is(err, spec.ErrInvalid) {
-		return host.Drifted(strings.Split(err.Error(), "\n")...) // there was a way when ADD ran
+	if errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
+		return state.DriftOfTexts(strings.Split(err.Error(), "\n")...) // there was a way when ADD ran
 	}
 	if err != nil {
 		return err
 	}
-	if d := host.Lacking(changes); d != nil {
+	if d := state.DriftOf(changes); d != nil {
 		return d
 	}
 	return nil
@@ -129,5 +129,5 @@ func status(args *skel.CmdArgs) error {
 	if err == nil {
 		err = routes.Status(ctx, r.config)
 	}
-	return cnierr.FromStatus(err)
+	return cni.FromStatus(err)
 }

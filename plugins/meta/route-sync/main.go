@@ -9,7 +9,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"ovs-gre-cni/pkg/cnierr"
+	"ovs-gre-cni/pkg/cni"
 )
 
 // release is set by the linker.
@@ -27,7 +27,7 @@ func run() int {
 	if failed == nil {
 		return 0
 	}
-	if err := cnierr.Print(os.Stdout, inUse, failed); err != nil {
+	if err := cni.Print(os.Stdout, inUse, failed); err != nil {
 		fmt.Fprintln(os.Stderr, "route-sync:", err)
 	}
 	return 1

@@ -1,0 +1,155 @@
+package config_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ovs-gre-cni/pkg/cni"
+	"ovs-gre-cni/pkg/config"
+)
+
+// checkError is what holds for every error: it wraps a sentinel, and each
+// problem is one line that harms no terminal and fills no disk.
+func checkError(t *testing.T, err error) {
+	t.Helper()
+	for _, e := range each(err) {
+		if !errors.Is(e, config.ErrInvalid) && !errors.Is(e, config.ErrDecode) {
+			t.Errorf("wraps no sentinel: %q", e)
+		}
+		if strings.ContainsFunc(e.Error(), unicode.IsControl) {
+			t.Errorf("control characters: %q", e)
+		}
+		if len(e.Error()) > 2000 {
+			t.Errorf("%d bytes: %.100q…", len(e.Error()), e)
+		}
+	}
+}
+
+// checkNodes: what passed is written as it can be read.
+func checkNodes(t *testing.T, nodes []config.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		if n.Name == "" || !n.Address.IsValid() || len(n.Subnets) == 0 || len(n.Gateways()) != len(n.Subnets) {
+			t.Errorf("half a node: %v", n)
+		}
+		for i, gw := range n.Gateways() {
+			if !n.Subnets[i].Contains(gw) || gw.IsLoopback() || gw.IsMulticast() || gw.IsUnspecified() {
+				t.Errorf("gateway %v of %v", gw, n)
+			}
+		}
+		if strings.ContainsFunc(n.String(), unicode.IsControl) {
+			t.Errorf("control characters: %q", n)
+		}
+	}
+	raw, err := json.Marshal(nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := config.DecodeNodes("nodes", raw)
+	if err != nil {
+		t.Errorf("%s: %v", raw, err)
+	}
+	if diff := cmp.Diff(nodes, again, compareAddrs); diff != "" {
+		t.Errorf("-before +after:\n%s", diff)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(ovsgre(`,"nodes":` + two + `,"tunnel":{"type":"vxlan","key":7,"port":8472},"ipam":{"type":"host-local"}`))
+	f.Add(ovsgre(`,"nodesFile":"/x","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}],"args":{"cni":{"mac":"02:00:00:00:00:01"}}`))
+	f.Fuzz(func(t *testing.T, stdin []byte) {
+		c, err := config.Parse(stdin)
+		if err != nil {
+			checkError(t, err)
+			return
+		}
+		if len(c.Nodes) > 0 {
+			checkNodes(t, c.Nodes)
+		}
+		if (len(c.Nodes) == 0) == (c.NodesFile == "") {
+			t.Errorf("nodes %v, nodesFile %q", c.Nodes, c.NodesFile)
+		}
+		for _, name := range []string{c.Bridge, c.LinuxBridge, config.TransitLink(c.Bridge), config.PortName(c.Name, "c", "eth0")} {
+			if len(name) > 15 || strings.ContainsAny(name, "/ \n'\"$`;") {
+				t.Errorf("link name %q", name)
+			}
+		}
+		if strings.Contains(c.Name, "/") || strings.HasPrefix(c.Name, ".") || c.Name == "" || len(config.FirewallTable(c.Name)) > 255 {
+			t.Errorf("network name %q", c.Name)
+		}
+	})
+}
+
+func FuzzParseRoutes(f *testing.F) {
+	f.Add(routesync(`,"mode":"auto","table":100,"metric":7,"nodes":` + two))
+	f.Add(routesync(`,"prevResult":{},"table":"main","bridge":"obr0"`))
+	f.Fuzz(func(t *testing.T, stdin []byte) {
+		c, err := config.ParseRoutes(stdin)
+		if err != nil {
+			checkError(t, err)
+			return
+		}
+		if len(c.Nodes) > 0 {
+			checkNodes(t, c.Nodes)
+		}
+		if c.Table < 1 || c.Metric < 0 || len(c.Bridge) > 13 {
+			t.Errorf("table %d, metric %d, bridge %q", c.Table, c.Metric, c.Bridge)
+		}
+	})
+}
+
+func FuzzDecodeNodes(f *testing.F) {
+	f.Add([]byte(two))
+	f.Add([]byte(nodes("a fd00::1 10.0.0.0/24 fd01::/64", "b fd00::2 10.0.1.0/24")))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		nodes, err := config.DecodeNodes("nodes", raw)
+		if err != nil {
+			if !errors.Is(err, config.ErrInvalid) || errors.Is(err, config.ErrDecode) {
+				t.Errorf("not ErrInvalid: %v", err)
+			}
+			checkError(t, err)
+			return
+		}
+		if nodes == nil {
+			t.Error("neither nodes nor an error")
+		}
+		checkNodes(t, nodes)
+	})
+}
+
+func FuzzReadResult(f *testing.F) {
+	for _, version := range []string{"0.3.1", "0.4.0"} {
+		f.Add(version, []byte(`{"cniVersion":"`+version+`","interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/x"}],"ips":[{"version":"4","address":"10.0.0.2/24","gateway":"10.0.0.1","interface":0}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{}}`))
+	}
+	f.Add("1.1.0", []byte(`{"cniVersion":"1.1.0","interfaces":[{"name":"obr0"},{"name":"og0"},{"name":"eth0","mtu":1462,"sandbox":"/x"}],"ips":[{"address":"10.0.0.2/24","interface":2},{"address":"fd00::2/64"}],"routes":[{"dst":"::/0","gw":"fd00::1","scope":0}]}`))
+	f.Add("1.0.0", []byte(`{"cniVersion":"1.0.0","interfaces":[null],"ips":[null],"routes":[null]}`))
+	f.Add("", []byte(`{"ip4":{"ip":"10.0.0.2/24","routes":[null]}}`))
+	f.Add("0.2.0", []byte(`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0"}]},"ip6":{}}`))
+	f.Fuzz(func(t *testing.T, version string, raw []byte) {
+		res, cur, err := cni.ReadResult(version, raw)
+		if err != nil {
+			return
+		}
+		if res == nil || slices.Contains(cur.Interfaces, nil) || slices.Contains(cur.IPs, nil) || slices.Contains(cur.Routes, nil) {
+			t.Errorf("half a result: %v, %+v", res, cur)
+		}
+		// What can be read can be passed on.
+		if version == "" {
+			version = res.Version()
+		}
+		out, err := res.GetAsVersion(version)
+		if err == nil {
+			err = out.PrintTo(io.Discard)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,525 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Key is one key of a configuration. The tables of keys are all there is:
+// parsing, the JSON schema and the reference in docs/ are made from them.
+type Key struct {
+	// Name is the key; a dot leads into an object.
+	Name string
+	// Type is the JSON type: string, boolean, integer, array or object.
+	Type string
+	// Enum lists the values of a string that has only these; nil means any.
+	Enum []string
+	// Default as an operator would write it; "" means there is none.
+	Default string
+	// Doc says what the key means, in one sentence without a full stop.
+	Doc string
+
+	set func(p *problems, c any, key string, raw json.RawMessage)
+}
+
+// baseKeys are the keys that both plugins have.
+var baseKeys = []Key{
+	{Name: "nodes", Type: "array", Doc: "every host of the network: name, address on the underlay, container subnets", set: base(setNodes)},
+	{Name: "nodesFile", Type: "string", Doc: "absolute path of a JSON file with the same list, read at every call", set: base(setNodesFile)},
+	{Name: "node", Type: "string", Default: "the entry whose address is local", Doc: "name of this host's entry, where the address cannot tell", set: base(field(func(c *Base) *string { return &c.Node }))},
+}
+
+// NetworkKeys are the keys of ovs-gre.
+var NetworkKeys = append(slices.Clone(baseKeys),
+	Key{Name: "bridge", Type: "string", Default: "obr0", Doc: "OVS bridge, made if absent; at most 13 characters", set: network(linkName(13, func(c *Network) *string { return &c.Bridge }))},
+	Key{Name: "adoptBridge", Type: "boolean", Default: "false", Doc: "use an OVS bridge that exists and is not ours; it is never changed or deleted", set: network(field(func(c *Network) *bool { return &c.AdoptBridge }))},
+	Key{Name: "segment", Type: "string", Enum: []string{"host", "mesh", "container"}, Default: "host", Doc: "how far a broadcast of a container travels", set: network(choice([]string{"host", "mesh", "container"}, func(c *Network) *Segment { return &c.Segment }))},
+	Key{Name: "tunnel.type", Type: "string", Enum: []string{"gre", "vxlan", "geneve", "none"}, Default: "gre", Doc: "how frames travel between hosts; none means routes alone", set: network(choice([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve, TunnelNone}, func(c *Network) *string { return &c.Tunnel.Type }))},
+	Key{Name: "tunnel.key", Type: "integer", Default: "none", Doc: "GRE key or VNI; networks with different keys share a pair of hosts", set: network(field(func(c *Network) **uint32 { return &c.Tunnel.Key }))},
+	Key{Name: "tunnel.csum", Type: "boolean", Default: "false", Doc: "checksum of the outer packet", set: network(field(func(c *Network) *bool { return &c.Tunnel.Csum }))},
+	Key{Name: "tunnel.port", Type: "integer", Default: "4789 (vxlan), 6081 (geneve)", Doc: "UDP port of VXLAN and Geneve", set: network(number(1, 65535, func(c *Network) *uint16 { return &c.Tunnel.Port }))},
+	Key{Name: "tunnel.bfd", Type: "boolean", Default: "false", Doc: "watch each tunnel by bidirectional forwarding detection", set: network(field(func(c *Network) *bool { return &c.Tunnel.BFD }))},
+	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(mtu)},
+	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
+	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},
+	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true", Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do", set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
+	Key{Name: "spoofchk", Type: "boolean", Default: "true in segment container on the kernel datapath, else false", Doc: "drop what a container sends with another's MAC or IP address as source, ARP or ND sender, at its own port; the kernel datapath alone can", set: network(setSpoofChk)},
+	Key{Name: "linuxBridge", Type: "string", Doc: "an existing Linux bridge that holds the containers and the gateway address (docker0, br0)", set: network(linkName(15, func(c *Network) *string { return &c.LinuxBridge }))},
+	Key{Name: "ovsdb", Type: "string", Default: "unix:" + DefaultOVSDB, Doc: "OVSDB socket", set: network(setOVSDB)},
+	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own", Doc: "datapath of the bridge: the kernel's or the one in user space", set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
+	Key{Name: "timeoutSeconds", Type: "integer", Default: "10", Doc: "bound on one call's waiting for OVS", set: network(setTimeout)},
+	Key{Name: "ipam", Type: "object", Doc: "any IPAM plugin; host-local without ranges gets this host's subnets", set: network(setIPAM)},
+	Key{Name: "dns", Type: "object", Default: "what IPAM says", Doc: "nameservers, domain, search and options, which the result hands to the runtime", set: network(setDNS)},
+)
+
+// RoutesKeys are the keys of route-sync.
+var RoutesKeys = append(slices.Clone(baseKeys),
+	Key{Name: "mode", Type: "string", Enum: []string{"tunnel", "direct", "auto"}, Default: "tunnel", Doc: "how packets get to a peer's containers: over the tunnel, by the peer's address, or the latter where the peer is on a connected subnet", set: routes(choice([]string{"tunnel", "direct", "auto"}, func(c *Routes) *Mode { return &c.Mode }))},
+	Key{Name: "bridge", Type: "string", Default: "first interface of prevResult", Doc: "OVS bridge whose tunnels carry routes of mode tunnel", set: routes(linkName(13, func(c *Routes) *string { return &c.Bridge }))},
+	Key{Name: "table", Type: "integer or string", Default: "main", Doc: "routing table, by number or main, default, local", set: routes(setTable)},
+	Key{Name: "metric", Type: "integer", Default: "0", Doc: "route metric", set: routes(number(0, 1<<31-1, func(c *Routes) *int { return &c.Metric }))},
+)
+
+// RuntimeKeys belong to the runtime, to libcni or to other specifications and
+// are let through.
+var RuntimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+
+// Capabilities are what the runtime may be told to ask ovs-gre for. route-sync
+// has none.
+var Capabilities = []string{"ips", "mac", "ipRanges"}
+
+// retired are keys that were ours, and why they need not be given any more.
+var retired = map[string]string{
+	"transitVLAN": "not needed any more: the tunnels have a bridge of their own: leave it out",
+}
+
+// strange are keys that conflists for others have, of containernetworking's
+// bridge above all, and what becomes of what they say.
+var strange = map[string]string{
+	"isGateway":                 "always so: leave it out",
+	"ipMasqBackend":             "always nftables: leave it out",
+	"portIsolation":             `no such thing here: "segment": "container" is nearest`,
+	"socket_file":               "here it is ovsdb",
+	"forceAddress":              noSuchThing,
+	"hairpinMode":               noSuchThing,
+	"promiscMode":               noSuchThing,
+	"vlan":                      noSuchThing,
+	"vlanTrunk":                 noSuchThing,
+	"trunk":                     noSuchThing,
+	"preserveDefaultVlan":       noSuchThing,
+	"macspoofchk":               noSuchThing,
+	"enabledad":                 noSuchThing,
+	"disableContainerInterface": noSuchThing,
+	"master":                    noSuchThing,
+	"delegate":                  noSuchThing,
+}
+
+const noSuchThing = "no such thing here: leave it out"
+
+func isRuntimeKey(k string) bool {
+	return slices.Contains(RuntimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
+}
+
+// parse reads the keys. It reports whether there were any to read.
+func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) bool {
+	var fields map[string]json.RawMessage
+	err := json.Unmarshal(stdin, &fields)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+		*p = append(*p, fmt.Errorf("configuration on standard input: %w: at byte %d: %v", ErrDecode, syntax.Offset, syntax))
+		return false
+	}
+	if err != nil || fields == nil {
+		*p = append(*p, fmt.Errorf("configuration on standard input: %w: %s", ErrDecode, oneLine(stdin)))
+		return false
+	}
+	b.Raw = stdin
+	var ipam struct {
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(fields["ipam"], &ipam)
+	shape := withOther
+	if ipam.Type == "host-local" {
+		shape = withHostLocal
+	}
+	p.strict("", stdin, shape)
+	p.runtime(b, c, fields)
+	p.fields(c, "", fields, keys)
+	if b.NodesFile != "" && fields["nodes"] != nil {
+		p.invalid("nodesFile", quote(b.NodesFile), "nodes is given too: leave out one of the two")
+	}
+	return true
+}
+
+// fields hands each key to its setter; a table has at most one level of objects.
+func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessage, keys []Key) {
+	var known []string
+	for _, k := range keys {
+		if rest, ok := strings.CutPrefix(k.Name, prefix); ok {
+			known = append(known, strings.Split(rest, ".")[0])
+		}
+	}
+	for _, name := range sortedKeys(fields) {
+		i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == prefix+name })
+		switch {
+		case i >= 0 && !strings.Contains(name, "."):
+			keys[i].set(p, c, prefix+name, fields[name])
+		case prefix == "" && isRuntimeKey(name):
+		case slices.Contains(known, name):
+			inner, err := decode[map[string]json.RawMessage](fields[name])
+			if err != nil {
+				p.invalid(prefix+name, fields[name], err.Error())
+				continue
+			}
+			p.fields(c, prefix+name+".", inner, keys)
+		case prefix == "":
+			p.notOurs(name, fields[name], known)
+		default:
+			p.unknown(prefix, name, known)
+		}
+	}
+}
+
+// notOurs says what helps about a key that the plugin does not have.
+func (p *problems) notOurs(name string, raw json.RawMessage, known []string) {
+	plugin := keyOf(name)
+	switch {
+	case retired[name] != "":
+		p.invalid(name, raw, retired[name])
+	case plugin != "":
+		p.invalid(name, nil, "a key of "+plugin+", unknown here")
+	case strange[name] != "":
+		p.invalid(name, nil, "unknown key ("+strange[name]+")")
+	default:
+		p.unknown("", name, append(slices.Clone(RuntimeKeys), known...))
+	}
+}
+
+// keyOf names the plugin that knows a key.
+func keyOf(name string) string {
+	is := func(k Key) bool { return strings.Split(k.Name, ".")[0] == name }
+	switch {
+	case slices.ContainsFunc(NetworkKeys, is):
+		return "ovs-gre"
+	case slices.ContainsFunc(RoutesKeys, is):
+		return "route-sync"
+	}
+	return ""
+}
+
+// runtime reads what the runtime and libcni put in.
+func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
+	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
+	if !isNetworkName(b.Name) {
+		p.invalid("name", fields["name"], wantName)
+	}
+	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
+		b.PrevResult = raw
+	}
+	// The second is the name that version 1.1.0 of the specification had first.
+	for _, k := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		if raw, ok := fields[k]; ok {
+			b.Valid = p.attachments(k, raw)
+			break
+		}
+	}
+	var has []string
+	if n, ok := c.(*Network); ok {
+		has, n.MAC = Capabilities, requestedMAC(p, fields)
+	}
+	p.capabilities(fields["capabilities"], has)
+}
+
+// capabilities tells those that the plugin has not: what a runtime gives for
+// them would be lost in silence.
+func (p *problems) capabilities(raw json.RawMessage, has []string) {
+	var given map[string]bool
+	if raw != nil && json.Unmarshal(raw, &given) != nil {
+		p.invalid("capabilities", raw, `want an object such as {"ips": true}`)
+	}
+	for _, name := range sortedKeys(given) {
+		if !slices.Contains(has, name) {
+			p.invalid("capabilities."+printable(name), nil, fmt.Sprintf("a capability that this plugin has not; it has %s", anyOf(has)))
+		}
+	}
+}
+
+func anyOf(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// attachments reads what GC must keep. Nil means that it is not known.
+func (p *problems) attachments(key string, raw json.RawMessage) *[]Attachment {
+	var valid []Attachment // stays nil for null: libcni's way to say none
+	if err := json.Unmarshal(raw, &valid); err != nil {
+		p.invalid(key, raw, `want a list of {"containerID","ifname"}`)
+		return nil
+	}
+	for i, a := range valid {
+		if a.ContainerID == "" || a.IfName == "" {
+			p.invalid(fmt.Sprintf("%s[%d]", key, i), nil, `want {"containerID","ifname"}`)
+			return nil
+		}
+	}
+	return &valid
+}
+
+// networkName is what libcni accepts (ValidateNetworkName in its pkg/utils).
+// It keeps a name from being a path.
+var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+
+// maxNetworkName leaves room for what the name becomes a part of: a file name
+// (255 bytes) and the name of an nftables table (255 bytes).
+const maxNetworkName = 200
+
+var wantName = fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName)
+
+func isNetworkName(s string) bool { return len(s) <= maxNetworkName && networkName.MatchString(s) }
+
+// CheckName tells what is wrong with the name of a network. The error wraps
+// ErrInvalid.
+func CheckName(name string) error {
+	if isNetworkName(name) {
+		return nil
+	}
+	return &Problem{Key: "name", Value: string(quote(name)), Reason: wantName}
+}
+
+// linkNames keeps to what no shell, ovs-vsctl or sysctl takes for anything
+// else.
+var linkNames = regexp.MustCompile(`^[a-zA-Z0-9_.][a-zA-Z0-9_.+\-]*$`)
+
+// notLinks are directories of the file system or of net.ipv4.conf; the kernel
+// refuses them as names of links.
+var notLinks = []string{".", "..", "all", "default"}
+
+// requestedMAC is runtimeConfig.mac, else args.cni.mac.
+func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
+	var rc, cni struct {
+		MAC string `json:"mac"`
+	}
+	var args struct {
+		CNI json.RawMessage `json:"cni"`
+	}
+	_ = json.Unmarshal(fields["runtimeConfig"], &rc)
+	_ = json.Unmarshal(fields["args"], &args)
+	_ = json.Unmarshal(args.CNI, &cni)
+	key, mac := "runtimeConfig.mac", rc.MAC
+	if mac == "" {
+		key, mac = "args.cni.mac", cni.MAC
+	}
+	if mac == "" {
+		return ""
+	}
+	norm, err := NormalizeMAC(mac)
+	if err != nil {
+		p.invalid(key, quote(mac), err.Error())
+	}
+	return norm
+}
+
+// NormalizeMAC returns a unicast Ethernet address in lower case with colons.
+func NormalizeMAC(s string) (string, error) {
+	m, err := net.ParseMAC(s)
+	if err != nil || len(m) != 6 || m[0]&1 != 0 || m.String() == "00:00:00:00:00:00" {
+		return "", fmt.Errorf("want the MAC address of one host, such as 02:00:00:00:00:01")
+	}
+	return m.String(), nil
+}
+
+func text(raw json.RawMessage) string {
+	var s string
+	_ = json.Unmarshal(raw, &s)
+	return s
+}
+
+type setter[C any] = func(p *problems, c C, key string, raw json.RawMessage)
+
+func base(f setter[*Base]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) {
+		switch c := c.(type) {
+		case *Network:
+			f(p, &c.Base, key, raw)
+		case *Routes:
+			f(p, &c.Base, key, raw)
+		}
+	}
+}
+
+func network(f setter[*Network]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) { f(p, c.(*Network), key, raw) }
+}
+
+func routes(f setter[*Routes]) setter[any] {
+	return func(p *problems, c any, key string, raw json.RawMessage) { f(p, c.(*Routes), key, raw) }
+}
+
+// field sets a value that needs no further look.
+func field[C, T any](at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[T](raw)
+		if err != nil {
+			p.invalid(key, raw, err.Error())
+			return
+		}
+		*at(c) = v
+	}
+}
+
+func number[C any, T int | uint16](least, most int, at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[int](raw)
+		if err != nil || v < least || v > most {
+			p.invalid(key, raw, fmt.Sprintf("want a whole number from %d to %d", least, most))
+			return
+		}
+		*at(c) = T(v)
+	}
+}
+
+func choice[C any, T ~string](values []string, at func(C) *T) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[string](raw)
+		want := "want " + strings.Join(values[:len(values)-1], ", ") + " or " + values[len(values)-1]
+		switch {
+		case err != nil:
+			p.invalid(key, raw, want)
+		case !slices.Contains(values, v):
+			p.unsupported(key, v, want)
+		default:
+			*at(c) = T(v)
+		}
+	}
+}
+
+func linkName[C any](most int, at func(C) *string) setter[C] {
+	return func(p *problems, c C, key string, raw json.RawMessage) {
+		v, err := decode[string](raw)
+		switch {
+		case err != nil:
+			p.invalid(key, raw, err.Error())
+		case len(v) > most:
+			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
+		case slices.Contains(notLinks, v):
+			p.invalid(key, quote(v), "the kernel has no links of this name")
+		case !linkNames.MatchString(v):
+			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-', the first not '-'")
+		default:
+			*at(c) = v
+		}
+	}
+}
+
+func mtu(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[int](raw)
+	// 1280 is the least MTU of IPv6 (RFC 8200, section 5), 576 what every
+	// IPv4 host takes (RFC 791); which applies shows with the subnets.
+	if err != nil || v < 0 || (v > 0 && v < 576) || v > 65535 {
+		p.invalid(key, raw, "want 0 (automatic) or a whole number from 576 to 65535")
+		return
+	}
+	c.MTU = v
+}
+
+func setNodes(p *problems, c *Base, key string, raw json.RawMessage) {
+	c.Nodes = p.nodes(key, raw)
+	if len(c.Nodes) == 0 && p.none(key) {
+		p.invalid(key, raw, "empty: list every host of the network")
+	}
+}
+
+func setNodesFile(p *problems, c *Base, key string, raw json.RawMessage) {
+	v, err := decode[string](raw)
+	if err != nil || !filepath.IsAbs(v) || !isPrintable(v) {
+		p.invalid(key, raw, "want an absolute path")
+		return
+	}
+	c.NodesFile = filepath.Clean(v)
+}
+
+func setNoMasquerade(p *problems, c *Network, key string, raw json.RawMessage) {
+	list, err := decode[[]string](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	for i, s := range list {
+		if sub, ok := p.prefix(fmt.Sprintf("%s[%d]", key, i), s); ok {
+			c.NoMasqueradeCIDRs = append(c.NoMasqueradeCIDRs, sub)
+		}
+	}
+	slices.SortFunc(c.NoMasqueradeCIDRs, comparePrefix)
+}
+
+func setOVSDB(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[string](raw)
+	path := strings.TrimPrefix(v, "unix:")
+	// unix(7): sun_path has 108 bytes, the last of which is zero.
+	if err != nil || !filepath.IsAbs(path) || !isPrintable(path) || len(path) > 107 {
+		p.invalid(key, raw, "want unix: and the absolute path of OVSDB's socket, at most 107 bytes")
+		return
+	}
+	c.OVSDB = path
+}
+
+func setSpoofChk(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[bool](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	c.SpoofChk, c.SpoofChkSet = v, true
+}
+
+func setTimeout(p *problems, c *Network, key string, raw json.RawMessage) {
+	v, err := decode[int](raw)
+	if err != nil || v < 1 || v > 600 {
+		p.invalid(key, raw, "want a whole number from 1 to 600")
+		return
+	}
+	c.Timeout = time.Duration(v) * time.Second
+}
+
+func setIPAM(p *problems, c *Network, key string, raw json.RawMessage) {
+	fields, err := decode[map[string]json.RawMessage](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	c.IPAM.Type, c.IPAM.DataDir = text(fields["type"]), text(fields["dataDir"])
+	if len(fields) > 0 && (c.IPAM.Type == "" || strings.ContainsRune(c.IPAM.Type, '/')) {
+		p.invalid(key+".type", fields["type"], "want the name of an IPAM plugin, such as host-local")
+	}
+	c.IPAM.Ranged = fields["ranges"] != nil || fields["subnet"] != nil
+}
+
+func setDNS(p *problems, c *Network, key string, raw json.RawMessage) {
+	if string(raw) == "null" {
+		return
+	}
+	fields, err := decode[map[string]json.RawMessage](raw)
+	if err != nil {
+		p.invalid(key, raw, err.Error())
+		return
+	}
+	lists := map[string]*[]string{"nameservers": &c.DNS.Nameservers, "search": &c.DNS.Search, "options": &c.DNS.Options}
+	for _, name := range sortedKeys(fields) {
+		var err error
+		switch {
+		case name == "domain":
+			c.DNS.Domain, err = decode[string](fields[name])
+		case lists[name] != nil:
+			*lists[name], err = decode[[]string](fields[name])
+		default:
+			p.unknown(key+".", name, []string{"nameservers", "domain", "search", "options"})
+		}
+		if err != nil {
+			p.invalid(key+"."+name, fields[name], err.Error())
+		}
+	}
+}
+
+func setTable(p *problems, c *Routes, key string, raw json.RawMessage) {
+	if n, ok := map[string]int{"main": 254, "default": 253, "local": 255}[text(raw)]; ok {
+		c.Table = n
+		return
+	}
+	v, err := decode[int](raw)
+	if err != nil || v < 1 || v > 1<<31-1 {
+		p.invalid(key, raw, "want main, default, local or a whole number from 1 to 2147483647")
+		return
+	}
+	c.Table = v
+}
+
+func quoteInt(n int) []byte { return []byte(strconv.Itoa(n)) }

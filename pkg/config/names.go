@@ -1,0 +1,109 @@
+package config
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// Names are derived, never remembered: whoever knows the network and the
+// container finds everything that belongs to it. Kernel link names have at
+// most 15 bytes (IFNAMSIZ in linux/if.h).
+
+// PortName names the host's end of a container's veth pair, which is also the
+// name of its OVS port: "og" and 52 bits of a hash.
+func PortName(network, containerID, ifName string) string {
+	return "og" + hash13(network, containerID, ifName)
+}
+
+// Alias is the ifalias of the host's end of a container's veth pair. It says
+// whose the link is, so that what is lost elsewhere can be made anew from the
+// links. The kernel takes at most 255 bytes (IFALIASZ in linux/if.h).
+func Alias(network, containerID, ifName string) string {
+	return AliasPrefix(network) + containerID + " " + ifName
+}
+
+// AliasBegin begins the aliases of all networks' links.
+const AliasBegin = "ovs-gre "
+
+// MaxAlias is the kernel's limit.
+const MaxAlias = 255
+
+// aliasedName leaves room behind it for a container's id as all runtimes make
+// them, of 64 characters, and an interface's name of 15.
+const aliasedName = MaxAlias - len(AliasBegin) - len(" ") - 64 - len(" ") - 15
+
+// AliasPrefix begins the aliases of a network's links. A name that is too long
+// is cut, and told from others by its hash; no name has a '~'.
+func AliasPrefix(network string) string {
+	if len(network) > aliasedName {
+		network = network[:aliasedName-14] + "~" + hash13(network)
+	}
+	return AliasBegin + network + " "
+}
+
+// ParseAlias returns the attachment that a link's alias names, and the name that
+// the link has unless somebody renamed it. ok is false where the alias is not
+// the network's, or the link has the name of another attachment's port.
+func ParseAlias(network, link, alias string) (a Attachment, port string, ok bool) {
+	owner, ours := strings.CutPrefix(alias, AliasPrefix(network))
+	f := strings.Fields(owner)
+	if !ours || len(f) != 2 {
+		return Attachment{}, "", false
+	}
+	port = PortName(network, f[0], f[1])
+	return Attachment{f[0], f[1]}, port, link == port || !portNames.MatchString(link)
+}
+
+// portNames are the names that PortName returns.
+var portNames = regexp.MustCompile(`^og[0-9a-f]{13}$`)
+
+// TunnelName names the OVS tunnel port of network to the node with address.
+func TunnelName(network string, address netip.Addr) string {
+	return "ot" + hash13(network, address.String())
+}
+
+// TransitLink names the OVS bridge that has the tunnels of the network whose
+// containers are on bridge, and its internal port, the transit link, by which
+// this host reaches its peers' hosts.
+func TransitLink(bridge string) string { return bridge + "-t" }
+
+// FirewallTable names the nftables table of a network.
+func FirewallTable(network string) string { return "ovs-gre-" + network }
+
+func hash13(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s,", len(p), p)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))[:13]
+}
+
+// MAC is the MAC address that goes with an IP address: 0a:58 and the four
+// bytes of an IPv4 address (as containernetworking/plugins and
+// ovn-kubernetes have it), or four bytes of a hash of an IPv6 address. Every
+// host can so compute its peers' MACs.
+func MAC(a netip.Addr) string {
+	b := a.AsSlice()
+	if len(b) != 4 {
+		sum := sha256.Sum256(b)
+		b = sum[:4]
+	}
+	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b...)).String()
+}
+
+// LinkLocal is the IPv6 link-local address of a MAC address by modified
+// EUI-64 (RFC 4291, appendix A). It is invalid for what is not a MAC address.
+func LinkLocal(mac string) netip.Addr {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
+}
+
+// Gateway is the first address of a subnet: this host's address in it.
+func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

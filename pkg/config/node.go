@@ -1,0 +1,265 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// A Node is one host of the network.
+type Node struct {
+	// Name is unique in the network.
+	Name string
+	// Address is the node's address on the underlay, the end of its tunnels
+	// and the next hop of direct routes. All nodes use one family.
+	Address netip.Addr
+	// Subnets are the container subnets behind the node, none overlapping
+	// with any other of the network.
+	Subnets []netip.Prefix
+}
+
+// MarshalJSON writes the form that DecodeNodes reads.
+func (n Node) MarshalJSON() ([]byte, error) { return json.Marshal(n.wire()) }
+
+func (n Node) wire() nodeJSON {
+	w := nodeJSON{Name: n.Name, Address: n.Address.String()}
+	for _, s := range n.Subnets {
+		w.Subnets = append(w.Subnets, s.String())
+	}
+	return w
+}
+
+// Check tells what is wrong with a node, whatever others there are. The error
+// wraps ErrInvalid.
+func (n Node) Check() error {
+	var p problems
+	if p.node("node", n.wire()); len(p) == 0 {
+		p.together("node", []Node{n})
+	}
+	return p.err()
+}
+
+// String is the node's name and address, for messages.
+func (n Node) String() string { return fmt.Sprintf("%s (%s)", n.Name, n.Address) }
+
+// Gateways returns the gateway address of each of the node's subnets.
+func (n Node) Gateways() []netip.Addr {
+	gws := make([]netip.Addr, len(n.Subnets))
+	for i, s := range n.Subnets {
+		gws[i] = Gateway(s)
+	}
+	return gws
+}
+
+type nodeJSON struct {
+	Name    string   `json:"name"`
+	Address string   `json:"address"`
+	Subnets []string `json:"subnets"`
+}
+
+// DecodeNodes reads and checks a list of nodes as it stands in the key nodes
+// and in a nodes file. key is what messages call the list. Every problem is
+// reported at once; each wraps ErrInvalid.
+func DecodeNodes(key string, raw []byte) ([]Node, error) {
+	var p problems
+	if json.Valid(raw) {
+		p.strict(key, raw, nodesShape)
+	}
+	nodes := p.nodes(key, raw)
+	return nodes, p.err()
+}
+
+func (p *problems) nodes(key string, raw []byte) []Node {
+	list, ok := p.nodeList(key, raw)
+	if !ok {
+		return nil
+	}
+	nodes := make([]Node, 0, len(list))
+	for i, w := range list {
+		before := len(*p)
+		n := p.node(fmt.Sprintf("%s[%d]", key, i), w)
+		if len(*p) == before {
+			nodes = append(nodes, n)
+		}
+	}
+	if len(nodes) == len(list) {
+		p.together(key, nodes)
+	}
+	return nodes
+}
+
+// nodeList decodes the JSON of the list. The way that can name the entry in
+// error is several times slower and taken only when the quick one fails.
+func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
+	var list []nodeJSON
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if dec.Decode(&list) == nil && list != nil && len(bytes.TrimSpace(raw[dec.InputOffset():])) == 0 {
+		return list, true
+	}
+	var entries []json.RawMessage
+	err := json.Unmarshal(raw, &entries)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
+		p.invalid(key, nil, fmt.Sprintf("not JSON: at byte %d: %v", syntax.Offset, syntax))
+		return nil, false
+	}
+	if err != nil || entries == nil {
+		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
+		return nil, false
+	}
+	for i, e := range entries {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(e, &fields) != nil {
+			p.invalid(at, e, `want {"name","address","subnets"}`)
+			continue
+		}
+		for _, k := range sortedKeys(fields) {
+			var err error
+			switch k {
+			case "name", "address":
+				_, err = decode[string](fields[k])
+			case "subnets":
+				_, err = decode[[]string](fields[k])
+			default:
+				if p.none(at + "." + k) {
+					p.unknown(at+".", k, []string{"name", "address", "subnets"})
+				}
+			}
+			if err != nil {
+				p.invalid(at+"."+k, fields[k], err.Error())
+			}
+		}
+	}
+	if p.none(key) {
+		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
+	}
+	return nil, false
+}
+
+func (p *problems) node(at string, w nodeJSON) Node {
+	n := Node{Name: w.Name}
+	if w.Name == "" {
+		p.invalid(at+".name", nil, "missing: every node needs a name")
+	} else {
+		if !isPrintable(w.Name) || len(w.Name) > 253 {
+			p.invalid(at+".name", quote(w.Name), "want at most 253 printable characters")
+		}
+		at += " (" + printable(w.Name) + ")"
+	}
+	addr, err := netip.ParseAddr(w.Address)
+	switch {
+	case w.Address == "":
+		p.invalid(at+".address", nil, "missing: the node's address on the underlay")
+	case err != nil:
+		p.invalid(at+".address", quote(w.Address), "not an IP address")
+	case addr.Zone() != "" || addr.Is4In6() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() || addr.IsLinkLocalUnicast():
+		p.invalid(at+".address", quote(w.Address), "want a plain unicast address of the underlay")
+	}
+	n.Address = addr
+	if len(w.Subnets) == 0 {
+		p.invalid(at+".subnets", nil, "missing: the node's container subnets")
+	}
+	for j, s := range w.Subnets {
+		if sub, ok := p.prefix(fmt.Sprintf("%s.subnets[%d]", at, j), s); ok {
+			n.Subnets = append(n.Subnets, sub)
+			if sub.Addr().BitLen()-sub.Bits() < 2 {
+				p.invalid(fmt.Sprintf("%s.subnets[%d]", at, j), quote(s), "too small: it needs a gateway and at least one container")
+			}
+			for _, no := range notForContainers {
+				if sub.Overlaps(no) {
+					p.invalid(fmt.Sprintf("%s.subnets[%d]", at, j), quote(s), fmt.Sprintf("overlaps %s, which is not for containers", no))
+					break
+				}
+			}
+		}
+	}
+	return n
+}
+
+// notForContainers are addresses with a meaning of their own: this host,
+// loopback, link-local of IPv6, multicast (RFC 6890, RFC 4291).
+var notForContainers = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
+// prefix parses a subnet and refuses host bits.
+func (p *problems) prefix(key, s string) (netip.Prefix, bool) {
+	sub, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		p.invalid(key, quote(s), "not a subnet in CIDR notation")
+		return sub, false
+	case sub.Addr().Is4In6():
+		p.invalid(key, quote(s), "IPv4 in IPv6 is not supported")
+		return sub, false
+	case sub != sub.Masked():
+		p.invalid(key, quote(s), fmt.Sprintf("has host bits set, want %s", sub.Masked()))
+		return sub, false
+	}
+	return sub, true
+}
+
+// together checks what must hold between nodes. It stays quick for tens of
+// thousands of nodes: subnets are sorted once, neighbours compared.
+func (p *problems) together(key string, nodes []Node) {
+	names, addrs, macs := map[string]int{}, map[netip.Addr]int{}, map[string]int{}
+	type owned struct {
+		netip.Prefix
+		node int
+	}
+	var subnets []*owned
+	for i, n := range nodes {
+		at := func(k string) string { return fmt.Sprintf("%s[%d].%s", key, i, k) }
+		mac := MAC(n.Address)
+		if j, dup := names[n.Name]; dup {
+			p.invalid(at("name"), quote(n.Name), fmt.Sprintf("already the name of %s[%d]", key, j))
+		}
+		names[n.Name] = i
+		if j, dup := addrs[n.Address]; dup {
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("already the address of %s", nodes[j].Name))
+		} else if j, dup := macs[mac]; dup {
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("makes the same MAC address %s as %s of %s: give one of the two another address", mac, nodes[j].Address, nodes[j].Name))
+		}
+		addrs[n.Address], macs[mac] = i, i
+		if n.Address.Is4() != nodes[0].Address.Is4() {
+			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("not of the same IP family as %s: tunnels need one underlay family", nodes[0]))
+		}
+		for _, s := range n.Subnets {
+			subnets = append(subnets, &owned{s, i})
+		}
+	}
+	slices.SortFunc(subnets, func(a, b *owned) int { return comparePrefix(a.Prefix, b.Prefix) })
+	// What holds a subnet comes before it, and all it holds come next.
+	outer := subnets[:0]
+	for _, s := range subnets {
+		if len(outer) > 0 && outer[len(outer)-1].Overlaps(s.Prefix) {
+			a := outer[len(outer)-1]
+			p.invalid(key, nil, fmt.Sprintf("subnet %s of %s overlaps %s of %s", a.Prefix, nodes[a.node].Name, s.Prefix, nodes[s.node].Name))
+			continue
+		}
+		outer = append(outer, s)
+	}
+	for _, n := range nodes {
+		i, _ := slices.BinarySearchFunc(outer, n.Address, func(s *owned, a netip.Addr) int {
+			if s.Addr().Compare(a) <= 0 {
+				return -1
+			}
+			return 1
+		})
+		if i > 0 && outer[i-1].Contains(n.Address) {
+			p.invalid(key, nil, fmt.Sprintf("address %s of %s lies in the container subnet %s of %s", n.Address, n.Name, outer[i-1].Prefix, nodes[outer[i-1].node].Name))
+		}
+	}
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}

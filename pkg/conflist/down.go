@@ -1,0 +1,90 @@
+package conflist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/rundir"
+)
+
+// ErrAttached is wrapped by Down's error where containers would lose their network.
+var ErrAttached = errors.New("containers are attached")
+
+// Down takes the host state of the chain away, and the mark that keeps it.
+// While containers are attached it does nothing, unless forced. What is gone
+// already is no error.
+func Down(ctx context.Context, f File, force bool, did Report) error {
+	users, err := attached(ctx, f)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 && !force {
+		return fmt.Errorf("%w: %w: %s", fault.ErrDrift, ErrAttached, list(users))
+	}
+	var conn *ovs.Conn
+	if f.OVS != nil {
+		if conn, err = ovs.Dial(ctx, f.OVS.OVSDB); err != nil {
+			return err
+		}
+		defer conn.Close()
+	}
+	// From here on a container that comes keeps what there is, unless forced.
+	if err := rundir.NetworkDir(f.Name()).SetPersistent(false); err != nil {
+		return err
+	}
+	if f.Routes != nil {
+		changes, err := routes.Remove(ctx, f.Routes, f.Bridge(), force)
+		did.changes(changes)
+		if err != nil {
+			return err
+		}
+	}
+	if f.OVS != nil {
+		changes, err := network.Remove(ctx, f.OVS, conn, force)
+		did.changes(changes)
+		return err
+	}
+	return nil
+}
+
+// attached are the attachments that keep the network: by their leases, or by
+// their links where a lease is lost.
+func attached(ctx context.Context, f File) (map[string]config.Attachment, error) {
+	users, err := attach.LiveAttachments(ctx, f.Name())
+	if err != nil {
+		return nil, err
+	}
+	for _, kind := range []string{rundir.LeasesOVS, rundir.LeasesRoutes} {
+		leases, err := rundir.NetworkDir(f.Name()).Leases(kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range leases {
+			users[l.Name] = l.Attachment
+		}
+	}
+	return users, nil
+}
+
+// list names attachments, the first few of them.
+func list(users map[string]config.Attachment) string {
+	const most = 20
+	var names []string
+	for _, port := range slices.Sorted(maps.Keys(users)) {
+		names = append(names, fmt.Sprintf("%s %s (%s)", users[port].ContainerID, users[port].IfName, port))
+	}
+	if len(names) > most {
+		names = append(names[:most], fmt.Sprintf("and %d more", len(users)-most))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,4 +1,0 @@
-package filter
-
-// NewNetns is for tests outside of the package.
-var NewNetns = newNetns

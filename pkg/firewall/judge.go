@@ -1,0 +1,456 @@
+package firewall
+
+import (
+	"net"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// A verdict is what a rule or a chain does with a packet.
+type verdict byte
+
+const (
+	goesOn verdict = iota
+	accepts
+	drops
+	returns
+	jumps
+	goesTo
+)
+
+// An effect is what a rule does with the packets that it matches. A rule with
+// a verdict map has several.
+type effect struct {
+	match answer
+	verdict
+	// chain is where it jumps or goes to.
+	chain string
+}
+
+// A judgement is what a rule does with a class of packets.
+type judgement struct {
+	effects []effect
+	// narrow: it asks for links or addresses.
+	narrow bool
+}
+
+// A judge goes over the expressions of one rule.
+type judge struct {
+	p      *Packet
+	lookup func(set string) (*elementSet, error)
+	match  answer
+	narrow bool
+	// slots are the registers, 4 bytes each; a value begins in one. Those from
+	// used on were not set.
+	slots [20]value
+	used  int
+	out   effect
+	maps  []effect
+	err   error
+	// network and transport are the packets' headers.
+	network, transport []placed
+	in, outLink        field
+}
+
+func newJudge(p *Packet) *judge {
+	return &judge{p: p, network: p.network(), transport: p.transport(), in: link(p.In), outLink: link(p.Out)}
+}
+
+// A value is what a register holds.
+type value struct {
+	fields []field
+	// where: it is of links or addresses.
+	where bool
+}
+
+func (v value) size() (n int) {
+	for _, f := range v.fields {
+		n += f.size
+	}
+	return n
+}
+
+// slot turns a register's number into its first slot: 1 to 4 have 16 bytes,
+// those from 8 on 4 (enum nft_registers).
+func slot(register uint32) int {
+	switch {
+	case register >= 1 && register <= 4:
+		return int(register-1) * 4
+	case register >= 8 && register < 24:
+		return int(register - 8)
+	}
+	return -1
+}
+
+func (j *judge) set(register uint32, v value) {
+	if s := slot(register); s >= 0 && s < len(j.slots) {
+		j.slots[s], j.used = v, max(j.used, s+1)
+	}
+}
+
+// get is a register's value; one that was never set is not known.
+func (j *judge) get(register uint32) value {
+	if s := slot(register); s >= 0 && s < len(j.slots) {
+		return j.slots[s]
+	}
+	return value{}
+}
+
+func (j *judge) and(a answer) { j.match = min(j.match, a) }
+
+// rule says what a rule of nf_tables does with the packets.
+func (j *judge) rule(r *rule, lookup func(string) (*elementSet, error)) (judgement, error) {
+	clear(j.slots[:j.used])
+	j.lookup, j.match, j.narrow, j.used, j.out, j.maps, j.err = lookup, yes, false, 0, effect{}, nil, nil
+	for i := range r.exprs {
+		j.step(&r.exprs[i])
+		if j.match == no || j.err != nil {
+			return judgement{}, j.err
+		}
+	}
+	j.out.match = j.match
+	if j.maps == nil {
+		return judgement{narrow: j.narrow, effects: []effect{j.out}}, nil
+	}
+	for i := range j.maps {
+		j.maps[i].match = min(j.maps[i].match, j.match)
+	}
+	return judgement{narrow: j.narrow, effects: j.maps}, nil
+}
+
+func (j *judge) step(e *expression) {
+	switch e.name {
+	case "counter", "log", "notrack", "last", "masq", "nat", "redir", "dup", "flow_offload":
+	case "meta":
+		j.meta(e.data)
+	case "ct":
+		j.ct(e.data)
+	case "payload":
+		j.payload(e.data)
+	case "bitwise":
+		j.bitwise(e.data)
+	case "cmp":
+		j.cmp(e.data)
+	case "range":
+		j.between(e.data)
+	case "lookup":
+		j.look(e.data)
+	case "immediate":
+		j.immediate(e.data)
+	case "match":
+		j.xtMatch(e.data)
+	case "target":
+		j.xtTarget(cstring(find(e.data, unix.NFTA_TARGET_NAME)))
+	case "reject":
+		j.out.verdict = drops
+	case "objref":
+		// Quotas, limits and connlimits may end the rule (enum nft_object types).
+		if typ := be32(find(e.data, unix.NFTA_OBJREF_IMM_TYPE)); typ == 2 || typ >= 4 && typ <= 5 {
+			j.and(perhaps)
+		}
+	case "queue", "synproxy", "tproxy":
+		j.and(perhaps)
+		j.out.verdict = drops
+	case "dynset":
+		const exprs = 7 // NFTA_DYNSET_EXPR; a limit is one
+		if find(e.data, exprs) != nil {
+			j.and(perhaps)
+		}
+	case "fib", "rt", "socket", "osf", "exthdr", "numgen", "hash", "tunnel", "xfrm", "byteorder", "inner":
+		// They load what we do not know into a register, or are a condition themselves.
+		j.forget(e)
+	default: // limit, quota, connlimit and whatever is to come
+		j.and(perhaps)
+	}
+}
+
+// forget marks the register that an expression writes to as not known. The
+// attribute differs, so all are.
+func (j *judge) forget(e *expression) {
+	j.slots = [20]value{}
+	if e.name == "exthdr" || e.name == "rt" || e.name == "socket" || e.name == "fib" {
+		j.and(perhaps) // they end the rule where there is no such thing
+	}
+}
+
+func (j *judge) meta(data []byte) {
+	dst := find(data, unix.NFTA_META_DREG)
+	if dst == nil {
+		return // it sets something
+	}
+	v := value{fields: []field{{size: 4}}}
+	switch be32(find(data, unix.NFTA_META_KEY)) {
+	case unix.NFT_META_IIFNAME:
+		v = value{[]field{j.in}, true}
+	case unix.NFT_META_OIFNAME:
+		v = value{[]field{j.outLink}, true}
+	case unix.NFT_META_IIF:
+		v = value{[]field{index(j.p.In)}, true}
+	case unix.NFT_META_OIF:
+		v = value{[]field{index(j.p.Out)}, true}
+	case unix.NFT_META_L4PROTO:
+		v.fields = []field{j.p.proto()}
+	case unix.NFT_META_NFPROTO:
+		family := byte(unix.NFPROTO_IPV4)
+		if j.p.IPv6 {
+			family = unix.NFPROTO_IPV6
+		}
+		v.fields = []field{{size: 1, spans: exactly(family)}}
+	case unix.NFT_META_PROTOCOL:
+		etherType := []byte{0x08, 0x00}
+		if j.p.IPv6 {
+			etherType = []byte{0x86, 0xdd}
+		}
+		v.fields = []field{{size: 2, spans: exactly(etherType...)}}
+	}
+	j.set(be32(dst), v)
+}
+
+// index is a link's number; one that is not there has one that no rule names.
+func index(name string) field {
+	if name != "" {
+		if l, err := net.InterfaceByName(name); err == nil {
+			return number(uint32(l.Index))
+		}
+	}
+	return field{size: 4, other: true}
+}
+
+func (j *judge) ct(data []byte) {
+	dst := find(data, unix.NFTA_CT_DREG)
+	if dst == nil {
+		return
+	}
+	state, status := j.p.State.bits()
+	f := field{size: 4}
+	switch be32(find(data, unix.NFTA_CT_KEY)) {
+	case unix.NFT_CT_STATE:
+		f = number(state)
+	case unix.NFT_CT_STATUS:
+		f = number(status)
+	}
+	j.set(be32(dst), value{fields: []field{f}})
+}
+
+func (j *judge) payload(data []byte) {
+	dst := find(data, unix.NFTA_PAYLOAD_DREG)
+	if dst == nil {
+		return
+	}
+	offset, size := int(be32(find(data, unix.NFTA_PAYLOAD_OFFSET))), int(be32(find(data, unix.NFTA_PAYLOAD_LEN)))
+	v := value{fields: []field{{size: size}}}
+	switch base := be32(find(data, unix.NFTA_PAYLOAD_BASE)); base {
+	case unix.NFT_PAYLOAD_NETWORK_HEADER:
+		v.fields, v.where = loaded(j.network, offset, size), offset >= 12 || j.p.IPv6 && offset >= 8
+	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
+		v.fields = loaded(j.transport, offset, size)
+	}
+	j.set(be32(dst), v)
+}
+
+func (j *judge) bitwise(data []byte) {
+	v := j.get(be32(find(data, unix.NFTA_BITWISE_SREG)))
+	mask := find(find(data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE)
+	xor := find(find(data, unix.NFTA_BITWISE_XOR), unix.NFTA_DATA_VALUE)
+	out := value{fields: []field{{size: int(be32(find(data, unix.NFTA_BITWISE_LEN)))}}, where: v.where}
+	if n := v.size(); n > 0 && n == len(mask) && n == len(xor) { // other operations have no mask
+		out.fields = nil
+		for _, f := range v.fields {
+			out.fields = append(out.fields, f.masked(mask[:f.size], xor[:f.size]))
+			mask, xor = mask[f.size:], xor[f.size:]
+		}
+	}
+	j.set(be32(find(data, unix.NFTA_BITWISE_DREG)), out)
+}
+
+// equals answers whether a value begins with the bytes. A link's name without
+// its final zero is all names that begin so.
+func (v value) equals(data []byte) answer {
+	out := yes
+	for _, f := range v.fields {
+		if len(data) == 0 {
+			return out
+		}
+		n := min(f.size, len(data))
+		out = min(out, f.cut(0, n).in([]span{{data[:n], data[:n]}}))
+		data = data[n:]
+	}
+	if len(data) > 0 {
+		return min(out, perhaps)
+	}
+	return out
+}
+
+func (j *judge) cmp(data []byte) {
+	v := j.get(be32(find(data, unix.NFTA_CMP_SREG)))
+	want := find(find(data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
+	j.narrow = j.narrow || v.where
+	op := be32(find(data, unix.NFTA_CMP_OP))
+	if op == unix.NFT_CMP_EQ || op == unix.NFT_CMP_NEQ {
+		j.equal(v, want, op == unix.NFT_CMP_NEQ)
+		return
+	}
+	if len(v.fields) != 1 || v.size() != len(want) {
+		j.and(perhaps)
+		return
+	}
+	f, all := v.fields[0], anything(len(want))
+	switch op {
+	case unix.NFT_CMP_LTE:
+		j.and(f.in([]span{{all.lo, want}}))
+	case unix.NFT_CMP_GTE:
+		j.and(f.in([]span{{want, all.hi}}))
+	case unix.NFT_CMP_LT:
+		j.and(f.in([]span{{want, all.hi}}).not())
+	case unix.NFT_CMP_GT:
+		j.and(f.in([]span{{all.lo, want}}).not())
+	}
+}
+
+func (j *judge) equal(v value, want []byte, inverted bool) {
+	a := v.equals(want)
+	if inverted {
+		a = v.inverse(a)
+	}
+	j.and(a)
+}
+
+// inverse is the opposite of an answer. A link that no rule names is none of
+// those that are not wanted.
+func (v value) inverse(a answer) answer {
+	if len(v.fields) == 1 && v.fields[0].other {
+		return yes
+	}
+	return a.not()
+}
+
+func (j *judge) between(data []byte) {
+	v := j.get(be32(find(data, unix.NFTA_RANGE_SREG)))
+	from := find(find(data, unix.NFTA_RANGE_FROM_DATA), unix.NFTA_DATA_VALUE)
+	to := find(find(data, unix.NFTA_RANGE_TO_DATA), unix.NFTA_DATA_VALUE)
+	j.narrow = j.narrow || v.where
+	a := perhaps
+	if len(v.fields) == 1 && v.size() == len(from) && len(from) == len(to) {
+		a = v.fields[0].in([]span{{from, to}})
+	}
+	if be32(find(data, unix.NFTA_RANGE_OP)) == unix.NFT_RANGE_NEQ {
+		a = v.inverse(a)
+	}
+	j.and(a)
+}
+
+// key gathers what a set's key is compared with: values that begin in slots
+// one after the other, and how many bytes of the key each takes.
+func (j *judge) key(register uint32, size int) (v value, ok bool) {
+	for s := slot(register); s >= 0 && s < len(j.slots) && size > 0; {
+		part := j.slots[s]
+		n := part.size()
+		if n == 0 || n > size {
+			return v, false
+		}
+		v.fields, v.where = append(v.fields, part.fields...), v.where || part.where
+		padded := (n + 3) &^ 3
+		if pad := min(padded, size) - n; pad > 0 {
+			v.fields = append(v.fields, field{size: pad, spans: exactly(make([]byte, pad)...)})
+		}
+		size -= min(padded, size)
+		s += padded / 4
+	}
+	return v, size == 0 && len(v.fields) > 0
+}
+
+func (j *judge) look(data []byte) {
+	const dreg, flags = 3, 5 // NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS
+	set, err := j.lookup(cstring(find(data, unix.NFTA_LOOKUP_SET)))
+	if err != nil {
+		j.err = err
+		return
+	}
+	register := be32(find(data, unix.NFTA_LOOKUP_SREG))
+	v, ok := j.key(register, set.keyLen)
+	j.narrow = j.narrow || v.where || j.get(register).where
+	into := find(data, dreg)
+	switch {
+	case into != nil && be32(into) == unix.NFT_REG_VERDICT:
+		j.verdictMap(set, v, ok)
+	case !ok:
+		j.and(perhaps)
+	case be32(find(data, flags)) != 0:
+		a := set.holds(v)
+		if !set.large {
+			a = v.inverse(a)
+		}
+		j.and(a)
+	default:
+		j.and(set.holds(v))
+	}
+	if into != nil {
+		j.set(be32(into), value{fields: []field{{size: 4}}})
+	}
+}
+
+// verdictMap makes an effect of each verdict that the packets may meet.
+func (j *judge) verdictMap(set *elementSet, v value, ok bool) {
+	j.maps = []effect{}
+	for _, m := range set.members {
+		a := perhaps
+		if ok && !set.large {
+			a = m.holds(v)
+		}
+		if a == no {
+			continue
+		}
+		e := m.effect
+		e.match = a
+		if j.maps = append(j.maps, e); a == yes {
+			j.maps = slices.Clone(j.maps[len(j.maps)-1:])
+			return
+		}
+	}
+	if set.other != nil { // the element that catches all that no other does
+		e := *set.other
+		if e.match = yes; len(j.maps) > 0 {
+			e.match = part
+		}
+		j.maps = append(j.maps, e)
+	}
+	if len(j.maps) == 0 {
+		j.and(no)
+	}
+}
+
+func (j *judge) immediate(data []byte) {
+	d := find(data, unix.NFTA_IMMEDIATE_DATA)
+	register := be32(find(data, unix.NFTA_IMMEDIATE_DREG))
+	if register != unix.NFT_REG_VERDICT {
+		b := find(d, unix.NFTA_DATA_VALUE)
+		j.set(register, value{fields: []field{{size: len(b), spans: exactly(b...)}}})
+		return
+	}
+	e := parseVerdict(find(d, unix.NFTA_DATA_VERDICT))
+	j.out.verdict, j.out.chain = e.verdict, e.chain
+	j.and(e.match)
+}
+
+// parseVerdict reads a verdict; one that hands the packet to a program is a drop, perhaps.
+func parseVerdict(b []byte) effect {
+	e := effect{match: yes, chain: cstring(find(b, unix.NFTA_VERDICT_CHAIN))}
+	switch expr.VerdictKind(int32(be32(find(b, unix.NFTA_VERDICT_CODE)))) {
+	case expr.VerdictAccept:
+		e.verdict = accepts
+	case expr.VerdictDrop:
+		e.verdict = drops
+	case expr.VerdictJump:
+		e.verdict = jumps
+	case expr.VerdictGoto:
+		e.verdict = goesTo
+	case expr.VerdictReturn:
+		e.verdict = returns
+	case expr.VerdictContinue, expr.VerdictBreak:
+	default:
+		e.verdict, e.match = drops, perhaps
+	}
+	return e
+}

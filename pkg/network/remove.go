@@ -1,0 +1,123 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"slices"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/firewall"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/rundir"
+	"ovs-gre-cni/pkg/state"
+)
+
+// Remove takes the host state away, if no container and nothing persistent
+// needs it; force does it all the same. The configuration may have lost its
+// keys. Where conn is nil, because OVSDB is down, all of it stays: half a host
+// state would pass for a whole one.
+func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) ([]state.Change, error) {
+	if conn == nil {
+		return nil, nil
+	}
+	dir := rundir.NetworkDir(c.Name)
+	unlock, err := dir.Lock(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if unused, err := dir.Unused(rundir.LeasesOVS); err != nil || (!unused && !force) {
+		return nil, err
+	}
+	// A container that has lost its lease still lives on what would go.
+	if live, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(c.Name)); err != nil || (len(live) > 0 && !force) {
+		return nil, err
+	}
+	list := []state.Backend{ovs.NewBackend(conn, c.Name), firewall.NewBackend(c.Name)}
+	if raw := dir.SavedConfig(); raw != nil {
+		// What host state was made of counts, not what DEL was given. Without it
+		// nothing was made, and what the links have is another's.
+		if was, _ := config.Parse(raw); was.Name == c.Name {
+			c = was
+		}
+		list = backends(c, conn, nil)
+	}
+	if err := removePorts(ctx, c.Name, conn); err != nil {
+		return nil, err
+	}
+	if err := removeExtras(ctx, c, dir); err != nil {
+		return nil, err
+	}
+	changes, err := state.Prune(ctx, state.Set{}, list...)
+	if err == nil {
+		err = removeTaps(ctx, c.OVSDB, changes)
+	}
+	if unused, _ := dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); err == nil && (unused || force) {
+		err = dir.Remove()
+	} else if err == nil {
+		err = dir.RemoveConfig()
+	}
+	return changes, err
+}
+
+// removeTaps deletes the taps of OVS's userspace datapath, which last, on
+// behalf of an ovs-vswitchd that is dead: it would not know them when it is back.
+func removeTaps(ctx context.Context, ovsdb string, changes []state.Change) error {
+	var errs []error
+	for _, ch := range changes {
+		b, ok := ch.Old.(state.Bridge)
+		if !ok || ovs.VswitchdAlive(ovsdb) == nil {
+			continue
+		}
+		switch l, err := kernel.LinkByName(ctx, b.Name); {
+		case err == nil && l.Kind == "tun":
+			errs = append(errs, kernel.DelLink(ctx, b.Name))
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removePorts takes out what containers have left; an adopted bridge does not
+// take it along.
+func removePorts(ctx context.Context, network string, conn *ovs.Conn) error {
+	ports, err := conn.ContainerPorts(ctx, network)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.Name)
+	}
+	_, err = conn.DelPorts(ctx, network, names...)
+	return err
+}
+
+// removeExtras takes back what no backend does: it is quick, and goes first, so
+// that waiting for OVS leaves it the time.
+func removeExtras(ctx context.Context, c *config.Network, dir rundir.Dir) error {
+	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), firewall.DropSpoofChecks(ctx, c.Name))
+}
+
+// removeNeighbours forgets this host's containers of a network on a gateway
+// link that stays, as a Linux bridge does.
+func removeNeighbours(ctx context.Context, c *config.Network, dir rundir.Dir) error {
+	if c.LinuxBridge == "" && !c.AdoptBridge {
+		return nil // it goes with its bridge
+	}
+	nodes, self, err := dir.SavedNodes()
+	if err != nil {
+		return nil // nothing was made
+	}
+	i := slices.IndexFunc(nodes, func(n config.Node) bool { return n.Name == self })
+	if i < 0 {
+		return nil
+	}
+	return kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
+		return slices.ContainsFunc(nodes[i].Subnets, func(s netip.Prefix) bool { return s.Contains(n.IP) })
+	})
+}

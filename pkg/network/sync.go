@@ -1,0 +1,201 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/rundir"
+	"ovs-gre-cni/pkg/state"
+)
+
+// maxComparedTunnels is how many tunnels are read at every IsInSync. 32 take ovsdb-server
+// and us a millisecond, 500 of them more than making the container's port.
+const maxComparedTunnels = 32
+
+// IsInSync looks at the host state and reports whether it is what want says. It
+// takes no lock. bridge is what the caller has just read of OVSDB.
+//
+// Of more than manyTunnels it does not look at each, as long as they were found
+// to be right and nothing has been asked of OVS since: next_cfg, which every
+// ovs-vsctl counts up, and the version of the row of their bridge are the same.
+// Configuration and nodes are the caller's to look at, by IsSaved.
+func (n *Network) IsInSync(ctx context.Context, want state.Set, bridge ovs.BridgeInfo) (bool, error) {
+	if len(n.Topology.Peers) <= maxComparedTunnels {
+		changes, err := state.Check(ctx, want, n.Backends()...)
+		return len(changes) == 0, err
+	}
+	all := n.Backends()
+	mark := fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
+	known := n.Dir.Mark() == mark
+	if known {
+		want = maps.Clone(want)
+		maps.DeleteFunc(want, func(id state.ID, _ state.Object) bool { return id.Kind == state.KindTunnel })
+		all[0] = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
+	}
+	changes, err := state.Check(ctx, want, all...)
+	if err != nil || len(changes) > 0 {
+		return false, err
+	}
+	if !known {
+		err = n.Dir.SetMark(mark)
+	}
+	return true, err
+}
+
+// IsSaved reports whether the configuration and the nodes are those that host
+// state was last made of, and no removal is pending. Without it, or without the
+// bridge, there is no use in comparing.
+func (n *Network) IsSaved() bool {
+	return n.Dir.IsSaved(n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config)) && len(n.Dir.PendingRemovals()) == 0
+}
+
+// Sync brings the host state about and prunes what the configuration no
+// longer names. It holds the network's lock meanwhile. It returns the changes
+// it meant to make, and the MTU inside containers. The error wraps
+// config.ErrInvalid where the bridge is another than the one that containers are
+// attached to.
+func (n *Network) Sync(ctx context.Context) (changes []state.Change, mtu int, err error) {
+	return n.sync(ctx, func() error { return n.checkBridgeUnchanged(ctx) })
+}
+
+// SyncToNewBridge is Sync that takes another bridge, too; the containers are for the
+// caller to move.
+func (n *Network) SyncToNewBridge(ctx context.Context) ([]state.Change, error) {
+	changes, _, err := n.sync(ctx, func() error { return nil })
+	return changes, err
+}
+
+func (n *Network) sync(ctx context.Context, may func() error) (changes []state.Change, mtu int, err error) {
+	unlock, err := n.Dir.Lock(ctx, false)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unlock()
+	if err := may(); err != nil {
+		return nil, 0, err
+	}
+	if n.Config.DatapathType != "netdev" {
+		if err := n.OVS.EnsureHandlers(ctx); err != nil {
+			return nil, 0, err
+		}
+	}
+	want, mtu, err := n.Want(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	changes, err = n.reconcile(ctx, want)
+	return changes, mtu, err
+}
+
+// checkBridgeUnchanged refuses another bridge while containers are on the one that host state
+// was made with: pruning that would cut them off.
+func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
+	raw := n.Dir.SavedConfig()
+	was, _ := config.Parse(raw)
+	if raw == nil || was.Bridge == n.Config.Bridge {
+		return nil // nothing is made yet, or it is the same
+	}
+	leases, err := n.Dir.Leases(rundir.LeasesOVS)
+	if err != nil {
+		return err
+	}
+	// By their links, too: a lease may be lost.
+	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(n.Config.Name))
+	if err != nil {
+		return err
+	}
+	attached := map[string]bool{}
+	for _, l := range links {
+		if _, port, ok := config.ParseAlias(n.Config.Name, l.Name, l.Alias); ok {
+			attached[port] = true
+		}
+	}
+	for _, l := range leases {
+		attached[l.Name] = !l.Busy
+	}
+	for _, is := range attached {
+		if is {
+			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up",
+				config.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
+		}
+	}
+	return nil
+}
+
+// reconcile makes the host state what want says. Configuration and nodes are
+// saved before anything changes: whatever a failure leaves can be told from
+// what is another network's.
+func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
+	backends := n.Backends()
+	changes, err := state.Check(ctx, want, backends...)
+	if err == nil {
+		err = state.CheckForeign(changes)
+	}
+	if err == nil && len(changes) > 0 {
+		err = n.CheckSubnetsFree(ctx)
+	}
+	if err == nil {
+		err = n.CheckNoLoop(ctx)
+	}
+	if err == nil {
+		err = n.keepAdvertised(ctx, want)
+	}
+	if nodes, self, config := n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config); err == nil && !n.Dir.IsSaved(nodes, self, config) {
+		err = n.Dir.Save(nodes, self, config)
+	}
+	if err != nil {
+		return nil, err
+	}
+	made, err := state.Reconcile(ctx, want, changes, backends...)
+	if err == nil && bridgesRemade(made) {
+		var again []state.Change
+		if changes, err = state.Check(ctx, want, backends...); err == nil {
+			again, err = state.Reconcile(ctx, want, changes, backends...)
+			made = append(made, again...)
+		}
+	}
+	if err == nil {
+		err = n.removeStalePorts(ctx)
+	}
+	return made, err
+}
+
+// bridgesRemade reports whether OVS was told to make a bridge whose link was there and
+// up already: the kernel's datapath keeps the links of a
+// database that is lost, and OVS then makes them anew, without addresses.
+func bridgesRemade(changes []state.Change) bool {
+	raised := map[string]bool{}
+	for _, c := range changes {
+		if l, ok := c.New.(state.Link); ok {
+			was, _ := c.Old.(state.Link)
+			raised[l.Name] = !was.Up
+		}
+	}
+	return slices.ContainsFunc(changes, func(c state.Change) bool {
+		return c.New != nil && c.Kind() == state.KindBridge && !raised[c.New.ID().Name]
+	})
+}
+
+// removeStalePorts takes out the ports of another boot and those that DEL could not.
+func (n *Network) removeStalePorts(ctx context.Context) error {
+	names := n.Dir.PendingRemovals()
+	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
+	if err != nil {
+		return err
+	}
+	for _, p := range ports {
+		if p.FromPreviousBoot() {
+			names = append(names, p.Name)
+		}
+	}
+	_, err = n.OVS.DelPorts(ctx, n.Config.Name, names...)
+	if err == nil {
+		n.Dir.ClearPendingRemovals(names...)
+	}
+	return err
+}

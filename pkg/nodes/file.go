@@ -1,0 +1,98 @@
+package nodes
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/config"
+)
+
+// Load reads a nodes file. The error wraps ErrNotReady where there is none,
+// and config.ErrInvalid where it says nonsense.
+func Load(path string) ([]config.Node, error) {
+	raw, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("nodesFile %s: %w: no such file yet", path, ErrNotReady)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nodesFile: %w", err)
+	}
+	nodes, err := config.DecodeNodes("nodes", raw)
+	if err != nil {
+		return nil, fmt.Errorf("nodesFile %s: %w", path, err)
+	}
+	return nodes, nil
+}
+
+// most is the size of the largest nodes file: 100,000 nodes make about 10 MB.
+const most = 64 << 20
+
+// read reads a regular file of a size that can be. It waits for no pipe and
+// fills no memory from a device.
+func read(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > most {
+		return nil, fmt.Errorf("%s: want a regular file of at most %d MB", path, most>>20)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// Encode is the content of a nodes file.
+func Encode(nodes []config.Node) ([]byte, error) {
+	if nodes == nil {
+		nodes = []config.Node{}
+	}
+	raw, err := json.MarshalIndent(nodes, "", "  ")
+	return append(raw, '\n'), err
+}
+
+// Store replaces a nodes file in one step, so that a reader sees the old list
+// or the new one, also after a power cut.
+func Store(path string, nodes []config.Node) error {
+	raw, err := Encode(nodes)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".")
+	if err != nil {
+		return fmt.Errorf("store nodes: %w", err)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(raw)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("store nodes: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,60 @@
+package state
+
+import (
+	"fmt"
+
+	"ovs-gre-cni/pkg/fault"
+)
+
+// A Difference is one thing that is not as it should be.
+type Difference struct {
+	// Text is what is wrong, in one sentence.
+	Text string
+	// Command makes the thing as it should be, by hand; "" where none does.
+	Command string
+}
+
+// String is the difference with its command.
+func (d Difference) String() string {
+	if d.Command == "" {
+		return d.Text
+	}
+	return d.Text + "; by hand: " + d.Command
+}
+
+// A Drift says what is not as it should be. It wraps ErrDrift.
+type Drift []Difference
+
+// DriftOfTexts is the Drift of texts without commands.
+func DriftOfTexts(texts ...string) Drift {
+	d := make(Drift, len(texts))
+	for i, t := range texts {
+		d[i].Text = t
+	}
+	return d
+}
+
+// DriftOf is the Drift of those of changes that are not about what is left over,
+// which harms no container; nil where there are none.
+func DriftOf(changes []Change) Drift {
+	var d Drift
+	for _, c := range changes {
+		if c.New != nil {
+			d = append(d, Difference{c.Drift(), c.Command()})
+		}
+	}
+	return d
+}
+
+func (d Drift) Error() string {
+	switch len(d) {
+	case 0:
+		return fault.ErrDrift.Error()
+	case 1:
+		return d[0].Text
+	}
+	return fmt.Sprintf("%s (and %d more)", d[0].Text, len(d)-1)
+}
+
+// Unwrap returns ErrDrift.
+func (d Drift) Unwrap() error { return fault.ErrDrift }
