@@ -21,9 +21,9 @@ type NodesFile string
 
 // List implements Source.
 func (f NodesFile) List() (List, error) {
-	nodes, err := nodes.Load(string(f))
-	slices.SortFunc(nodes, func(a, b config.Node) int { return strings.Compare(a.Name, b.Name) })
-	return List{Nodes: nodes}, err
+	list, err := nodes.Load(string(f))
+	slices.SortFunc(list, func(a, b config.Node) int { return strings.Compare(a.Name, b.Name) })
+	return List{Nodes: list}, err
 }
 
 // Run implements Source. It watches the directory, because files are replaced

@@ -1,5 +1,5 @@
-// Package cni turns errors into CNI errors. It is the only place that
-// knows the codes.
+// Package cni turns errors into CNI errors, whose codes no other package knows,
+// and reads the results of other plugins.
 package cni
 
 import (

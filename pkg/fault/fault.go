@@ -1,8 +1,9 @@
+// Package fault has the errors about a host and its containers that packages of
+// several floors return. Package cni gives each its CNI error code.
 package fault
 
 import "errors"
 
-// What can be wrong with a host. Package cni gives each its CNI code.
 var (
 	// ErrForeign is wrapped by errors about something in the way that is not ours.
 	ErrForeign = errors.New("not ours")

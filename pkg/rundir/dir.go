@@ -1,3 +1,6 @@
+// Package rundir is the directory of a network in /run: its lock, the leases of
+// its attachments, and the configuration and nodes that host state was last made
+// of.
 package rundir
 
 import (

@@ -22,7 +22,7 @@ func (d Difference) String() string {
 	return d.Text + "; by hand: " + d.Command
 }
 
-// A Drift says what is not as it should be. It wraps ErrDrift.
+// A Drift says what is not as it should be. It wraps fault.ErrDrift.
 type Drift []Difference
 
 // DriftOfTexts is the Drift of texts without commands.

@@ -1,6 +1,3 @@
-// Package rundir makes the machine match a state, or says how it differs.
-//
-// It knows no OVS and no kernel: callers hand it their backends.
 package state
 
 import (
