@@ -22,16 +22,17 @@ import (
 // this host, the nodes are those it knew last, and the conflist stays as it is.
 func (a *Agent) pass(ctx context.Context) error {
 	list, unknown := a.Source.List()
+	stored, storedErr := nodes.Load(a.Store)
 	lost := false // the source knows the nodes, and this host is none of them
 	var self nodes.Topology
 	var key string
 	if unknown == nil {
-		self, key, unknown = a.acceptNodes(ctx, &list)
+		self, key, unknown = a.acceptNodes(ctx, &list, stored)
 		lost = unknown != nil
 	}
 	if unknown != nil {
 		var err error
-		if list.Nodes, err = nodes.Load(a.Store); err != nil {
+		if list.Nodes = stored; storedErr != nil {
 			return unknown // nor did it ever know anything
 		}
 		if self, key, err = a.self(ctx, list); err != nil {
@@ -42,7 +43,9 @@ func (a *Agent) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.up(ctx, outcome{topology: self, sum: fmt.Sprintf("%v\n%s", self.All(), raw)}, raw); err != nil {
+	file := conflist.Parse(a.Conflist, raw)
+	file.UseNodes(list.Nodes)
+	if err := a.up(ctx, outcome{topology: self, file: file, sum: fmt.Sprintf("%v\n%s", self.All(), raw)}); err != nil {
 		return err
 	}
 	if unknown != nil {
@@ -58,15 +61,21 @@ func (a *Agent) pass(ctx context.Context) error {
 	return err
 }
 
-// acceptNodes takes what the source knows for what is: it tells who is left out,
-// finds this host, and stores the nodes.
-func (a *Agent) acceptNodes(ctx context.Context, list *List) (self nodes.Topology, key string, err error) {
-	if err = a.dropUnrouted(ctx, list); err != nil {
+// acceptNodes leaves out of the source's list the nodes without a route, logs which
+// nodes are left out, finds this host among the others, and stores them. stored is
+// what the nodes file holds.
+func (a *Agent) acceptNodes(ctx context.Context, list *List, stored []config.Node) (self nodes.Topology, key string, err error) {
+	self, key, err = a.self(ctx, *list)
+	all := len(list.Nodes)
+	if err := a.dropUnrouted(ctx, list, self.Self.Address, stored); err != nil {
 		return self, "", err
 	}
 	a.logLeftOut(*list)
-	if self, key, err = a.self(ctx, *list); err == nil {
-		err = a.store(list.Nodes)
+	if err != nil || len(list.Nodes) < all {
+		self, key, err = a.self(ctx, *list)
+	}
+	if err == nil {
+		err = a.store(list.Nodes, stored)
 	}
 	return self, key, err
 }
@@ -95,9 +104,8 @@ func (a *Agent) self(ctx context.Context, list List) (m nodes.Topology, key stri
 }
 
 // store keeps the nodes for the plugins, and for a start without the source.
-func (a *Agent) store(list []config.Node) error {
-	have, err := nodes.Load(a.Store)
-	if err == nil && reflect.DeepEqual(have, list) {
+func (a *Agent) store(list, stored []config.Node) error {
+	if reflect.DeepEqual(stored, list) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(a.Store), 0o755); err != nil {
@@ -122,8 +130,7 @@ func (a *Agent) conflist(list List, key string, known bool) ([]byte, error) {
 
 // up brings the host state about. What is changed although the pass before
 // wanted the same has come about without us.
-func (a *Agent) up(ctx context.Context, o outcome, raw []byte) error {
-	o.file = conflist.Parse(a.Conflist, raw)
+func (a *Agent) up(ctx context.Context, o outcome) error {
 	if o.file.Err != nil {
 		return o.file.Err
 	}

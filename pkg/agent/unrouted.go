@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
-	"ovs-gre-cni/pkg/nodes"
 )
 
 // flap is how long a peer that is stored may be without a route before it is
@@ -19,18 +19,13 @@ const flap = time.Minute
 type unroutedSince map[netip.Addr]time.Time
 
 // dropUnrouted leaves nodes out that this host has no route to from its own
-// node's address: tunnels to them would carry nothing. A node that is
+// node's address, self: tunnels to them would carry nothing. A node that is
 // new is left out at once, one that is stored already after a while, and not
 // while there is no route to any: then it is this host that is cut off.
-func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
-	stored, _ := nodes.Load(a.Store) // none is as good as an empty one
+func (a *Agent) dropUnrouted(ctx context.Context, list *List, self netip.Addr, stored []config.Node) error {
 	known := map[netip.Addr]bool{}
 	for _, n := range stored {
 		known[n.Address] = true
-	}
-	var self netip.Addr
-	if m, _, err := a.self(ctx, *list); err == nil {
-		self = m.Self.Address
 	}
 	var addrs []netip.Addr
 	for _, n := range list.Nodes {
@@ -46,12 +41,12 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List) error {
 	if len(out) == 0 {
 		return nil
 	}
-	nodes := list.Nodes
+	all := list.Nodes
 	list.Nodes, list.LeftOut = nil, maps.Clone(list.LeftOut)
 	if list.LeftOut == nil {
 		list.LeftOut = map[string]string{}
 	}
-	for _, n := range nodes {
+	for _, n := range all {
 		if out[n.Address] {
 			list.LeftOut[n.Name] = fmt.Sprintf("this host has no route to its address %s", n.Address)
 		} else {

@@ -117,6 +117,18 @@ func (f File) shareNodes() {
 	}
 }
 
+// UseNodes makes list the nodes of the file's plugins, in place of the nodes file
+// that the file names: a caller that has just written that file need not have it
+// read again.
+func (f *File) UseNodes(list []config.Node) {
+	if f.OVS != nil && f.OVS.NodesFile != "" {
+		f.OVS.Nodes, f.OVS.NodesFile = list, ""
+	}
+	if f.Routes != nil && f.Routes.NodesFile != "" {
+		f.Routes.Nodes, f.Routes.NodesFile = list, ""
+	}
+}
+
 // LoadDir reads the conflists of a directory that name our plugins, in the
 // order of their names, as runtimes do. A file that cannot be read as JSON is
 // among them if the names are in it. Of files that name one network, whosever
