@@ -59,9 +59,9 @@ conformance: ## clauses of the CNI specification, in every version of it, on our
 	@./test/need $(LAB)
 	$(CONFORMANCE)
 
-conformance-sample: ## the same in versions 0.4.0 and 1.1.0
+conformance-sample: ## the same in versions 0.4.0 and 1.1.0, on our chains alone
 	@./test/need $(LAB)
-	OVSGRE_CONFORMANCE=0.4.0,1.1.0 $(CONFORMANCE)
+	OVSGRE_CONFORMANCE=0.4.0,1.1.0 $(CONFORMANCE) -skip ConformanceBridge
 
 fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
 	go test ./pkg/config -run XXX -fuzz FuzzParse$$ -fuzztime 20s
