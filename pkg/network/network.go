@@ -116,18 +116,20 @@ func (n *Network) Backends() []state.Backend {
 	return backends(n.Config, n.OVS, n.Topology.Self.Gateways())
 }
 
-// savedGateways are the gateway addresses that host state was made of.
+// savedGateways are the gateway addresses that this host has had in the network.
+// A version before 0.2.0 saved only those of the nodes.
 func savedGateways(dir rundir.Dir) []netip.Addr {
-	nodes, self, err := dir.SavedNodes()
+	gateways := dir.Gateways()
+	list, self, err := dir.SavedNodes()
 	if err != nil {
-		return nil
+		return gateways
 	}
-	for _, node := range nodes {
+	for _, node := range list {
 		if node.Name == self {
-			return node.Gateways()
+			gateways = append(gateways, node.Gateways()...)
 		}
 	}
-	return nil
+	return gateways
 }
 
 // backends returns the backends of a network. On a gateway link that is not

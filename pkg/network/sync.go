@@ -145,8 +145,8 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	if err == nil {
 		err = n.keepAdvertised(ctx, want)
 	}
-	if nodes, self, config := n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config); err == nil && !n.Dir.IsSaved(nodes, self, config) {
-		err = n.Dir.Save(nodes, self, config)
+	if err == nil {
+		err = n.save()
 	}
 	if err != nil {
 		return nil, err
@@ -163,6 +163,19 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 		err = n.removeStalePorts(ctx)
 	}
 	return made, err
+}
+
+// save keeps the configuration, the nodes, and every gateway address that this host
+// has had: these first, while the nodes of before are still saved.
+func (n *Network) save() error {
+	all, self, conf := n.Topology.All(), n.Topology.Self, savedConfig(n.Config)
+	if n.Dir.IsSaved(all, self.Name, conf) {
+		return nil
+	}
+	if err := n.Dir.SaveGateways(append(savedGateways(n.Dir), self.Gateways()...)); err != nil {
+		return err
+	}
+	return n.Dir.Save(all, self.Name, conf)
 }
 
 // bridgesRemade reports whether OVS was told to make a bridge whose link was there and

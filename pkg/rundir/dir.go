@@ -39,6 +39,8 @@ const RunDir = "/run/ovs-gre"
 //	mark            which state of OVSDB was found to be right for these
 //	routes.json     the configuration that routes were last made of
 //	accept_ra       links of others that go on listening to routers
+//	gateways        the gateway addresses that this host has had in the network
+//	gateways        the gateway addresses that this host has had in the network
 //
 // A Dir stays where it is for as long as anything in it does. The zero value is
 // that of no network: there is nothing in it, and what would change it, or says

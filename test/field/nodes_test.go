@@ -45,3 +45,24 @@ func TestSubnetsChangeInNodes(t *testing.T) {
 	ping(t, c, far)
 	has(t, "the peer's routes", peer.Shell(t, "ip route"), "192.168.51.0/24 ")
 }
+
+// TestKilledWhileSubnetsChange: an ADD that was killed after it had saved the new
+// nodes leaves an old gateway address on a Linux bridge, which other networks use
+// too. The next ADD removes it.
+func TestKilledWhileSubnetsChange(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	h.Shell(t, "ip link add br0 type bridge; ip link set br0 up")
+	install := func(subnet string) {
+		cnitest.Network{OVSGRE: cnitest.Conf{"linuxBridge": "br0"}, Subnets: func(int) []string { return []string{subnet} }}.Install(t, l)
+	}
+	install("192.168.1.0/24")
+	cnitest.Add(t, h, "ovsnet", "c1")
+	install("192.168.51.0/24")
+	h.Shell(t, "sed -i s/192.168.1.0/192.168.51.0/ /run/ovs-gre/ovsnet/nodes.json /run/ovs-gre/ovsnet/config.json")
+	cnitest.Add(t, h, "ovsnet", "c2")
+	have := h.Shell(t, "ip -o address show dev br0")
+	has(t, "gateway", have, "192.168.51.1/24")
+	hasNot(t, "gateway", have, "192.168.1.1/24")
+}
