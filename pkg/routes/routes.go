@@ -96,11 +96,11 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 		return nil
 	}
 	transit, err := kernel.LinkByName(ctx, config.TransitLink(bridge))
-	if err == nil {
+	if err == nil && isOVSLink(transit) {
 		r.nextHops.Transit = transit.Name
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	link, err := kernel.LinkByName(ctx, bridge)
@@ -109,8 +109,8 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 		return nil
 	case err != nil:
 		return err
-	case link.Kind != "openvswitch" && link.Kind != "tun":
-		return nil // not OVS's: there are no tunnels
+	case !isOVSLink(link):
+		return nil // there are no tunnels
 	}
 	r.nextHops.Segment = link.Name
 	if link.Master != "" {
@@ -118,6 +118,10 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 	}
 	return nil
 }
+
+// isOVSLink reports whether a link is an internal port of OVS, of the kernel's
+// datapath or of the userspace one.
+func isOVSLink(l kernel.Link) bool { return l.Kind == "openvswitch" || l.Kind == "tun" }
 
 // sources are this host's addresses in a subnet of its own, the gateway first.
 func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {

@@ -59,3 +59,18 @@ ip route add unreachable 172.16.32.0/24`, link, h.Addr4))
 	}
 	has(t, "status", cnitest.Ctl(t, h, "status").Out, "as it should be")
 }
+
+// TestLinkNamedAsTransitLink: in segment mesh there is no transit link; a link that
+// somebody has given its name carries no routes of ours.
+func TestLinkNamedAsTransitLink(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	for _, h := range l.Hosts {
+		h.Shell(t, "ip link add obr0-t type bridge; ip link set obr0-t up")
+	}
+	cnitest.Network{OVSGRE: cnitest.Conf{"segment": "mesh"}}.Install(t, l)
+	a, b := cnitest.Add(t, l.Hosts[0], "ovsnet", "a"), cnitest.Add(t, l.Hosts[1], "ovsnet", "b")
+	ping(t, a, b)
+	ping(t, l.Hosts[0], b)
+	hasNot(t, "routes", l.Hosts[0].Shell(t, "ip route; ip -6 route show proto 121"), "obr0-t")
+}
