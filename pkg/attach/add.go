@@ -349,13 +349,13 @@ func containerPort(r Request) state.Port {
 
 // addresses asks IPAM and gives the container's interface what it says.
 func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, error) {
-	m := newIPAM(a.Request, a.net.Topology.Self.Subnets)
+	m := a.ipam(a.net.Topology.Self.Subnets)
 	if m == nil {
 		return &current.Result{}, nil, nil
 	}
-	res, err := m.add(ctx)
+	res, err := m.Add(ctx)
 	if !errors.Is(err, fault.ErrBusy) { // else it did not get as far as an address
-		a.undo.add(a.bounded(m.del)) // also when it fails: CNI wants DEL after a failed ADD
+		a.undo.add(a.bounded(m.Del)) // also when it fails: CNI wants DEL after a failed ADD
 	}
 	if err != nil {
 		return nil, nil, err

@@ -157,7 +157,7 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) error 
 // checkIPAM asks IPAM whether the addresses are still the container's: those of
 // the result that are at its interface.
 func checkIPAM(ctx context.Context, r Request, prev *current.Result) error {
-	m := newIPAM(r, nil)
+	m := r.ipam(nil)
 	if m == nil {
 		return nil
 	}
@@ -171,7 +171,7 @@ func checkIPAM(ctx context.Context, r Request, prev *current.Result) error {
 			addrs = append(addrs, a.Unmap())
 		}
 	}
-	return m.check(ctx, addrs)
+	return m.Check(ctx, addrs)
 }
 
 func sameRoute(want kernel.ContainerRoute) func(kernel.ContainerRoute) bool {

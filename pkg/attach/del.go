@@ -51,8 +51,8 @@ func Del(ctx context.Context, r Request) error {
 	rest, cancel := context.WithTimeout(ctx, r.bound(restBound))
 	defer cancel()
 	errs := []error{err, r.removeAntispoof(rest), r.delLink(rest)}
-	if m := newIPAM(r, nil); m != nil {
-		errs = append(errs, m.del(rest))
+	if m := r.ipam(nil); m != nil {
+		errs = append(errs, m.Del(rest))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // the lease stays, and with it the claim to try again

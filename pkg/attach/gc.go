@@ -30,8 +30,8 @@ func GC(ctx context.Context, c *config.Network, valid []config.Attachment) error
 	for name, a := range stale {
 		errs = append(errs, collect(ctx, c, conn, name, a))
 	}
-	if m := newIPAM(Request{Config: c}, nil); m != nil {
-		errs = append(errs, m.gc(ctx, append(busy, valid...)))
+	if m := (Request{Config: c}).ipam(nil); m != nil {
+		errs = append(errs, m.GC(ctx, append(busy, valid...)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -111,8 +111,8 @@ func collect(ctx context.Context, c *config.Network, conn *ovs.Conn, name string
 	held, err2 := rundir.NetworkDir(c.Name).HasLease(rundir.LeasesOVS, name)
 	errs := []error{err, err2, removeAntispoof(ctx, c, name), delLink(ctx, c.Name, name, held)}
 	r := Request{Config: c, Attachment: a}
-	if m := newIPAM(r, nil); m != nil && a.ContainerID != "" {
-		errs = append(errs, r.bounded(m.del)(ctx))
+	if m := r.ipam(nil); m != nil && a.ContainerID != "" {
+		errs = append(errs, r.bounded(m.Del)(ctx))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

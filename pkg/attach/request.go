@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
-
+	"ovs-gre-cni/pkg/cni"
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/ipam"
 	"ovs-gre-cni/pkg/rundir"
 )
 
@@ -35,21 +36,10 @@ func (r Request) alias() string { return config.Alias(r.Config.Name, r.Container
 
 func (r Request) dir() rundir.Dir { return rundir.NetworkDir(r.Config.Name) }
 
-// cniArgs are the keys of CNI_ARGS that we read.
-type cniArgs struct {
-	types.CommonArgs
-	MAC types.UnmarshallableString
-	IP  types.UnmarshallableString
-}
-
-// args reads CNI_ARGS.
-func (r Request) args() (cniArgs, error) {
-	var args cniArgs
-	args.IgnoreUnknown = true // other plugins' keys are theirs
-	if err := types.LoadArgs(r.Args, &args); err != nil {
-		return cniArgs{}, fmt.Errorf("%w: CNI_ARGS: %w", fault.ErrEnvironment, err)
-	}
-	return args, nil
+// ipam is the network's IPAM plugin for the attachment, nil if it has none; see
+// ipam.New.
+func (r Request) ipam(subnets []netip.Prefix) ipam.Plugin {
+	return ipam.New(ipam.Request{Config: r.Config, Attachment: r.Attachment, Netns: r.Netns, Args: r.Args}, subnets)
 }
 
 // mac is the MAC address that the container shall have: runtimeConfig, then
@@ -58,7 +48,7 @@ func (r Request) mac() (string, error) {
 	if r.Config.MAC != "" {
 		return r.Config.MAC, nil
 	}
-	args, err := r.args()
+	args, err := cni.ParseArgs(r.Args)
 	if err != nil {
 		return "", err
 	}

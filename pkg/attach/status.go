@@ -29,8 +29,8 @@ func Status(ctx context.Context, c *config.Network) error {
 	if err := statusHost(ctx, n); err != nil {
 		return err
 	}
-	if m := newIPAM(Request{Config: c}, n.Topology.Self.Subnets); m != nil {
-		return m.status(ctx)
+	if m := (Request{Config: c}).ipam(n.Topology.Self.Subnets); m != nil {
+		return m.Status(ctx)
 	}
 	return nil
 }

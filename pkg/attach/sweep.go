@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/ipam"
 	"ovs-gre-cni/pkg/ovs"
 )
 
 // Swept is what Sweep took away.
 type Swept struct {
 	Attachments []config.Attachment
-	Addresses   []HeldAddress
+	Addresses   []ipam.Held
 }
 
 // Sweep is GC for runtimes that never call it: every attachment without a veth
@@ -53,7 +54,7 @@ func Sweep(ctx context.Context, c *config.Network) (Swept, error) {
 	})
 	if len(leaked) > 0 {
 		s.Addresses = leaked
-		errs = append(errs, hostLocal{Request: Request{Config: c}}.free(ctx, leaked))
+		errs = append(errs, ipam.Free(ctx, c, leaked))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return s, err

@@ -1,4 +1,4 @@
-package attach
+package ipam
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ import (
 // a millisecond of every call.
 type delegate struct{ Request }
 
-func (d delegate) add(ctx context.Context) (*current.Result, error) {
+func (d delegate) Add(ctx context.Context) (*current.Result, error) {
 	out, err := d.exec(ctx, "ADD")
 	if err != nil {
 		return nil, err
@@ -42,16 +42,16 @@ func (d delegate) add(ctx context.Context) (*current.Result, error) {
 	return nil, fmt.Errorf("IPAM plugin %s: result: %w", d.Config.IPAM.Type, err)
 }
 
-func (d delegate) del(ctx context.Context) error { return d.run(ctx, "DEL") }
+func (d delegate) Del(ctx context.Context) error { return d.run(ctx, "DEL") }
 
-func (d delegate) check(ctx context.Context, _ []netip.Addr) error { return d.run(ctx, "CHECK") }
+func (d delegate) Check(ctx context.Context, _ []netip.Addr) error { return d.run(ctx, "CHECK") }
 
-func (d delegate) status(ctx context.Context) error { return d.run(ctx, "STATUS") }
+func (d delegate) Status(ctx context.Context) error { return d.run(ctx, "STATUS") }
 
-// gc names all that is to stay: a plugin takes a list that is absent for one
+// GC names all that is to stay: a plugin takes a list that is absent for one
 // that is empty (containernetworking's host-local 1.10 does), and what the
 // runtime lists lacks the attachments that an ADD is making now.
-func (d delegate) gc(ctx context.Context, keep []config.Attachment) error {
+func (d delegate) GC(ctx context.Context, keep []config.Attachment) error {
 	leases, err := d.dir().Leases(rundir.LeasesOVS)
 	if err != nil {
 		return err

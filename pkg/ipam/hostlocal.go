@@ -1,4 +1,4 @@
-package attach
+package ipam
 
 import (
 	"context"
@@ -24,11 +24,8 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-const (
-	hostLocalType = "host-local"
-	// hostLocalDir is where host-local keeps its files (its backend/disk).
-	hostLocalDir = "/var/lib/cni/networks"
-)
+// hostLocalDir is where host-local keeps its files (its backend/disk).
+const hostLocalDir = "/var/lib/cni/networks"
 
 // hostLocal is containernetworking's host-local in this process: its
 // allocator, its files, its lock, but no exec (about 5 ms of CPU each).
@@ -83,7 +80,7 @@ func (h hostLocal) open(ctx context.Context) (s store, done func(), err error) {
 	return s, func() { s.Close(); f.Close() }, nil
 }
 
-func (h hostLocal) add(ctx context.Context) (*current.Result, error) {
+func (h hostLocal) Add(ctx context.Context) (*current.Result, error) {
 	c, err := h.config()
 	if err != nil {
 		return nil, err
@@ -104,7 +101,7 @@ func (h hostLocal) add(ctx context.Context) (*current.Result, error) {
 		switch {
 		case err == nil:
 		case want != nil:
-			err = refusal(err, want, &c.Ranges[i])
+			err = refused(err, want, &c.Ranges[i])
 		case full(&c.Ranges[i], h.dataDir()):
 			err = exhausted(c)
 		}
@@ -132,9 +129,9 @@ func exhausted(c *allocator.IPAMConfig) error {
 	return fmt.Errorf("%w: no address is left in it", nodes.ErrNotReady)
 }
 
-// refusal tells an address that nobody ever gets from one that another
+// refused tells an address that nobody ever gets from one that another
 // container has now.
-func refusal(err error, ip net.IP, set *allocator.RangeSet) error {
+func refused(err error, ip net.IP, set *allocator.RangeSet) error {
 	for _, r := range *set {
 		if r.Gateway.Equal(ip) {
 			return fmt.Errorf("%w: ipam: %w", config.ErrInvalid, err)
@@ -154,8 +151,8 @@ func take(asked map[string]net.IP, set *allocator.RangeSet) net.IP {
 	return nil
 }
 
-// del frees by container alone: it needs no ranges, which a runtime may have lost.
-func (h hostLocal) del(ctx context.Context) error {
+// Del frees by container alone: it needs no ranges, which a runtime may have lost.
+func (h hostLocal) Del(ctx context.Context) error {
 	return h.inStore(ctx, func(s store) error {
 		return errors.Join(s.ReleaseByID(h.ContainerID, h.IfName), h.sweep())
 	})
@@ -182,8 +179,8 @@ func (h hostLocal) sweep() error {
 	return errors.Join(errs...)
 }
 
-// check goes by address: host-local's own CHECK is content with any one.
-func (h hostLocal) check(_ context.Context, addrs []netip.Addr) error {
+// Check goes by address: host-local's own CHECK is content with any one.
+func (h hostLocal) Check(_ context.Context, addrs []netip.Addr) error {
 	var lost []string
 	for _, a := range addrs {
 		raw, err := os.ReadFile(disk.GetEscapedPath(h.dataDir(), a.String()))
@@ -204,7 +201,7 @@ func (h hostLocal) check(_ context.Context, addrs []netip.Addr) error {
 	return fmt.Errorf("%w: host-local has not %s for this container any more: others may get it", fault.ErrDrift, strings.Join(lost, ", "))
 }
 
-func (h hostLocal) status(context.Context) error {
+func (h hostLocal) Status(context.Context) error {
 	c, err := h.config()
 	if err != nil {
 		return err
@@ -239,10 +236,10 @@ func full(set *allocator.RangeSet, dir string) bool {
 	return true
 }
 
-// gc frees what neither keep nor a lease stands for. Leases are read after the
+// GC frees what neither keep nor a lease stands for. Leases are read after the
 // files: an ADD takes its own before it takes an address, and may have come
 // after keep was listed.
-func (h hostLocal) gc(ctx context.Context, keep []config.Attachment) error {
+func (h hostLocal) GC(ctx context.Context, keep []config.Attachment) error {
 	held, err := h.held()
 	if err != nil {
 		return err
@@ -258,7 +255,7 @@ func (h hostLocal) gc(ctx context.Context, keep []config.Attachment) error {
 }
 
 // free gives addresses back, if the same containers still have them.
-func (h hostLocal) free(ctx context.Context, list []HeldAddress) error {
+func (h hostLocal) free(ctx context.Context, list []Held) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -279,18 +276,18 @@ func (h hostLocal) free(ctx context.Context, list []HeldAddress) error {
 
 // read reads one of host-local's files, unless it is its lock or the last
 // address that it gave out.
-func (h hostLocal) read(e fs.DirEntry) (HeldAddress, bool) {
+func (h hostLocal) read(e fs.DirEntry) (Held, bool) {
 	ip, err := netip.ParseAddr(e.Name())
 	if err != nil {
-		return HeldAddress{}, false
+		return Held{}, false
 	}
 	path := filepath.Join(h.dataDir(), e.Name())
 	raw, err := os.ReadFile(path)
 	st, err2 := e.Info()
 	if err != nil || err2 != nil {
-		return HeldAddress{}, false // freed meanwhile
+		return Held{}, false // freed meanwhile
 	}
-	return HeldAddress{IP: ip, Attachment: holder(raw), Since: st.ModTime(), Path: path}, true
+	return Held{IP: ip, Attachment: holder(raw), Since: st.ModTime(), Path: path}, true
 }
 
 // holder reads the content of one of host-local's files.

@@ -1,43 +1,15 @@
-package attach
+package ipam
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	current "github.com/containernetworking/cni/pkg/types/100"
-
+	"ovs-gre-cni/pkg/cni"
 	"ovs-gre-cni/pkg/config"
 )
-
-// An ipam gives addresses. host-local is done in this process, any other IPAM
-// plugin by executing it.
-type ipam interface {
-	add(ctx context.Context) (*current.Result, error)
-	del(ctx context.Context) error
-	// check looks whether the container still has what add gave it, addrs.
-	check(ctx context.Context, addrs []netip.Addr) error
-	status(ctx context.Context) error
-	// gc releases what no attachment of keep holds.
-	gc(ctx context.Context, keep []config.Attachment) error
-}
-
-// newIPAM returns the address management of the network, nil if it has none.
-// subnets are this host's; they are what host-local gives out where the
-// configuration does not say. DEL and GC need none.
-func newIPAM(r Request, subnets []netip.Prefix) ipam {
-	switch r.Config.IPAM.Type {
-	case "":
-		return nil
-	case hostLocalType:
-		return hostLocal{r, subnets}
-	default:
-		return delegate{r}
-	}
-}
 
 // hostLocalConfig is the configuration that host-local's own code reads: ours
 // with only what it looks at, this host's subnets where no range is given, and
@@ -64,7 +36,7 @@ func hostLocalConfig(r Request, subnets []netip.Prefix) (conf []byte, args strin
 	if !r.Config.IPAM.Ranged && !ipRanges {
 		in.IPAM["ranges"] = ranges(subnets)
 	}
-	env, err := r.args()
+	env, err := cni.ParseArgs(r.Args)
 	if err != nil {
 		return nil, "", err
 	}
