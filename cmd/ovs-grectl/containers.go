@@ -31,7 +31,7 @@ const (
 
 // inspectContainers gathers attachments from leases, links and OVS ports.
 func (r *report) inspectContainers(ctx context.Context, n *network.Network) error {
-	live, err := attach.LiveAttachments(ctx, n.Config.Name)
+	live, err := network.LiveAttachments(ctx, n.Config.Name)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/routes"
 )
 
@@ -47,5 +48,5 @@ func collect(ctx context.Context, l log, f conflist.File) error {
 	if err != nil || f.Routes == nil {
 		return err
 	}
-	return routes.Sweep(ctx, f.Routes, attach.LiveAttachments)
+	return routes.Sweep(ctx, f.Routes, network.LiveAttachments)
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/routes"
-	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -193,21 +193,11 @@ func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*p
 }
 
 func (m *metrics) collectLeaks(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {
-	leases, err := rundir.NetworkDir(last.file.Name()).Leases(rundir.LeasesOVS)
+	all, err := network.ReadAttachments(ctx, last.file.Name())
 	if err != nil {
 		return err
 	}
-	live, err := attach.LiveAttachments(ctx, last.file.Name())
-	if err != nil {
-		return err
-	}
-	n := 0
-	for _, l := range leases {
-		if _, ok := live[l.Name]; !ok && !l.Busy {
-			n++
-		}
-	}
-	gauge(m.leases, n)
+	gauge(m.leases, len(all.WithoutLink()))
 	leaked, err := attach.LeakedAddresses(ctx, last.file.OVS)
 	if err != nil {
 		return err

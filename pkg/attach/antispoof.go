@@ -56,7 +56,7 @@ func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 	if err != nil || len(changes) == 0 {
 		return mtu, err
 	}
-	live, err := LiveAttachments(ctx, a.Config.Name)
+	live, err := network.LiveAttachments(ctx, a.Config.Name)
 	if err == nil {
 		_, err = restoreAntispoof(ctx, a.net, live)
 	}

@@ -6,33 +6,17 @@ import (
 	"maps"
 	"slices"
 
-	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
-
-// idleAttachments are the live attachments but for those that an ADD is making.
-func idleAttachments(ctx context.Context, n *network.Network) (map[string]config.Attachment, error) {
-	live, err := LiveAttachments(ctx, n.Config.Name)
-	if err != nil {
-		return nil, err
-	}
-	leases, err := n.Dir.Leases(rundir.LeasesOVS)
-	for _, l := range leases {
-		if l.Busy {
-			delete(live, l.Name)
-		}
-	}
-	return live, err
-}
 
 // DriftedPorts tells what is not as it should be at the host's ends of live
 // attachments: their OVS ports and the links under them. Reattach mends it.
 func DriftedPorts(ctx context.Context, n *network.Network) ([]state.Change, error) {
-	live, err := idleAttachments(ctx, n)
+	all, err := network.ReadAttachments(ctx, n.Config.Name)
+	live := all.Idle()
 	if err != nil || len(live) == 0 {
 		return nil, err
 	}
@@ -44,10 +28,11 @@ func DriftedPorts(ctx context.Context, n *network.Network) ([]state.Change, erro
 // fit into the tunnels by now: mtu is what a new container would get. Nothing
 // but their owner can mend them.
 func OversizedMTUs(ctx context.Context, n *network.Network, mtu int) ([]string, error) {
-	live, err := idleAttachments(ctx, n)
+	all, err := network.ReadAttachments(ctx, n.Config.Name)
 	if err != nil {
 		return nil, err
 	}
+	live := all.Idle()
 	var list []string
 	for _, port := range slices.Sorted(maps.Keys(live)) {
 		if l, err := hostEnd(ctx, n.Config.Name, port); err != nil || l.MTU <= mtu {

@@ -77,7 +77,7 @@ func finishPendingRemovals(ctx context.Context, c *config.Network, conn *ovs.Con
 // ports and their links, and tells those that an ADD is making now.
 func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]config.Attachment, busy []config.Attachment, err error) {
 	stale = map[string]config.Attachment{}
-	live, err1 := LiveAttachments(ctx, c.Name)
+	live, err1 := network.LiveAttachments(ctx, c.Name)
 	maps.Copy(stale, live)
 	ports, err2 := conn.ContainerPorts(ctx, c.Name)
 	for _, p := range ports {

@@ -7,13 +7,14 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/ipam"
+	"ovs-gre-cni/pkg/network"
 )
 
 // LeakedAddresses lists the addresses that host-local holds for containers that
 // have no link, although no ADD is making one. It is nil where the network has
 // another IPAM plugin. It changes nothing.
 func LeakedAddresses(ctx context.Context, c *config.Network) ([]ipam.Held, error) {
-	return ipam.Leaked(c, func() (map[string]config.Attachment, error) { return LiveAttachments(ctx, c.Name) })
+	return ipam.Leaked(c, func() (map[string]config.Attachment, error) { return network.LiveAttachments(ctx, c.Name) })
 }
 
 // FreeLeakedAddresses frees those of LeakedAddresses that were given out before a

@@ -15,76 +15,43 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// LiveAttachments returns the network's attachments whose veth pair is there, by the names
-// of their ports: where the host's end is, the container's is in a namespace
-// that still exists. The links themselves say whose they are.
-func LiveAttachments(ctx context.Context, network string) (map[string]config.Attachment, error) {
-	live := map[string]config.Attachment{}
-	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(network))
-	for _, l := range links {
-		if a, port, ok := config.ParseAlias(network, l.Name, l.Alias); ok && l.Kind == "veth" {
-			live[port] = a
-		}
-	}
-	return live, err
-}
-
 // WithoutLease lists the live attachments that have lost their leases. It changes
 // nothing.
-func WithoutLease(ctx context.Context, network string) ([]config.Attachment, error) {
-	live, err := LiveAttachments(ctx, network)
+func WithoutLease(ctx context.Context, name string) ([]config.Attachment, error) {
+	all, err := network.ReadAttachments(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	var lost []config.Attachment
-	for _, name := range slices.Sorted(maps.Keys(live)) {
-		held, err := rundir.NetworkDir(network).HasLease(rundir.LeasesOVS, name)
-		if err != nil {
-			return nil, err
-		}
-		if held {
-			continue
-		}
-		// A DEL takes the link before it gives the lease back.
-		if _, err := hostEnd(ctx, network, name); err == nil {
-			lost = append(lost, live[name])
+	lost := all.WithoutLease()
+	var list []config.Attachment
+	for _, port := range slices.Sorted(maps.Keys(lost)) {
+		// A DEL removes the link before it releases the lease.
+		if _, err := hostEnd(ctx, name, port); err == nil {
+			list = append(list, lost[port])
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
-	return lost, nil
+	return list, nil
 }
 
-// RestoreLeases gives live attachments a lease where theirs is lost: what has none is
-// not counted. It returns the attachments, but for those that an ADD is making.
-func RestoreLeases(ctx context.Context, network string) (map[string]config.Attachment, error) {
-	live, err := LiveAttachments(ctx, network)
+// RestoreLeases gives live attachments a lease where theirs is lost: without one
+// they do not count. It returns the attachments, but for those that an ADD is
+// making.
+func RestoreLeases(ctx context.Context, name string) (map[string]config.Attachment, error) {
+	all, err := network.ReadAttachments(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	dir := rundir.NetworkDir(network)
-	leases, err := dir.Leases(rundir.LeasesOVS)
-	if err != nil {
-		return nil, err
-	}
-	held := map[string]bool{}
-	for _, l := range leases {
-		held[l.Name] = true
-		if l.Busy {
-			delete(live, l.Name)
-		}
-	}
-	for name, a := range live {
-		if held[name] {
-			continue
-		}
-		_, done, err := dir.Acquire(ctx, rundir.LeasesOVS, rundir.Lease{Name: name, Attachment: a})
+	live, dir := all.Idle(), rundir.NetworkDir(name)
+	for port, a := range all.WithoutLease() {
+		_, done, err := dir.Acquire(ctx, rundir.LeasesOVS, rundir.Lease{Name: port, Attachment: a})
 		if err != nil {
 			return nil, err
 		}
-		if _, err = hostEnd(ctx, network, name); errors.Is(err, fs.ErrNotExist) {
-			err = dir.Release(rundir.LeasesOVS, name) // a DEL has just given it back
-			delete(live, name)
+		if _, err = hostEnd(ctx, name, port); errors.Is(err, fs.ErrNotExist) {
+			err = dir.Release(rundir.LeasesOVS, port) // a DEL has just released it
+			delete(live, port)
 		}
 		done()
 		if err != nil {

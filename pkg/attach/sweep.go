@@ -9,6 +9,7 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/ipam"
+	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
 )
 
@@ -33,7 +34,7 @@ func Sweep(ctx context.Context, c *config.Network) (Swept, error) {
 	if err != nil {
 		return s, err
 	}
-	live, err := LiveAttachments(ctx, c.Name) // last: what an ADD has finished by now is there
+	live, err := network.LiveAttachments(ctx, c.Name) // last: what an ADD has finished by now is there
 	if err != nil {
 		return s, err
 	}

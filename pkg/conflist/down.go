@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
@@ -60,7 +59,7 @@ func Down(ctx context.Context, f File, force bool, did Report) error {
 // attached are the attachments that keep the network: by their leases, or by
 // their links where a lease is lost.
 func attached(ctx context.Context, f File) (map[string]config.Attachment, error) {
-	users, err := attach.LiveAttachments(ctx, f.Name())
+	users, err := network.LiveAttachments(ctx, f.Name())
 	if err != nil {
 		return nil, err
 	}

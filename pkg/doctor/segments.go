@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"ovs-gre-cni/pkg/attach"
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/network"
@@ -28,7 +27,7 @@ func advertisements(ctx context.Context, p *host) []Finding {
 
 // listens looks at a gateway link that keeps its own setting.
 func (n *net) listens(ctx context.Context) Finding {
-	live, err := attach.LiveAttachments(ctx, n.Name())
+	live, err := network.LiveAttachments(ctx, n.Name())
 	if err != nil {
 		return unknown(n.Name(), err)
 	}

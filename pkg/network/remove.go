@@ -33,7 +33,7 @@ func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) 
 		return nil, err
 	}
 	// A container that has lost its lease still lives on what would go.
-	if live, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(c.Name)); err != nil || (len(live) > 0 && !force) {
+	if live, err := LiveAttachments(ctx, c.Name); err != nil || (len(live) > 0 && !force) {
 		return nil, err
 	}
 	list := []state.Backend{ovs.NewBackend(conn, c.Name), firewall.NewBackend(c.Name)}

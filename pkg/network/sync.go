@@ -7,9 +7,7 @@ import (
 	"slices"
 
 	"ovs-gre-cni/pkg/config"
-	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/ovs"
-	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -100,29 +98,17 @@ func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 	if raw == nil || was.Bridge == n.Config.Bridge {
 		return nil // nothing is made yet, or it is the same
 	}
-	leases, err := n.Dir.Leases(rundir.LeasesOVS)
+	all, err := ReadAttachments(ctx, n.Config.Name)
 	if err != nil {
 		return err
 	}
-	// By their links, too: a lease may be lost.
-	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(n.Config.Name))
-	if err != nil {
-		return err
+	attached := len(all.Idle()) > 0
+	for _, l := range all.Leases {
+		attached = attached || !l.Busy
 	}
-	attached := map[string]bool{}
-	for _, l := range links {
-		if _, port, ok := config.ParseAlias(n.Config.Name, l.Name, l.Alias); ok {
-			attached[port] = true
-		}
-	}
-	for _, l := range leases {
-		attached[l.Name] = !l.Busy
-	}
-	for _, is := range attached {
-		if is {
-			return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up",
-				config.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
-		}
+	if attached {
+		return fmt.Errorf("%w: bridge %q: containers of network %s are attached to %s: detach them first, or move them with ovs-grectl up",
+			config.ErrInvalid, n.Config.Bridge, n.Config.Name, was.Bridge)
 	}
 	return nil
 }
