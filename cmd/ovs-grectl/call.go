@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/fault"
 )
@@ -65,14 +65,7 @@ func (c *call) print(v any) int {
 }
 
 // oneLine keeps others' text from breaking a line or a terminal.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
-}
+func oneLine(s string) string { return config.Printable(strings.TrimSpace(s)) }
 
 // A deed is one thing that was done to the host, as --output json tells it.
 type deed struct {

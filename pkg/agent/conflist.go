@@ -111,9 +111,7 @@ func writeConflist(path string, raw []byte) (bool, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
-	// Runtimes look at names that end in conf, conflist or json alone, and
-	// containerd does not see a file that comes from another directory.
-	return true, replace(path, bytes.NewReader(raw), 0o644)
+	return true, replace(path, raw, 0o644)
 }
 
 // ours reports whether a conflist names ovs-gre.
@@ -141,9 +139,4 @@ func version(raw []byte) string {
 		return ""
 	}
 	return list.CNIVersion
-}
-
-// temporary is the name by which a file comes before it has its own.
-func temporary(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -62,7 +63,7 @@ var errGone = errors.New("the directory went away")
 // unwatched reports whether one of inotify's events (inotify(7)) ends the watch.
 func unwatched(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
-		mask, name := ne.Uint32(events[4:]), int(ne.Uint32(events[12:]))
+		mask, name := binary.NativeEndian.Uint32(events[4:]), int(binary.NativeEndian.Uint32(events[12:]))
 		if mask&(unix.IN_IGNORED|unix.IN_MOVE_SELF) != 0 {
 			return true
 		}

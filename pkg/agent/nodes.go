@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -62,7 +61,7 @@ func Select(candidates []Candidate) (nodes []config.Node, leftOut map[string]str
 		return cmp.Or(a.Since.Compare(b.Since), strings.Compare(a.Name, b.Name))
 	})
 	leftOut = map[string]string{}
-	s := selection{names: map[string]bool{}, macs: map[string]string{}}
+	var s selection
 	for _, c := range list {
 		if why := s.add(c); why != "" {
 			leftOut[c.Name] = why
@@ -75,19 +74,9 @@ func Select(candidates []Candidate) (nodes []config.Node, leftOut map[string]str
 // selection is one call of Select.
 type selection struct {
 	nodes []config.Node
+	set   config.NodeSet
 	// v6 is the family of all, decided by the first of nodes.
-	v6    bool
-	names map[string]bool
-	macs  map[string]string
-	// subnets and addrs are those of nodes, sorted.
-	subnets []owned[netip.Prefix]
-	addrs   []owned[netip.Addr]
-}
-
-// owned is an address or subnet with the name of its node.
-type owned[T any] struct {
-	at   T
-	node string
+	v6 bool
 }
 
 // add makes a node of a candidate, or says why not.
@@ -113,57 +102,10 @@ func (s *selection) add(c Candidate) string {
 	if err := n.Check(); err != nil {
 		return err.Error()
 	}
-	if why := s.conflict(n); why != "" {
-		return why
+	if clashes := s.set.Clashes(&n); len(clashes) > 0 {
+		return clashes[0].String()
 	}
-	s.put(n)
+	s.nodes = append(s.nodes, n)
+	s.set.Add(&n)
 	return ""
-}
-
-// conflict is why a node cannot be beside those that there are.
-func (s *selection) conflict(n config.Node) string {
-	if s.names[n.Name] {
-		return "there is another of this name"
-	}
-	if other, taken := s.macs[config.MAC(n.Address)]; taken {
-		return fmt.Sprintf("its address %s, or the MAC address that follows from it, is that of %s", n.Address, other)
-	}
-	for _, sub := range n.Subnets {
-		i := s.before(sub.Addr())
-		for _, o := range s.subnets[max(i-1, 0):min(i+1, len(s.subnets))] {
-			if o.at.Overlaps(sub) {
-				return fmt.Sprintf("its container subnet %s overlaps %s of %s", sub, o.at, o.node)
-			}
-		}
-		j, _ := slices.BinarySearchFunc(s.addrs, sub.Addr(), func(o owned[netip.Addr], a netip.Addr) int { return o.at.Compare(a) })
-		if j < len(s.addrs) && sub.Contains(s.addrs[j].at) {
-			return fmt.Sprintf("its container subnet %s holds the address %s of %s", sub, s.addrs[j].at, s.addrs[j].node)
-		}
-		if sub.Contains(n.Address) {
-			return fmt.Sprintf("its container subnet %s holds its own address %s", sub, n.Address)
-		}
-	}
-	if i := s.before(n.Address); i > 0 && s.subnets[i-1].at.Contains(n.Address) {
-		return fmt.Sprintf("its address %s lies in the container subnet %s of %s", n.Address, s.subnets[i-1].at, s.subnets[i-1].node)
-	}
-	return ""
-}
-
-// before counts the subnets that begin at an address or before it. They are
-// disjoint, so that only the last of these can hold it.
-func (s *selection) before(a netip.Addr) int {
-	i, found := slices.BinarySearchFunc(s.subnets, a, func(o owned[netip.Prefix], a netip.Addr) int { return o.at.Addr().Compare(a) })
-	if found {
-		i++
-	}
-	return i
-}
-
-func (s *selection) put(n config.Node) {
-	s.nodes, s.names[n.Name], s.macs[config.MAC(n.Address)] = append(s.nodes, n), true, n.Name
-	j, _ := slices.BinarySearchFunc(s.addrs, n.Address, func(o owned[netip.Addr], a netip.Addr) int { return o.at.Compare(a) })
-	s.addrs = slices.Insert(s.addrs, j, owned[netip.Addr]{n.Address, n.Name})
-	for _, sub := range n.Subnets {
-		s.subnets = slices.Insert(s.subnets, s.before(sub.Addr()), owned[netip.Prefix]{sub, n.Name})
-	}
 }

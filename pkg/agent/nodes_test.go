@@ -78,10 +78,10 @@ func TestSelect(t *testing.T) {
 			[]Candidate{of("a", 1, "10.0.0.1", "10.88.1.0/24"), of("b", 2, "10.0.0.1", "10.88.2.0/24"), of("c", 3, "10.88.1.7", "10.88.3.0/24"),
 				of("d", 4, "10.0.0.4", "10.0.0.0/30"), of("e", 5, "10.0.0.5", "10.0.0.4/30"), of("f", 6, "127.0.0.1", "10.88.6.0/24"), of("g", 7, "", "10.88.7.0/24"), of("h", 8, "10.0.0.8", "")},
 			`a 10.0.0.1 [10.88.1.0/24]
-b: its address 10.0.0.1, or the MAC address that follows from it, is that of a
+b: its address 10.0.0.1 belongs to a already
 c: its address 10.88.1.7 lies in the container subnet 10.88.1.0/24 of a
 d: its container subnet 10.0.0.0/30 holds the address 10.0.0.1 of a
-e: node: address 10.0.0.5 of e lies in the container subnet 10.0.0.4/30 of e
+e: node.subnets "10.0.0.4/30": holds the node's own address 10.0.0.5
 f: node (f).address "127.0.0.1": want a plain unicast address of the underlay
 g: it has no IPv4 address, by which all others are reached
 h: it has no container subnet yet

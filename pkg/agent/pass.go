@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
@@ -161,13 +160,7 @@ func (a *Agent) up(ctx context.Context, o outcome) error {
 
 // cut shortens a command for the log: a filter with a thousand subnets has
 // tens of thousands of characters.
-func cut(command string) string {
-	const most = 1000
-	if len(command) <= most {
-		return command
-	}
-	return strings.ToValidUTF8(command[:most], "") + "…"
-}
+func cut(command string) string { return config.Clip(command, 1000) }
 
 // logLeftOut logs who is left out, when that is another than before, and who
 // is not any more.

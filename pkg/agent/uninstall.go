@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"ovs-gre-cni/pkg/atomicfile"
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/rundir"
@@ -51,7 +52,7 @@ func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error 
 	if err := os.Remove(store); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	_ = os.Remove(temporary(file))
+	_ = errors.Join(atomicfile.RemoveLeftovers(file), atomicfile.RemoveLeftovers(store))
 	_ = os.Remove(lockFile(store))
 	_ = os.Remove(filepath.Dir(store)) // where it is empty, and no mount
 	return nil

@@ -160,11 +160,5 @@ func oneLine(s string) string {
 			said = append(said, line)
 		}
 	}
-	s = strings.Join(said, "; ")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || (r >= 0x7f && r < 0xa0) {
-			return '?'
-		}
-		return r
-	}, s)
+	return config.Printable(strings.Join(said, "; "))
 }

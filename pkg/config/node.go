@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // A Node is one host of the network.
@@ -37,7 +36,7 @@ func (n Node) wire() nodeJSON {
 func (n Node) Check() error {
 	var p problems
 	if p.node("node", n.wire()); len(p) == 0 {
-		p.together("node", []Node{n})
+		p.clashes("node", new(NodeSet).Clashes(&n))
 	}
 	return p.err()
 }
@@ -204,62 +203,18 @@ func (p *problems) prefix(key, s string) (netip.Prefix, bool) {
 	return sub, true
 }
 
-// together checks what must hold between nodes. It stays quick for tens of
-// thousands of nodes: subnets are sorted once, neighbours compared.
+// together checks what must hold between nodes.
 func (p *problems) together(key string, nodes []Node) {
-	names, addrs, macs := map[string]int{}, map[netip.Addr]int{}, map[string]int{}
-	type owned struct {
-		netip.Prefix
-		node int
-	}
-	var subnets []*owned
-	for i, n := range nodes {
-		at := func(k string) string { return fmt.Sprintf("%s[%d].%s", key, i, k) }
-		mac := MAC(n.Address)
-		if j, dup := names[n.Name]; dup {
-			p.invalid(at("name"), quote(n.Name), fmt.Sprintf("already the name of %s[%d]", key, j))
-		}
-		names[n.Name] = i
-		if j, dup := addrs[n.Address]; dup {
-			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("already the address of %s", nodes[j].Name))
-		} else if j, dup := macs[mac]; dup {
-			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("makes the same MAC address %s as %s of %s: give one of the two another address", mac, nodes[j].Address, nodes[j].Name))
-		}
-		addrs[n.Address], macs[mac] = i, i
-		if n.Address.Is4() != nodes[0].Address.Is4() {
-			p.invalid(at("address"), quote(n.Address.String()), fmt.Sprintf("not of the same IP family as %s: tunnels need one underlay family", nodes[0]))
-		}
-		for _, s := range n.Subnets {
-			subnets = append(subnets, &owned{s, i})
-		}
-	}
-	slices.SortFunc(subnets, func(a, b *owned) int { return comparePrefix(a.Prefix, b.Prefix) })
-	// What holds a subnet comes before it, and all it holds come next.
-	outer := subnets[:0]
-	for _, s := range subnets {
-		if len(outer) > 0 && outer[len(outer)-1].Overlaps(s.Prefix) {
-			a := outer[len(outer)-1]
-			p.invalid(key, nil, fmt.Sprintf("subnet %s of %s overlaps %s of %s", a.Prefix, nodes[a.node].Name, s.Prefix, nodes[s.node].Name))
-			continue
-		}
-		outer = append(outer, s)
-	}
-	for _, n := range nodes {
-		i, _ := slices.BinarySearchFunc(outer, n.Address, func(s *owned, a netip.Addr) int {
-			if s.Addr().Compare(a) <= 0 {
-				return -1
-			}
-			return 1
-		})
-		if i > 0 && outer[i-1].Contains(n.Address) {
-			p.invalid(key, nil, fmt.Sprintf("address %s of %s lies in the container subnet %s of %s", n.Address, n.Name, outer[i-1].Prefix, nodes[outer[i-1].node].Name))
-		}
+	var set NodeSet
+	set.grow(len(nodes))
+	for i := range nodes {
+		p.clashes(fmt.Sprintf("%s[%d]", key, i), set.Clashes(&nodes[i]))
+		set.Add(&nodes[i])
 	}
 }
 
-func comparePrefix(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
+func (p *problems) clashes(at string, list []Clash) {
+	for _, c := range list {
+		p.invalid(at+"."+c.Key, quote(c.Value), c.Reason)
 	}
-	return a.Bits() - b.Bits()
 }

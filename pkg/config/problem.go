@@ -85,9 +85,10 @@ func (p *problems) unknown(prefix, key string, known []string) {
 	if k := nearest(key, known); k != "" {
 		reason = fmt.Sprintf("unknown key (did you mean %q?)", prefix+k)
 	}
-	if key = printable(key); key == "" {
-		key = `""`
+	if key == "" || !isPrintable(key) {
+		key = strconv.Quote(key)
 	}
+	key = Clip(key, 64)
 	p.invalid(prefix+key, nil, reason)
 }
 
@@ -104,24 +105,37 @@ func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// printable keeps an operator's text from breaking a log line or a terminal.
-func printable(s string) string {
-	if len(s) > 64 {
-		cut := 64
-		for cut > 0 && !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut] + "…"
-	}
+// Printable keeps others' text from breaking a line of a log, or a terminal:
+// what breaks a line becomes a space, and a question mark what does not print
+// (unicode.IsPrint), such as control characters and what turns the direction of
+// writing.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
 		}
-		return r
+		return '?'
 	}, s)
 }
 
-func quote(s string) []byte { return []byte(strconv.Quote(printable(s))) }
+// Clip cuts a text to a number of bytes, and marks that.
+func Clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "…"
+}
+
+// printable is an operator's text as a message shows it.
+func printable(s string) string { return Printable(Clip(s, 64)) }
+
+func quote(s string) []byte { return []byte(strconv.Quote(Clip(s, 64))) }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 

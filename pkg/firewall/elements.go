@@ -52,7 +52,7 @@ func (r *reader) elementSet(family byte, table, name string) (*elementSet, error
 		!slices.ContainsFunc(elems, func(e *element) bool { return e.end != nil })
 	slices.SortFunc(elems, byKey)
 	for i, e := range elems {
-		verdict := parseVerdict(e.verdict)
+		verdict := parseVerdict(parse(e.verdict))
 		switch {
 		case e.flags&catchall != 0:
 			s.other = &verdict

@@ -106,9 +106,13 @@ func (r *rule) comment() string {
 	if c := nftComment(r.userdata); c != "" {
 		return c
 	}
-	for _, e := range r.exprs {
-		if e.name == "match" && cstring(find(e.data, unix.NFTA_MATCH_NAME)) == "comment" {
-			return cstring(find(e.data, unix.NFTA_MATCH_INFO)) // struct xt_comment_info is the text alone
+	for i := range r.exprs {
+		e := &r.exprs[i]
+		if e.name != "match" {
+			continue
+		}
+		if data := e.attributes(); data.text(unix.NFTA_MATCH_NAME) == "comment" {
+			return data.text(unix.NFTA_MATCH_INFO) // struct xt_comment_info is the text alone
 		}
 	}
 	return ""
@@ -119,8 +123,8 @@ func (r *rule) form() form {
 		return savedForm(r.args)
 	}
 	d := decoder{form: form{comment: r.comment()}}
-	for _, e := range r.exprs {
-		d.step(e)
+	for i := range r.exprs {
+		d.step(&r.exprs[i])
 	}
 	return d.form
 }
@@ -138,30 +142,30 @@ var (
 	ctKeys   = map[uint32]string{unix.NFT_CT_STATE: "state", unix.NFT_CT_STATUS: "status"}
 )
 
-func (d *decoder) step(e expression) {
-	switch e.name {
+func (d *decoder) step(e *expression) {
+	switch data := e.attributes(); e.name {
 	case "counter":
 	case "meta":
-		d.mask, d.loaded = nil, metaKeys[be32(find(e.data, unix.NFTA_META_KEY))]
+		d.mask, d.loaded = nil, metaKeys[data.number(unix.NFTA_META_KEY)]
 	case "ct":
-		d.mask, d.loaded = nil, ctKeys[be32(find(e.data, unix.NFTA_CT_KEY))]
+		d.mask, d.loaded = nil, ctKeys[data.number(unix.NFTA_CT_KEY)]
 	case "payload":
 		d.mask, d.loaded = nil, ""
-		if be32(find(e.data, unix.NFTA_PAYLOAD_BASE)) == unix.NFT_PAYLOAD_NETWORK_HEADER {
-			d.address(be32(find(e.data, unix.NFTA_PAYLOAD_OFFSET)), be32(find(e.data, unix.NFTA_PAYLOAD_LEN)))
+		if data.number(unix.NFTA_PAYLOAD_BASE) == unix.NFT_PAYLOAD_NETWORK_HEADER {
+			d.address(data.number(unix.NFTA_PAYLOAD_OFFSET), data.number(unix.NFTA_PAYLOAD_LEN))
 		}
 	case "bitwise":
-		d.mask = find(find(e.data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE)
+		d.mask = data.in(unix.NFTA_BITWISE_MASK).get(unix.NFTA_DATA_VALUE)
 	case "cmp":
-		d.compare(be32(find(e.data, unix.NFTA_CMP_OP)), find(find(e.data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE))
+		d.compare(data.number(unix.NFTA_CMP_OP), data.in(unix.NFTA_CMP_DATA).get(unix.NFTA_DATA_VALUE))
 	case "match":
-		d.match(e.data)
+		d.match(data)
 	case "target":
-		d.verdict = cstring(find(e.data, unix.NFTA_TARGET_NAME))
+		d.verdict = data.text(unix.NFTA_TARGET_NAME)
 	case "reject":
 		d.verdict = "REJECT"
 	case "immediate":
-		v := parseVerdict(find(find(e.data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT))
+		v := parseVerdict(data.in(unix.NFTA_IMMEDIATE_DATA).in(unix.NFTA_DATA_VERDICT))
 		d.verdict = map[verdict]string{accepts: "ACCEPT", drops: "DROP", returns: "RETURN", jumps: v.chain, goesTo: v.chain}[v.verdict]
 		d.more = d.more || v.verdict == goesTo || v.match != yes
 	default:
@@ -239,11 +243,11 @@ func (d *decoder) prefix(into *netip.Prefix, b []byte) {
 	*into = netip.PrefixFrom(a, n)
 }
 
-func (d *decoder) match(data []byte) {
-	switch cstring(find(data, unix.NFTA_MATCH_NAME)) {
+func (d *decoder) match(data attributes) {
+	switch data.text(unix.NFTA_MATCH_NAME) {
 	case "comment":
 	case "conntrack":
-		c := parseConntrack(find(data, unix.NFTA_MATCH_INFO), be32(find(data, unix.NFTA_MATCH_REV)))
+		c := parseConntrack(data.get(unix.NFTA_MATCH_INFO), data.number(unix.NFTA_MATCH_REV))
 		if d.state = stateName(c.states); c.more || !c.asksState || c.notState || c.asksStatus {
 			d.state, d.more = "", true
 		}
@@ -253,7 +257,8 @@ func (d *decoder) match(data []byte) {
 }
 
 // nftComment finds the comment in what nft keeps with a rule: a list of type,
-// length and value, a byte each of the first two (libnftnl's udata.h).
+// length and value, a byte each of the first two (libnftnl's udata.h). The
+// kernel keeps what it is given; userdata.GetString panics on what is cut off.
 func nftComment(b []byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == byte(userdata.TypeComment) {

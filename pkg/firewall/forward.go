@@ -213,8 +213,8 @@ func (r *rule) jumpsTo(chain string) bool {
 	if len(r.exprs) == 0 || r.exprs[len(r.exprs)-1].name != "immediate" {
 		return false
 	}
-	v := find(find(r.exprs[len(r.exprs)-1].data, unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
-	return cstring(find(v, unix.NFTA_VERDICT_CHAIN)) == chain
+	data := r.exprs[len(r.exprs)-1].attributes().in(unix.NFTA_IMMEDIATE_DATA)
+	return data.in(unix.NFTA_DATA_VERDICT).text(unix.NFTA_VERDICT_CHAIN) == chain
 }
 
 // end is where the rules of a chain end that a packet may get by: in front of

@@ -123,31 +123,34 @@ func (j *judge) rule(r *rule, lookup func(string) (*elementSet, error)) (judgeme
 func (j *judge) step(e *expression) {
 	switch e.name {
 	case "counter", "log", "notrack", "last", "masq", "nat", "redir", "dup", "flow_offload":
+		return
+	}
+	switch data := e.attributes(); e.name {
 	case "meta":
-		j.meta(e.data)
+		j.meta(data)
 	case "ct":
-		j.ct(e.data)
+		j.ct(data)
 	case "payload":
-		j.payload(e.data)
+		j.payload(data)
 	case "bitwise":
-		j.bitwise(e.data)
+		j.bitwise(data)
 	case "cmp":
-		j.cmp(e.data)
+		j.cmp(data)
 	case "range":
-		j.between(e.data)
+		j.between(data)
 	case "lookup":
-		j.look(e.data)
+		j.look(data)
 	case "immediate":
-		j.immediate(e.data)
+		j.immediate(data)
 	case "match":
-		j.xtMatch(e.data)
+		j.xtMatch(data)
 	case "target":
-		j.xtTarget(cstring(find(e.data, unix.NFTA_TARGET_NAME)))
+		j.xtTarget(data.text(unix.NFTA_TARGET_NAME))
 	case "reject":
 		j.out.verdict = drops
 	case "objref":
 		// Quotas, limits and connlimits may end the rule (enum nft_object types).
-		if typ := be32(find(e.data, unix.NFTA_OBJREF_IMM_TYPE)); typ == 2 || typ >= 4 && typ <= 5 {
+		if typ := data.number(unix.NFTA_OBJREF_IMM_TYPE); typ == 2 || typ >= 4 && typ <= 5 {
 			j.and(perhaps)
 		}
 	case "queue", "synproxy", "tproxy":
@@ -155,7 +158,7 @@ func (j *judge) step(e *expression) {
 		j.out.verdict = drops
 	case "dynset":
 		const exprs = 7 // NFTA_DYNSET_EXPR; a limit is one
-		if find(e.data, exprs) != nil {
+		if data.get(exprs) != nil {
 			j.and(perhaps)
 		}
 	case "fib", "rt", "socket", "osf", "exthdr", "numgen", "hash", "tunnel", "xfrm", "byteorder", "inner":
@@ -175,13 +178,13 @@ func (j *judge) forget(e *expression) {
 	}
 }
 
-func (j *judge) meta(data []byte) {
-	dst := find(data, unix.NFTA_META_DREG)
+func (j *judge) meta(data attributes) {
+	dst := data.get(unix.NFTA_META_DREG)
 	if dst == nil {
 		return // it sets something
 	}
 	v := value{fields: []field{{size: 4}}}
-	switch be32(find(data, unix.NFTA_META_KEY)) {
+	switch data.number(unix.NFTA_META_KEY) {
 	case unix.NFT_META_IIFNAME:
 		v = value{[]field{j.in}, true}
 	case unix.NFT_META_OIFNAME:
@@ -218,14 +221,14 @@ func index(name string) field {
 	return field{size: 4, other: true}
 }
 
-func (j *judge) ct(data []byte) {
-	dst := find(data, unix.NFTA_CT_DREG)
+func (j *judge) ct(data attributes) {
+	dst := data.get(unix.NFTA_CT_DREG)
 	if dst == nil {
 		return
 	}
 	state, status := j.p.State.bits()
 	f := field{size: 4}
-	switch be32(find(data, unix.NFTA_CT_KEY)) {
+	switch data.number(unix.NFTA_CT_KEY) {
 	case unix.NFT_CT_STATE:
 		f = number(state)
 	case unix.NFT_CT_STATUS:
@@ -234,14 +237,14 @@ func (j *judge) ct(data []byte) {
 	j.set(be32(dst), value{fields: []field{f}})
 }
 
-func (j *judge) payload(data []byte) {
-	dst := find(data, unix.NFTA_PAYLOAD_DREG)
+func (j *judge) payload(data attributes) {
+	dst := data.get(unix.NFTA_PAYLOAD_DREG)
 	if dst == nil {
 		return
 	}
-	offset, size := int(be32(find(data, unix.NFTA_PAYLOAD_OFFSET))), int(be32(find(data, unix.NFTA_PAYLOAD_LEN)))
+	offset, size := int(data.number(unix.NFTA_PAYLOAD_OFFSET)), int(data.number(unix.NFTA_PAYLOAD_LEN))
 	v := value{fields: []field{{size: size}}}
-	switch base := be32(find(data, unix.NFTA_PAYLOAD_BASE)); base {
+	switch base := data.number(unix.NFTA_PAYLOAD_BASE); base {
 	case unix.NFT_PAYLOAD_NETWORK_HEADER:
 		v.fields, v.where = loaded(j.network, offset, size), offset >= 12 || j.p.IPv6 && offset >= 8
 	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
@@ -250,11 +253,11 @@ func (j *judge) payload(data []byte) {
 	j.set(be32(dst), v)
 }
 
-func (j *judge) bitwise(data []byte) {
-	v := j.get(be32(find(data, unix.NFTA_BITWISE_SREG)))
-	mask := find(find(data, unix.NFTA_BITWISE_MASK), unix.NFTA_DATA_VALUE)
-	xor := find(find(data, unix.NFTA_BITWISE_XOR), unix.NFTA_DATA_VALUE)
-	out := value{fields: []field{{size: int(be32(find(data, unix.NFTA_BITWISE_LEN)))}}, where: v.where}
+func (j *judge) bitwise(data attributes) {
+	v := j.get(data.number(unix.NFTA_BITWISE_SREG))
+	mask := data.in(unix.NFTA_BITWISE_MASK).get(unix.NFTA_DATA_VALUE)
+	xor := data.in(unix.NFTA_BITWISE_XOR).get(unix.NFTA_DATA_VALUE)
+	out := value{fields: []field{{size: int(data.number(unix.NFTA_BITWISE_LEN))}}, where: v.where}
 	if n := v.size(); n > 0 && n == len(mask) && n == len(xor) { // other operations have no mask
 		out.fields = nil
 		for _, f := range v.fields {
@@ -262,7 +265,7 @@ func (j *judge) bitwise(data []byte) {
 			mask, xor = mask[f.size:], xor[f.size:]
 		}
 	}
-	j.set(be32(find(data, unix.NFTA_BITWISE_DREG)), out)
+	j.set(data.number(unix.NFTA_BITWISE_DREG), out)
 }
 
 // equals answers whether a value begins with the bytes. A link's name without
@@ -283,11 +286,11 @@ func (v value) equals(data []byte) answer {
 	return out
 }
 
-func (j *judge) cmp(data []byte) {
-	v := j.get(be32(find(data, unix.NFTA_CMP_SREG)))
-	want := find(find(data, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
+func (j *judge) cmp(data attributes) {
+	v := j.get(data.number(unix.NFTA_CMP_SREG))
+	want := data.in(unix.NFTA_CMP_DATA).get(unix.NFTA_DATA_VALUE)
 	j.narrow = j.narrow || v.where
-	op := be32(find(data, unix.NFTA_CMP_OP))
+	op := data.number(unix.NFTA_CMP_OP)
 	if op == unix.NFT_CMP_EQ || op == unix.NFT_CMP_NEQ {
 		j.equal(v, want, op == unix.NFT_CMP_NEQ)
 		return
@@ -326,16 +329,16 @@ func (v value) inverse(a answer) answer {
 	return a.not()
 }
 
-func (j *judge) between(data []byte) {
-	v := j.get(be32(find(data, unix.NFTA_RANGE_SREG)))
-	from := find(find(data, unix.NFTA_RANGE_FROM_DATA), unix.NFTA_DATA_VALUE)
-	to := find(find(data, unix.NFTA_RANGE_TO_DATA), unix.NFTA_DATA_VALUE)
+func (j *judge) between(data attributes) {
+	v := j.get(data.number(unix.NFTA_RANGE_SREG))
+	from := data.in(unix.NFTA_RANGE_FROM_DATA).get(unix.NFTA_DATA_VALUE)
+	to := data.in(unix.NFTA_RANGE_TO_DATA).get(unix.NFTA_DATA_VALUE)
 	j.narrow = j.narrow || v.where
 	a := perhaps
 	if len(v.fields) == 1 && v.size() == len(from) && len(from) == len(to) {
 		a = v.fields[0].in([]span{{from, to}})
 	}
-	if be32(find(data, unix.NFTA_RANGE_OP)) == unix.NFT_RANGE_NEQ {
+	if data.number(unix.NFTA_RANGE_OP) == unix.NFT_RANGE_NEQ {
 		a = v.inverse(a)
 	}
 	j.and(a)
@@ -361,23 +364,23 @@ func (j *judge) key(register uint32, size int) (v value, ok bool) {
 	return v, size == 0 && len(v.fields) > 0
 }
 
-func (j *judge) look(data []byte) {
+func (j *judge) look(data attributes) {
 	const dreg, flags = 3, 5 // NFTA_LOOKUP_DREG, NFTA_LOOKUP_FLAGS
-	set, err := j.lookup(cstring(find(data, unix.NFTA_LOOKUP_SET)))
+	set, err := j.lookup(data.text(unix.NFTA_LOOKUP_SET))
 	if err != nil {
 		j.err = err
 		return
 	}
-	register := be32(find(data, unix.NFTA_LOOKUP_SREG))
+	register := data.number(unix.NFTA_LOOKUP_SREG)
 	v, ok := j.key(register, set.keyLen)
 	j.narrow = j.narrow || v.where || j.get(register).where
-	into := find(data, dreg)
+	into := data.get(dreg)
 	switch {
 	case into != nil && be32(into) == unix.NFT_REG_VERDICT:
 		j.verdictMap(set, v, ok)
 	case !ok:
 		j.and(perhaps)
-	case be32(find(data, flags)) != 0:
+	case data.number(flags) != 0:
 		a := set.holds(v)
 		if !set.large {
 			a = v.inverse(a)
@@ -421,23 +424,23 @@ func (j *judge) verdictMap(set *elementSet, v value, ok bool) {
 	}
 }
 
-func (j *judge) immediate(data []byte) {
-	d := find(data, unix.NFTA_IMMEDIATE_DATA)
-	register := be32(find(data, unix.NFTA_IMMEDIATE_DREG))
+func (j *judge) immediate(data attributes) {
+	d := data.in(unix.NFTA_IMMEDIATE_DATA)
+	register := data.number(unix.NFTA_IMMEDIATE_DREG)
 	if register != unix.NFT_REG_VERDICT {
-		b := find(d, unix.NFTA_DATA_VALUE)
+		b := d.get(unix.NFTA_DATA_VALUE)
 		j.set(register, value{fields: []field{{size: len(b), spans: exactly(b...)}}})
 		return
 	}
-	e := parseVerdict(find(d, unix.NFTA_DATA_VERDICT))
+	e := parseVerdict(d.in(unix.NFTA_DATA_VERDICT))
 	j.out.verdict, j.out.chain = e.verdict, e.chain
 	j.and(e.match)
 }
 
 // parseVerdict reads a verdict; one that hands the packet to a program is a drop, perhaps.
-func parseVerdict(b []byte) effect {
-	e := effect{match: yes, chain: cstring(find(b, unix.NFTA_VERDICT_CHAIN))}
-	switch expr.VerdictKind(int32(be32(find(b, unix.NFTA_VERDICT_CODE)))) {
+func parseVerdict(b attributes) effect {
+	e := effect{match: yes, chain: b.text(unix.NFTA_VERDICT_CHAIN)}
+	switch expr.VerdictKind(int32(b.number(unix.NFTA_VERDICT_CODE))) {
 	case expr.VerdictAccept:
 		e.verdict = accepts
 	case expr.VerdictDrop:

@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/config"
@@ -117,10 +116,11 @@ func checkTable(r *reader, name string) error {
 	if flags != 0 {
 		return fmt.Errorf("%w: the table has flags %#x", errAltered, flags) // dormant: it does nothing
 	}
-	chains, err := r.chains(func(m message) bool { return m[0] == inet && cstring(attr(m, unix.NFTA_CHAIN_TABLE)) == name })
+	chains, err := r.chains(name)
 	if err != nil {
 		return err
 	}
+	chains = slices.DeleteFunc(chains, func(c chain) bool { return c.family != inet || c.table != name })
 	if len(chains) != 1 || chains[0] != masqueradeChain(name) {
 		return fmt.Errorf("%w: its one chain is not %s with our type, hook, priority and policy", errAltered, postrouting)
 	}
@@ -177,7 +177,7 @@ func (s addressSet) want() set {
 func equalExprs(family byte, have []expression, want []expr.Any) bool {
 	return slices.EqualFunc(have, want, func(h expression, w expr.Any) bool {
 		b, err := expr.Marshal(family, w)
-		if err != nil || h.name != cstring(find(b, unix.NFTA_EXPR_NAME)) {
+		if err != nil || h.name != parse(b).text(unix.NFTA_EXPR_NAME) {
 			return false
 		}
 		got := reflect.New(reflect.TypeOf(w).Elem()).Interface().(expr.Any)
@@ -209,7 +209,8 @@ func applyMasquerade(ctx context.Context, c state.Change) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		// Of what the transaction names, only kernel modules can be missing.
-		return fmt.Errorf("nftables table %s: the kernel has no NAT for nftables (CONFIG_NFT_NAT, CONFIG_NFT_MASQ): %w", config.FirewallTable(network), err)
+		return fmt.Errorf("nftables table %s: the kernel has no NAT for nftables (CONFIG_NFT_NAT, CONFIG_NFT_MASQ): %w",
+			config.FirewallTable(network), err)
 	case err != nil:
 		return fmt.Errorf("nftables table %s: %w", config.FirewallTable(network), explain(err))
 	}
@@ -238,9 +239,7 @@ func newBatch(ctx context.Context, m state.Object) (*batch, error) {
 		b.sets = [][]netip.Prefix{src4, exc4, src6, exc6}
 	}
 	var err error
-	b.conn, err = nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetDeadline(deadline(ctx)), c.SetWriteBuffer(b.size()), c.SetReadBuffer(b.size()))
-	}))
+	b.conn, err = connect(ctx, b.size())
 	return &b, err
 }
 

@@ -28,9 +28,9 @@ func (j *judge) xtTarget(name string) {
 
 // xtMatch judges a match of iptables: the text of a comment, the states of
 // conntrack, the ports of tcp and udp. Others are not known.
-func (j *judge) xtMatch(data []byte) {
-	info := find(data, unix.NFTA_MATCH_INFO)
-	switch rev := be32(find(data, unix.NFTA_MATCH_REV)); cstring(find(data, unix.NFTA_MATCH_NAME)) {
+func (j *judge) xtMatch(data attributes) {
+	info := data.get(unix.NFTA_MATCH_INFO)
+	switch rev := data.number(unix.NFTA_MATCH_REV); data.text(unix.NFTA_MATCH_NAME) {
 	case "comment":
 	case "conntrack":
 		j.and(parseConntrack(info, rev).judge(j.p.State))

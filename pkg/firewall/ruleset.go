@@ -1,14 +1,15 @@
 package firewall
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,18 +85,18 @@ func (r *reader) generation() (uint32, error) {
 		return 0, err
 	}
 	const genID = 1 // NFTA_GEN_ID
-	return be32(attr(msgs[0], genID)), nil
+	return msgs[0].attributes().number(genID), nil
 }
 
 // tableFlags reads the flags of a table; the error wraps os.ErrNotExist where
 // there is none. (What the kernel says of its use is no use here: it counts
 // what transactions have not committed yet.)
 func (r *reader) tableFlags(family byte, name string) (uint32, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETTABLE, 0, family, str(unix.NFTA_TABLE_NAME, name))
+	msgs, err := r.ask(unix.NFT_MSG_GETTABLE, 0, family, text(unix.NFTA_TABLE_NAME, name))
 	if err != nil || len(msgs) == 0 {
 		return 0, err
 	}
-	return be32(attr(msgs[0], unix.NFTA_TABLE_FLAGS)), nil
+	return msgs[0].attributes().number(unix.NFTA_TABLE_FLAGS), nil
 }
 
 // A chain as the kernel has it. Only base chains have typ, hook, priority and policy.
@@ -109,9 +110,9 @@ type chain struct {
 	policy      uint32
 }
 
-// chains reads the chains that keep picks by their messages: a host may have ten
-// thousand of no interest. The kernel lists all or none.
-func (r *reader) chains(keep func(message) bool) ([]chain, error) {
+// chains reads the chains in whose messages a string is: a host may have ten
+// thousand others, of no interest. The kernel lists all or none.
+func (r *reader) chains(with string) ([]chain, error) {
 	if r.dump == nil {
 		var err error
 		if r.dump, err = r.ask(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, unix.AF_UNSPEC); err != nil {
@@ -120,7 +121,7 @@ func (r *reader) chains(keep func(message) bool) ([]chain, error) {
 	}
 	var chains []chain
 	for _, m := range r.dump {
-		if keep(m) {
+		if bytes.Contains(m, nl.ZeroTerminated(with)) {
 			chains = append(chains, parseChain(m))
 		}
 	}
@@ -132,16 +133,17 @@ func parseChain(m message) chain {
 		chainFlags = 10 // NFTA_CHAIN_FLAGS
 		base       = 1  // NFT_CHAIN_BASE
 	)
-	hook := attr(m, unix.NFTA_CHAIN_HOOK)
+	a := m.attributes()
+	hook := a.in(unix.NFTA_CHAIN_HOOK)
 	return chain{
-		family:   m[0],
-		table:    cstring(attr(m, unix.NFTA_CHAIN_TABLE)),
-		name:     cstring(attr(m, unix.NFTA_CHAIN_NAME)),
-		flags:    be32(attr(m, chainFlags)) &^ base,
-		typ:      cstring(attr(m, unix.NFTA_CHAIN_TYPE)),
-		hook:     be32(find(hook, unix.NFTA_HOOK_HOOKNUM)),
-		priority: int32(be32(find(hook, unix.NFTA_HOOK_PRIORITY))),
-		policy:   be32(attr(m, unix.NFTA_CHAIN_POLICY)),
+		family:   m.family(),
+		table:    a.text(unix.NFTA_CHAIN_TABLE),
+		name:     a.text(unix.NFTA_CHAIN_NAME),
+		flags:    a.number(chainFlags) &^ base,
+		typ:      a.text(unix.NFTA_CHAIN_TYPE),
+		hook:     hook.number(unix.NFTA_HOOK_HOOKNUM),
+		priority: int32(hook.number(unix.NFTA_HOOK_PRIORITY)),
+		policy:   a.number(unix.NFTA_CHAIN_POLICY),
 	}
 }
 
@@ -159,16 +161,25 @@ type rule struct {
 
 // An expression is a name and its attributes.
 type expression struct {
-	name string
-	data []byte
+	name   string
+	data   []byte
+	parsed attributes
+}
+
+// attributes are parsed once: many classes of packets meet the same rule.
+func (e *expression) attributes() attributes {
+	if e.parsed == nil {
+		e.parsed = parse(e.data)
+	}
+	return e.parsed
 }
 
 // rules reads the rules of a chain, in order; none where there is no such
 // chain. "" is all chains of the table.
 func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
-	about := [][]byte{str(unix.NFTA_RULE_TABLE, table)}
+	about := []*nl.RtAttr{text(unix.NFTA_RULE_TABLE, table)}
 	if chain != "" {
-		about = append(about, str(unix.NFTA_RULE_CHAIN, chain))
+		about = append(about, text(unix.NFTA_RULE_CHAIN, chain))
 	}
 	msgs, err := r.ask(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, family, about...)
 	if err != nil {
@@ -176,15 +187,19 @@ func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
 	}
 	rules := make([]rule, 0, len(msgs))
 	for _, m := range msgs {
-		rl := rule{chain: chain, userdata: attr(m, unix.NFTA_RULE_USERDATA)}
+		a := m.attributes()
+		rl := rule{chain: chain, userdata: a.get(unix.NFTA_RULE_USERDATA)}
 		if chain == "" {
-			rl.chain = cstring(attr(m, unix.NFTA_RULE_CHAIN))
+			rl.chain = a.text(unix.NFTA_RULE_CHAIN)
 		}
-		if h := attr(m, unix.NFTA_RULE_HANDLE); len(h) == 8 {
+		if h := a.get(unix.NFTA_RULE_HANDLE); len(h) == 8 {
 			rl.handle = binary.BigEndian.Uint64(h)
 		}
-		for _, e := range attrs(attr(m, unix.NFTA_RULE_EXPRESSIONS)) {
-			rl.exprs = append(rl.exprs, expression{cstring(find(e, unix.NFTA_EXPR_NAME)), find(e, unix.NFTA_EXPR_DATA)})
+		list := a.in(unix.NFTA_RULE_EXPRESSIONS)
+		rl.exprs = make([]expression, len(list))
+		for i, e := range list {
+			part := parse(e.Value)
+			rl.exprs[i] = expression{name: part.text(unix.NFTA_EXPR_NAME), data: part.get(unix.NFTA_EXPR_DATA)}
 		}
 		rl.mark = rl.comment()
 		rules = append(rules, rl)
@@ -200,7 +215,7 @@ type set struct {
 
 // sets reads the sets of a table.
 func (r *reader) sets(family byte, table string) ([]set, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, family, str(unix.NFTA_SET_TABLE, table))
+	msgs, err := r.ask(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, family, text(unix.NFTA_SET_TABLE, table))
 	var sets []set
 	for _, m := range msgs {
 		sets = append(sets, parseSet(m))
@@ -210,7 +225,7 @@ func (r *reader) sets(family byte, table string) ([]set, error) {
 
 // set reads one set of a table.
 func (r *reader) set(family byte, table, name string) (set, error) {
-	msgs, err := r.ask(unix.NFT_MSG_GETSET, 0, family, str(unix.NFTA_SET_TABLE, table), str(unix.NFTA_SET_NAME, name))
+	msgs, err := r.ask(unix.NFT_MSG_GETSET, 0, family, text(unix.NFTA_SET_TABLE, table), text(unix.NFTA_SET_NAME, name))
 	if err != nil || len(msgs) == 0 {
 		return set{}, err
 	}
@@ -218,11 +233,12 @@ func (r *reader) set(family byte, table, name string) (set, error) {
 }
 
 func parseSet(m message) set {
+	a := m.attributes()
 	return set{
-		name:    cstring(attr(m, unix.NFTA_SET_NAME)),
-		flags:   be32(attr(m, unix.NFTA_SET_FLAGS)),
-		keyType: be32(attr(m, unix.NFTA_SET_KEY_TYPE)),
-		keyLen:  be32(attr(m, unix.NFTA_SET_KEY_LEN)),
+		name:    a.text(unix.NFTA_SET_NAME),
+		flags:   a.number(unix.NFTA_SET_FLAGS),
+		keyType: a.number(unix.NFTA_SET_KEY_TYPE),
+		keyLen:  a.number(unix.NFTA_SET_KEY_LEN),
 	}
 }
 
@@ -243,73 +259,32 @@ func (r *reader) elements(family byte, table, name string) ([]*element, error) {
 
 // someElements is elements that ends with errLarge after limit bytes.
 func (r *reader) someElements(limit int, family byte, table, name string) ([]*element, error) {
-	about := [][]byte{str(unix.NFTA_SET_ELEM_LIST_TABLE, table), str(unix.NFTA_SET_ELEM_LIST_SET, name)}
+	about := []*nl.RtAttr{text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, name)}
 	msgs, err := r.socket.ask(limit, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, about...)
 	if err != nil {
 		return nil, explain(err)
 	}
 	var elems []*element
 	for _, m := range msgs {
-		for _, e := range attrs(attr(m, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			elems = append(elems, parseElement(e))
+		for _, e := range m.attributes().in(unix.NFTA_SET_ELEM_LIST_ELEMENTS) {
+			elems = append(elems, parseElement(parse(e.Value)))
 		}
 	}
 	return elems, nil
 }
 
-func parseElement(e []byte) *element {
-	out := &element{}
+func parseElement(a attributes) *element {
 	const keyEnd = 10 // NFTA_SET_ELEM_KEY_END
-	for typ, v := range attrs(e) {
-		switch typ {
-		case unix.NFTA_SET_ELEM_FLAGS:
-			out.flags = be32(v)
-		case unix.NFTA_SET_ELEM_KEY:
-			out.key = find(v, unix.NFTA_DATA_VALUE)
-		case keyEnd:
-			out.end = find(v, unix.NFTA_DATA_VALUE)
-		case unix.NFTA_SET_ELEM_DATA:
-			out.verdict = find(v, unix.NFTA_DATA_VERDICT)
-		}
-	}
-	return out
+	e := &element{flags: a.number(unix.NFTA_SET_ELEM_FLAGS), key: a.in(unix.NFTA_SET_ELEM_KEY).get(unix.NFTA_DATA_VALUE)}
+	e.end = a.in(keyEnd).get(unix.NFTA_DATA_VALUE)
+	e.verdict = a.in(unix.NFTA_SET_ELEM_DATA).get(unix.NFTA_DATA_VERDICT)
+	return e
 }
 
 // ask asks a question and explains a refusal.
-func (r *reader) ask(typ, flags uint16, family byte, about ...[]byte) ([]message, error) {
+func (r *reader) ask(typ, flags int, family byte, about ...*nl.RtAttr) ([]message, error) {
 	msgs, err := r.socket.ask(0, typ, flags, family, about...)
 	return msgs, explain(err)
-}
-
-// attr finds an attribute of a message; nil if it is not there.
-func attr(m message, typ uint16) []byte {
-	if len(m) < 4 {
-		return nil
-	}
-	return find(m[4:], typ)
-}
-
-func find(b []byte, typ uint16) []byte {
-	for t, v := range attrs(b) {
-		if t == typ {
-			return v
-		}
-	}
-	return nil
-}
-
-// attrs goes over netlink attributes (struct nlattr in linux/netlink.h).
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.NLA_HDRLEN {
-			n := int(binary.NativeEndian.Uint16(b))
-			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if n < unix.NLA_HDRLEN || n > len(b) || !yield(typ, b[unix.NLA_HDRLEN:n:n]) {
-				return
-			}
-			b = b[min((n+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1), len(b)):]
-		}
-	}
 }
 
 // be32 reads what the kernel puts as big-endian; 0 if it is not there.

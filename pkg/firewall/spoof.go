@@ -13,11 +13,13 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
+	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/config"
 )
+
+const netdev = byte(nftables.TableFamilyNetdev)
 
 // A SpoofCheck drops what a container sends as somebody else, at the host's end
 // of its veth pair, before any bridge sees it: a chain of the netdev family at
@@ -51,7 +53,7 @@ func (s SpoofCheck) Add(ctx context.Context) error {
 }
 
 func (s SpoofCheck) add(ctx context.Context, anew bool) error {
-	c, err := nftConn(ctx)
+	c, err := connect(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -78,15 +80,11 @@ func (s SpoofCheck) add(ctx context.Context, anew bool) error {
 
 // Stands reports whether the chain is there, as Add made it.
 func (s SpoofCheck) Stands(ctx context.Context) (bool, error) {
-	c, err := nftConn(ctx)
-	if err != nil {
-		return false, err
-	}
-	t := &nftables.Table{Family: nftables.TableFamilyNetdev, Name: config.FirewallTable(s.Network)}
-	have, err := c.GetRules(t, &nftables.Chain{Table: t, Name: s.Port})
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
+	var have []rule
+	err := read(ctx, func(r *reader) (err error) {
+		have, err = r.rules(netdev, config.FirewallTable(s.Network), s.Port)
+		return err
+	})
 	if err != nil {
 		return false, s.wrap(err)
 	}
@@ -95,7 +93,7 @@ func (s SpoofCheck) Stands(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	mark := string(s.mark())
-	return len(have) == len(want) && !slices.ContainsFunc(have, func(r *nftables.Rule) bool { return string(r.UserData) != mark }), nil
+	return len(have) == len(want) && !slices.ContainsFunc(have, func(r rule) bool { return string(r.userdata) != mark }), nil
 }
 
 // DelSpoofChecks deletes the chains of these ports; none there is no error. The
@@ -105,7 +103,7 @@ func DelSpoofChecks(ctx context.Context, network string, ports ...string) error 
 	if err != nil || len(have) == 0 {
 		return err
 	}
-	c, err := nftConn(ctx)
+	c, err := connect(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -128,21 +126,18 @@ func DelSpoofChecks(ctx context.Context, network string, ports ...string) error 
 
 // SpoofChecks lists the ports that have a chain in the network's table.
 func SpoofChecks(ctx context.Context, network string) ([]string, error) {
-	c, err := nftConn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
-	if err != nil {
-		if errors.Is(explain(err), ErrUnsupported) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("nftables chains: %w", explain(err))
+	var chains []chain
+	err := read(ctx, func(r *reader) (err error) {
+		chains, err = r.chains(config.FirewallTable(network))
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return nil, fmt.Errorf("nftables chains: %w", err)
 	}
 	var ports []string
-	for _, ch := range chains {
-		if ch.Table.Name == config.FirewallTable(network) {
-			ports = append(ports, ch.Name)
+	for _, c := range chains {
+		if c.family == netdev && c.table == config.FirewallTable(network) {
+			ports = append(ports, c.name)
 		}
 	}
 	return ports, nil
@@ -150,30 +145,22 @@ func SpoofChecks(ctx context.Context, network string) ([]string, error) {
 
 // DropSpoofChecks deletes the network's table; none there is no error.
 func DropSpoofChecks(ctx context.Context, network string) error {
-	c, err := nftConn(ctx)
-	if err != nil {
+	name := config.FirewallTable(network)
+	err := read(ctx, func(r *reader) error {
+		_, err := r.tableFlags(netdev, name)
 		return err
-	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyNetdev)
-	if err != nil {
-		if errors.Is(explain(err), ErrUnsupported) {
-			return nil
-		}
-		return fmt.Errorf("nftables tables: %w", explain(err))
-	}
-	for _, t := range tables {
-		if t.Name == config.FirewallTable(network) {
-			c.DelTable(t)
-			if err := c.Flush(); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("nftables table netdev %s: %w", t.Name, explain(err))
-			}
+	})
+	if err == nil {
+		var c *nftables.Conn
+		if c, err = connect(ctx, 0); err == nil {
+			c.DelTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: name})
+			err = explain(c.Flush())
 		}
 	}
-	return nil
-}
-
-func nftConn(ctx context.Context) (*nftables.Conn, error) {
-	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetDeadline(deadline(ctx)) }))
+	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrUnsupported) {
+		return nil
+	}
+	return fmt.Errorf("nftables table netdev %s: %w", name, err)
 }
 
 func (s SpoofCheck) wrap(err error) error {
@@ -183,8 +170,8 @@ func (s SpoofCheck) wrap(err error) error {
 	return fmt.Errorf("spoof check of %s (nftables table netdev %s): %w", s.Port, config.FirewallTable(s.Network), explain(err))
 }
 
-// mark is a comment (nft's userdata: a type, 0, a length, a string) that tells
-// rules of these addresses from others.
+// mark is a comment, as nft keeps it, that tells rules of these addresses from
+// others.
 func (s SpoofCheck) mark() []byte {
 	addrs := make([]string, len(s.Addrs))
 	for i, a := range s.Addrs {
@@ -192,7 +179,7 @@ func (s SpoofCheck) mark() []byte {
 	}
 	slices.Sort(addrs)
 	text := fmt.Sprintf("ovs-gre %x", sha256.Sum256(fmt.Append(nil, s.MAC, addrs)))[:24]
-	return append([]byte{0, byte(len(text) + 1)}, text+"\x00"...)
+	return userdata.AppendString(nil, userdata.TypeComment, text)
 }
 
 // An operand is what a test reads into register 1, and how many bytes that is.

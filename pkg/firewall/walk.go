@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -236,15 +235,14 @@ func (s *ruleset) baseChains(hook uint32, keep func(chain) bool) ([]baseChain, e
 	if s.r == nil {
 		return nil, nil
 	}
-	chains, err := s.r.chains(func(m message) bool {
-		return attr(m, unix.NFTA_CHAIN_HOOK) != nil && slices.Contains([]byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6, inet}, m[0])
-	})
+	const typ = "filter" // which only base chains have
+	chains, err := s.r.chains(typ)
 	if err != nil {
 		return nil, err
 	}
 	var gates []baseChain
 	for _, c := range chains {
-		if c.hook != hook || c.typ != "filter" || !keep(c) {
+		if c.hook != hook || c.typ != typ || familyName(c.family) == "" || !keep(c) {
 			continue
 		}
 		const drop = 0 // NF_DROP

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/state"
@@ -214,15 +214,13 @@ func TestMatchPorts(t *testing.T) {
 		{"tcp", ports(4789, 4789, 0, 2, 2, 0), perhaps},
 		{"udp", []byte{0, 0}, perhaps},
 	} {
-		data, err := netlink.MarshalAttributes([]netlink.Attribute{
-			{Type: unix.NFTA_MATCH_NAME, Data: append([]byte(tt.name), 0)}, {Type: unix.NFTA_MATCH_REV, Data: make([]byte, 4)}, {Type: unix.NFTA_MATCH_INFO, Data: tt.info},
-		})
-		if err != nil {
-			t.Fatal(err)
+		var data []byte
+		for _, a := range []*nl.RtAttr{text(unix.NFTA_MATCH_NAME, tt.name), nl.NewRtAttr(unix.NFTA_MATCH_REV, make([]byte, 4)), nl.NewRtAttr(unix.NFTA_MATCH_INFO, tt.info)} {
+			data = append(data, a.Serialize()...)
 		}
 		j := newJudge(&udp)
 		j.match = yes
-		if j.xtMatch(data); j.match != tt.want {
+		if j.xtMatch(parse(data)); j.match != tt.want {
 			t.Errorf("%s %x: %d, want %d", tt.name, tt.info, j.match, tt.want)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/google/nftables/xt"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/state"
@@ -117,7 +116,7 @@ func (o obstacle) mend(ctx context.Context) (anew bool, err error) {
 	case o.gate.legacy:
 		return false, insertSaved(ctx, o.at.chain, o.at.at, o.missing)
 	}
-	c, err := connect(ctx)
+	c, err := connect(ctx, 0)
 	if err != nil {
 		return false, err
 	}
@@ -152,7 +151,7 @@ func remove(ctx context.Context, g baseChain, rules []*rule) error {
 			errs = append(errs, deleteSaved(ctx, g.family, r))
 			continue
 		}
-		c, err := connect(ctx)
+		c, err := connect(ctx, 0)
 		if err != nil {
 			return err
 		}
@@ -167,10 +166,6 @@ func remove(ctx context.Context, g baseChain, rules []*rule) error {
 func delRule(c *nftables.Conn, g baseChain, r *rule) {
 	t, ch := chainID{family: g.family, table: g.table, name: r.chain}.native()
 	_ = c.DelRule(&nftables.Rule{Table: t, Chain: ch, Handle: r.handle}) // it fails where there is no handle
-}
-
-func connect(ctx context.Context) (*nftables.Conn, error) {
-	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetDeadline(deadline(ctx)) }))
 }
 
 // readable reports whether iptables can read the table: all its rules are of

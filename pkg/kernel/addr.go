@@ -53,44 +53,6 @@ func addrOf(ip net.IP) netip.Addr {
 	return a
 }
 
-// addrFlags: the configuration says that nobody else has an address, and
-// without duplicate address detection it is good at once.
-func addrFlags(p netip.Prefix) uint8 {
-	if p.Addr().Is6() {
-		return unix.IFA_F_NODAD
-	}
-	return 0
-}
-
-// libAddr is an address as the library has it. It has no broadcast address,
-// which the library else makes up.
-func libAddr(index int, p netip.Prefix) *netlink.Addr {
-	return &netlink.Addr{IPNet: ipNet(p), LinkIndex: index, Flags: int(addrFlags(p)), Broadcast: net.IPv4zero}
-}
-
-// addrs lists the addresses of one link, or of all where index is 0. It leaves
-// the name of the link and Proto out.
-func (c *conn) addrs(ctx context.Context, index int) ([]Addr, error) {
-	list, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("addresses: %w", err)
-	}
-	addrs := make([]Addr, 0, len(list))
-	for _, a := range list {
-		if index != 0 && index != a.LinkIndex {
-			continue
-		}
-		p := prefix(a.IPNet)
-		if a.Peer != nil { // the prefix length is the far end's
-			p = netip.PrefixFrom(p.Addr(), prefix(a.Peer).Bits())
-		}
-		if p.IsValid() {
-			addrs = append(addrs, Addr{Index: a.LinkIndex, Prefix: p})
-		}
-	}
-	return addrs, nil
-}
-
 // observeAddrs adds the wanted addresses, whoever made them, and the network's.
 func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Set) error {
 	devs := slices.Concat(b.scope.AddrLinks, b.scope.SharedLinks)
@@ -103,7 +65,7 @@ func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Se
 	if err != nil || len(links) == 0 {
 		return err
 	}
-	list, err := c.addrsWithProto(ctx)
+	list, err := c.addrs(ctx, 0)
 	for _, a := range list {
 		dev, ok := links[a.Index]
 		if !ok {
@@ -123,12 +85,10 @@ func (s Scope) owns(dev string, a netip.Addr) bool {
 	return slices.Contains(s.AddrLinks, dev) || slices.Contains(s.SharedLinks, dev) && slices.Contains(s.Gateways, a)
 }
 
-func (c *conn) addAddr(ctx context.Context, a state.Addr) error {
-	index, err := c.index(ctx, a.Dev)
-	if err != nil {
-		return err
-	}
-	return c.sameAddr(ctx, index, a.Prefix, newAddr(ctx, index, a.Prefix, state.RouteProtocol))
+// addAddr gives a link an address; proto is as in Addr. One that it has already
+// is fine.
+func (c *conn) addAddr(ctx context.Context, index int, p netip.Prefix, proto uint8) error {
+	return c.sameAddr(ctx, index, p, c.newAddr(ctx, index, p, proto))
 }
 
 // delAddr deletes nothing where nothing is ours: the kernel would delete
@@ -138,11 +98,13 @@ func (c *conn) delAddr(ctx context.Context, a state.Addr) error {
 	if err != nil {
 		return err
 	}
-	list, err := c.addrsWithProto(ctx)
+	list, err := c.addrs(ctx, index)
 	if err != nil || !slices.Contains(list, Addr{Index: index, Prefix: a.Prefix, Proto: state.RouteProtocol}) {
 		return err
 	}
-	return c.execute(ctx, func(h *netlink.Handle) error { return h.AddrDel(nil, libAddr(index, a.Prefix)) })
+	return c.execute(ctx, func(h *netlink.Handle) error {
+		return h.AddrDel(nil, &netlink.Addr{IPNet: ipNet(a.Prefix), LinkIndex: index})
+	})
 }
 
 // sameAddr forgets the error about an address that is there already. IPv6

@@ -2,9 +2,7 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -30,36 +28,21 @@ func Forwards6() bool { v := sysctl(Forwarding6); return v != "" && v != "0" }
 // 1 there ("accept if forwarding is disabled", ip-sysctl.rst). Where it is 0 a
 // daemon listens, and its routes stay.
 func Advertised(ctx context.Context) ([]string, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	filter := &netlink.Route{Protocol: unix.RTPROT_RA, Table: unix.RT_TABLE_UNSPEC}
-	routes, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
-		return h.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	})
-	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil // no IPv6 on this host
-	}
-	if err != nil {
-		return nil, fmt.Errorf("routes by router advertisement: %w", err)
-	}
-	var links []string
-	for _, r := range routes {
-		if r.Dst != nil {
-			if ones, _ := r.Dst.Mask.Size(); ones != 0 {
+	return withConn(func(c *conn) (links []string, err error) {
+		routes, err := c.routes(ctx, netlink.FAMILY_V6, unix.RT_TABLE_UNSPEC, unix.RTPROT_RA)
+		for i := range routes {
+			if prefix(routes[i].Dst).Bits() > 0 {
 				continue
 			}
-		}
-		for _, l := range c.outBy(r) {
-			if sysctl(acceptRA(l)) == "1" {
-				links = append(links, l)
+			for _, h := range hops(&routes[i]) {
+				if name := c.name(ctx, h.LinkIndex); sysctl(acceptRA(name)) == "1" {
+					links = append(links, name)
+				}
 			}
 		}
-	}
-	slices.Sort(links)
-	return slices.Compact(links), nil
+		slices.Sort(links)
+		return slices.Compact(links), wrap("router advertisements", err)
+	})
 }
 
 // KeepAdvertised has a link listen to router advertisements also while the
@@ -78,23 +61,5 @@ func UnkeepAdvertised(link string) error {
 	if sysctl(acceptRA(link)) != "2" {
 		return nil
 	}
-	if err := writeSysctl(acceptRA(link), "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("link %s: accept_ra: %w", link, err)
-	}
-	return nil
-}
-
-// outBy names the links that a route leaves by; one that is gone is left out.
-func (c *conn) outBy(r netlink.Route) []string {
-	indexes := []int{r.LinkIndex}
-	for _, hop := range r.MultiPath {
-		indexes = append(indexes, hop.LinkIndex)
-	}
-	var names []string
-	for _, i := range indexes {
-		if l, err := c.handle.LinkByIndex(i); i != 0 && err == nil {
-			names = append(names, l.Attrs().Name)
-		}
-	}
-	return names
+	return wrap("link "+link+": accept_ra", unlessGone(writeSysctl(acceptRA(link), "1")))
 }

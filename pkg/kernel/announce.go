@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -31,10 +30,7 @@ func (n *Netns) Announce(ifName, mac string, addrs []netip.Addr) error {
 		}
 		return c.setMAC(ctx, index, mac)
 	})
-	if err != nil {
-		return fmt.Errorf("announce on %s: %w", ifName, err)
-	}
-	return nil
+	return wrap("announce on "+ifName, err)
 }
 
 // notify makes the kernel speak up when the link's address is set. It stays

@@ -67,29 +67,26 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 // Apply implements state.Backend. An error about a route that is not ours wraps
 // fault.ErrForeign.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	var errs []error
-	var taken []state.Change // routes whose place was free a moment ago
-	for _, ch := range portsFirst(changes) {
-		if f, ok := ch.Old.(state.Foreign); ok {
-			errs = append(errs, refuse(ch, f))
-			continue
+	return doWithConn(func(c *conn) error {
+		var errs []error
+		var taken []state.Change // routes whose place was free a moment ago
+		for _, ch := range portsFirst(changes) {
+			if f, ok := ch.Old.(state.Foreign); ok {
+				errs = append(errs, refuse(ch, f))
+				continue
+			}
+			err := c.apply(ctx, ch)
+			if _, ok := ch.New.(state.Route); ok && errors.Is(err, unix.EEXIST) {
+				taken = append(taken, ch)
+				continue
+			}
+			errs = append(errs, about(ch, err))
 		}
-		err := c.apply(ctx, ch)
-		if _, ok := ch.New.(state.Route); ok && errors.Is(err, unix.EEXIST) {
-			taken = append(taken, ch)
-			continue
+		if len(taken) > 0 {
+			errs = append(errs, b.settle(ctx, c, taken)...)
 		}
-		errs = append(errs, about(ch, err))
-	}
-	if len(taken) > 0 {
-		errs = append(errs, b.settle(ctx, c, taken)...)
-	}
-	return errors.Join(errs...)
+		return errors.Join(errs...)
+	})
 }
 
 // portsFirst puts the links whose MTU has a limit behind the other links: a
@@ -121,7 +118,11 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	case state.Link:
 		return c.setLink(ctx, o)
 	case state.Addr:
-		return c.addAddr(ctx, o)
+		index, err := c.index(ctx, o.Dev)
+		if err != nil {
+			return err
+		}
+		return c.addAddr(ctx, index, o.Prefix, state.RouteProtocol)
 	case state.Neigh:
 		return c.doNeigh(ctx, o, (*netlink.Handle).NeighSet)
 	case state.Route:

@@ -1,17 +1,23 @@
 package kernel
 
 // What vishvananda/netlink v1.3.1 cannot do. Nothing else of this package puts
-// a message or an ioctl together.
+// a message, an attribute or an ioctl together, or takes one apart.
 //
 //   - IFA_PROTO of an address, which says who made it. The library's
 //     development branch has it: with the next release AddrAdd and AddrList do.
+//   - NDA_PROTOCOL of a neighbour, the same of it. Until Neigh has a field for
+//     it.
+//   - What is in another namespace that is known by its number alone
+//     (IFLA_TARGET_NETNSID, IFA_TARGET_NETNSID). Until LinkByIndex and AddrList
+//     take one.
+//   - The counters of Open vSwitch's datapaths. They are not for the library.
 //   - The tx checksum offload of a link. safchain/ethtool reads a MiB for
 //     it, which is 0.6 ms of every ADD: this stays.
 
 import (
 	"context"
 	"errors"
-	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"unsafe"
@@ -19,68 +25,114 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/state"
 )
 
-// ifaProto is IFA_PROTO of linux/if_addr.h. Kernels before 5.18 do not know it
-// and leave it out; there an address of ours looks like anybody's, so that
-// Prune lets it be.
-const ifaProto = 11
+const (
+	// ifaProto is IFA_PROTO of linux/if_addr.h. Kernels before 5.18 do not know
+	// it and leave it out; there an address of ours looks like anybody's, so
+	// that Prune lets it be.
+	ifaProto = 11
+	// ndaProtocol is NDA_PROTOCOL of linux/neighbour.h. Kernels before 5.0 do
+	// not keep it; there no entry is taken for ours.
+	ndaProtocol = 12
+)
 
-// newAddr gives a link an address that says who made it.
-func newAddr(ctx context.Context, index int, p netip.Prefix, proto uint8) error {
-	if err := ctx.Err(); err != nil {
-		return err
+// raw is a part of a request that is there already.
+type raw []byte
+
+func (b raw) Len() int          { return len(b) }
+func (b raw) Serialize() []byte { return b }
+
+// open opens a socket for requests of ours, unless there is one. It gets no
+// words of the kernel about what is refused: v1.3.1 panics where a dump is.
+func (c *conn) open(protocol int) error {
+	if c.sockets[protocol] != nil {
+		return nil
 	}
-	m := nl.NewIfAddrmsg(family(p.Addr()))
-	m.Prefixlen, m.Index, m.Flags = uint8(p.Bits()), uint32(index), addrFlags(p)
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(m)
-	// The kernel takes the one for the address and the other for the far end
-	// of a point-to-point link; ip sends both.
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(proto)))
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return translate(err)
+	return c.enter(func() error {
+		s, err := nl.Subscribe(protocol) // to nothing
+		if err == nil {
+			c.sockets[protocol] = &nl.SocketHandle{Socket: s}
+		}
+		return wrap("netlink: socket", err)
+	})
 }
 
-// addrsWithProto lists the addresses of all links, without the links' names.
-func (c *conn) addrsWithProto(ctx context.Context) ([]Addr, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE) // to nothing: a socket that has no words, for it dumps
-	if err != nil {
-		return nil, fmt.Errorf("netlink: socket: %w", err)
+// ask makes a request of ours that reads.
+func (c *conn) ask(ctx context.Context, protocol, kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
+	if err := c.open(protocol); err != nil {
+		return nil, err
 	}
-	defer s.Close()
-	list, err := query(ctx, c, func(*netlink.Handle) ([]Addr, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
-		req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-		var list []Addr
-		var broken error
-		err := req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWADDR, func(b []byte) bool {
-			a, err := parseAddr(b)
-			broken = errors.Join(broken, err)
-			if a.Prefix.IsValid() {
-				list = append(list, a)
-			}
-			return true
-		})
-		return list, errors.Join(err, broken)
+	return query(ctx, c, func(*netlink.Handle) ([][]byte, error) {
+		return request(kind, flags, c.sockets, parts).Execute(protocol, 0)
 	})
+}
+
+// change makes a request of ours that changes something.
+func (c *conn) change(ctx context.Context, kind, flags int, parts ...nl.NetlinkRequestData) error {
+	if err := c.open(unix.NETLINK_ROUTE); err != nil {
+		return err
+	}
+	return c.execute(ctx, func(h *netlink.Handle) error {
+		sockets := c.sockets
+		if h != c.handle {
+			sockets = nil // one of its own, which has words
+		}
+		_, err := request(kind, flags|unix.NLM_F_ACK, sockets, parts).Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+}
+
+func request(kind, flags int, sockets map[int]*nl.SocketHandle, parts []nl.NetlinkRequestData) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets, req.Data = sockets, parts
+	return req
+}
+
+// newAddr gives a link an address that says who made it; 0 is nobody.
+func (c *conn) newAddr(ctx context.Context, index int, p netip.Prefix, proto uint8) error {
+	m := nl.NewIfAddrmsg(family(p.Addr()))
+	m.Prefixlen, m.Index = uint8(p.Bits()), uint32(index)
+	if p.Addr().Is6() {
+		// The configuration says that nobody else has the address, and without
+		// duplicate address detection it is good at once.
+		m.Flags = unix.IFA_F_NODAD
+	}
+	return c.change(ctx, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m,
+		// The kernel takes the one for the address and the other for the far end
+		// of a point-to-point link; ip sends both.
+		nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()), nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()),
+		nl.NewRtAttr(ifaProto, nl.Uint8Attr(proto)))
+}
+
+// addrs lists the addresses of one link, or of all where index is 0, without
+// the links' names.
+func (c *conn) addrs(ctx context.Context, index int, parts ...nl.NetlinkRequestData) ([]Addr, error) {
+	m := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+	msgs, err := c.ask(ctx, unix.NETLINK_ROUTE, unix.RTM_GETADDR, unix.NLM_F_DUMP, append([]nl.NetlinkRequestData{m}, parts...)...)
+	list := make([]Addr, 0, len(msgs))
+	for _, b := range msgs {
+		if a := parseAddr(b); a.Prefix.IsValid() && (index == 0 || index == a.Index) {
+			list = append(list, a)
+		}
+	}
 	return list, wrap("addresses", err)
 }
 
-func parseAddr(b []byte) (Addr, error) {
+// parseAddr reads an address; one that makes no sense has no prefix.
+func parseAddr(b []byte) Addr {
 	m := nl.DeserializeIfAddrmsg(b)
-	attrs, err := nl.ParseRouteAttr(b[m.Len():])
 	a := Addr{Index: int(m.Index)}
 	var local, address netip.Addr
+	attrs, _ := nl.ParseRouteAttr(b[m.Len():])
 	for _, attr := range attrs {
 		switch attr.Attr.Type {
 		case unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(attr.Value)
+			local = addrOf(attr.Value)
 		case unix.IFA_ADDRESS:
-			address, _ = netip.AddrFromSlice(attr.Value)
+			address = addrOf(attr.Value)
 		case ifaProto:
 			a.Proto = attr.Value[0]
 		}
@@ -89,7 +141,112 @@ func parseAddr(b []byte) (Addr, error) {
 		local = address
 	}
 	a.Prefix = netip.PrefixFrom(local, int(m.Prefixlen))
-	return a, err
+	return a
+}
+
+// newNeigh makes a permanent neighbour entry that says who made it, in the place
+// of whatever is known of the address.
+func (c *conn) newNeigh(ctx context.Context, index int, a netip.Addr, mac net.HardwareAddr) error {
+	return c.change(ctx, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
+		&netlink.Ndmsg{Family: uint8(family(a)), Index: uint32(index), State: netlink.NUD_PERMANENT},
+		nl.NewRtAttr(unix.NDA_DST, a.AsSlice()), nl.NewRtAttr(unix.NDA_LLADDR, mac),
+		nl.NewRtAttr(ndaProtocol, nl.Uint8Attr(state.RouteProtocol)))
+}
+
+// A neigh is an entry as the library has it, and as the kernel does.
+type neigh struct {
+	*netlink.Neigh
+	message raw
+}
+
+// ours reports whether newNeigh has made the entry.
+func (n neigh) ours() bool {
+	attrs, _ := nl.ParseRouteAttrAsMap(n.message[unix.SizeofNdMsg:])
+	proto := attrs[ndaProtocol].Value
+	return len(proto) == 1 && proto[0] == state.RouteProtocol
+}
+
+// neighs lists the neighbours on a link, or all where index is 0.
+func (c *conn) neighs(ctx context.Context, index int) ([]neigh, error) {
+	parts := []nl.NetlinkRequestData{&netlink.Ndmsg{}}
+	if index != 0 {
+		parts = append(parts, nl.NewRtAttr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index))))
+	}
+	msgs, err := c.ask(ctx, unix.NETLINK_ROUTE, unix.RTM_GETNEIGH, unix.NLM_F_DUMP, parts...)
+	var list []neigh
+	for _, b := range msgs {
+		n, err := netlink.NeighDeserialize(b)
+		if err == nil && (index == 0 || index == n.LinkIndex) { // kernels before 4.4 list all
+			list = append(list, neigh{n, b})
+		}
+	}
+	return list, wrap("neighbours", err)
+}
+
+// addNeigh makes an entry anew.
+func (c *conn) addNeigh(ctx context.Context, n neigh) error {
+	return c.change(ctx, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, n.message)
+}
+
+// peer looks at a link of another namespace, known by its number here.
+func (c *conn) peer(ctx context.Context, netnsID, index int) (l netlink.Link, addrs []Addr, err error) {
+	m := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	m.Index = int32(index)
+	id := nl.Uint32Attr(uint32(netnsID))
+	msgs, err := c.ask(ctx, unix.NETLINK_ROUTE, unix.RTM_GETLINK, 0, m, nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, id))
+	if err != nil || len(msgs) == 0 {
+		return nil, nil, errors.Join(err, unix.ENODEV)
+	}
+	if l, err = netlink.LinkDeserialize(nil, msgs[0]); err != nil {
+		return nil, nil, err
+	}
+	// A list of another namespace's addresses is given only to who asks strictly.
+	fd := c.sockets[unix.NETLINK_ROUTE].Socket.GetFd()
+	if err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err == nil {
+		addrs, err = c.addrs(ctx, index, nl.NewRtAttr(unix.IFA_TARGET_NETNSID, id))
+	}
+	return l, addrs, err
+}
+
+// A Datapath is one of Open vSwitch's in this network namespace, and what
+// became of packets that its flows did not know: Missed counts them, Lost those
+// that no ovs-vswitchd took.
+type Datapath struct {
+	Name         string
+	Missed, Lost uint64
+}
+
+// From linux/openvswitch.h.
+const (
+	datapathFamily  = "ovs_datapath"
+	datapathVersion = 2
+	datapathGet     = 3 // OVS_DP_CMD_GET
+	datapathName    = 1 // OVS_DP_ATTR_NAME
+	datapathStats   = 3 // OVS_DP_ATTR_STATS: hit, missed, lost, flows
+
+	sizeofOVSHeader = 4 // struct ovs_header: the index of one datapath, or 0
+)
+
+// Datapaths lists the datapaths of the kernel module openvswitch; none where
+// that is not loaded.
+func Datapaths(ctx context.Context) ([]Datapath, error) {
+	family, err := netlink.GenlFamilyGet(datapathFamily)
+	if err != nil {
+		return nil, wrap("generic netlink: family "+datapathFamily, unlessGone(err))
+	}
+	return withConn(func(c *conn) (list []Datapath, err error) {
+		msgs, err := c.ask(ctx, unix.NETLINK_GENERIC, int(family.ID), unix.NLM_F_DUMP,
+			raw{datapathGet, datapathVersion, 0, 0}, make(raw, sizeofOVSHeader))
+		for _, b := range msgs {
+			attrs, _ := nl.ParseRouteAttrAsMap(b[nl.SizeofGenlmsg+sizeofOVSHeader:])
+			d := Datapath{Name: unix.ByteSliceToString(attrs[datapathName].Value)}
+			if stats := attrs[datapathStats].Value; len(stats) >= 24 {
+				d.Missed, d.Lost = nl.NativeEndian().Uint64(stats[8:]), nl.NativeEndian().Uint64(stats[16:])
+			}
+			list = append(list, d)
+		}
+		return list, wrap("datapaths of Open vSwitch", err)
+	})
 }
 
 // ethtoolValue is struct ethtool_value of linux/ethtool.h.

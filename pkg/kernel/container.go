@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,31 +48,24 @@ func (r ContainerRoute) canonical() ContainerRoute {
 	return r
 }
 
-// route is the route as rtnetlink has it.
-func (r ContainerRoute) route(index int) route {
-	r = r.canonical()
-	k := route{
-		hop: hop{via: r.Via, oif: index, onlink: r.Onlink}, dst: r.Dst, table: r.Table, metric: r.Priority,
-		mtu: r.MTU, advMSS: r.AdvMSS, scope: r.Scope,
-		// As if a person had typed it.
-		proto: unix.RTPROT_BOOT, typ: unix.RTN_UNICAST,
-	}
-	if k.table == 0 {
-		k.table = unix.RT_TABLE_MAIN
-	}
-	if k.metric == 0 && r.Dst.Addr().Is6() {
-		k.metric = metric6
-	}
-	if k.scope == 0 && !r.Via.IsValid() && r.Dst.Addr().Is4() {
-		k.scope = unix.RT_SCOPE_LINK
+// lib is the route as the library has it.
+func (r ContainerRoute) lib(index int) *netlink.Route {
+	k := newRoute(r.Dst.Masked(), r.Via, r.Onlink)
+	k.LinkIndex, k.MTU, k.AdvMSS = index, r.MTU, r.AdvMSS
+	k.Table, k.Priority = cmp.Or(r.Table, unix.RT_TABLE_MAIN), metric(r.Dst, r.Priority)
+	k.Protocol = unix.RTPROT_BOOT // as if a person had typed it
+	if r.Dst.Addr().Is4() {
+		k.Scope = cmp.Or(netlink.Scope(r.Scope), k.Scope)
 	}
 	return k
 }
 
-// containerRoute is the reverse of ContainerRoute.route.
-func containerRoute(r route) ContainerRoute {
+// containerRoute is the reverse of ContainerRoute.lib.
+func containerRoute(r *netlink.Route) ContainerRoute {
+	h := hops(r)[0]
 	return ContainerRoute{
-		Dst: r.dst, Via: r.via, Onlink: r.onlink, MTU: r.mtu, AdvMSS: r.advMSS, Priority: r.metric, Table: r.table, Scope: r.scope,
+		Dst: prefix(r.Dst), Via: via(h), Onlink: onlink(h), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table,
+		Scope: int(r.Scope),
 	}.canonical()
 }
 
@@ -123,23 +117,22 @@ func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, r
 		errs, c.up[index] = append(errs, wrap("up", err)), err == nil
 	}
 	for _, p := range addrs {
-		err := c.execute(ctx, func(h *netlink.Handle) error { return h.AddrAdd(nil, libAddr(index, p)) })
-		errs = append(errs, wrap("address "+p.String(), c.sameAddr(ctx, index, p, err)))
+		errs = append(errs, wrap("address "+p.String(), c.addAddr(ctx, index, p, 0)))
 	}
 	for _, hop := range []bool{false, true} {
 		for _, r := range routes {
 			if r.Via.IsValid() == hop {
-				errs = append(errs, wrap("route "+r.String(), c.addRoute(ctx, r.route(index))))
+				errs = append(errs, wrap("route "+r.String(), c.addRoute(ctx, r.lib(index))))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (c *conn) addRoute(ctx context.Context, k route) error {
-	err := c.execute(ctx, func(h *netlink.Handle) error { return h.RouteAdd(k.lib()) })
+func (c *conn) addRoute(ctx context.Context, r *netlink.Route) error {
+	err := c.execute(ctx, func(h *netlink.Handle) error { return h.RouteAdd(r) })
 	if errors.Is(err, unix.EEXIST) {
-		return c.sameRoute(ctx, k)
+		return c.sameRoute(ctx, r)
 	}
 	return err
 }
@@ -153,20 +146,22 @@ func wrap(what string, err error) error {
 
 // sameRoute says whether the route that takes the place of one leads the same
 // way.
-func (c *conn) sameRoute(ctx context.Context, want route) error {
-	list, err := c.routes(ctx, family(want.dst.Addr()), want.table, 0)
+func (c *conn) sameRoute(ctx context.Context, want *netlink.Route) error {
+	dst := prefix(want.Dst)
+	list, err := c.routes(ctx, family(dst.Addr()), want.Table, 0)
 	if err != nil {
 		return err
 	}
 	in := "none is there now"
-	for _, r := range list {
-		if r.dst != want.dst || r.metric != want.metric || r.tos != 0 {
+	for i := range list {
+		r := &list[i]
+		if prefix(r.Dst) != dst || r.Priority != want.Priority || r.Tos != 0 {
 			continue
 		}
-		if r.via == want.via && r.oif == want.oif {
+		if have, want := hops(r)[0], hops(want)[0]; via(have) == via(want) && have.LinkIndex == want.LinkIndex {
 			return nil
 		}
-		in = r.text(ctx, c)
+		in = c.text(ctx, r)
 	}
 	return fmt.Errorf("%w: %s", unix.EEXIST, in)
 }
@@ -201,8 +196,9 @@ func (c *conn) routesBy(ctx context.Context, index int) ([]ContainerRoute, error
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range routes {
-			if r.oif == index && r.typ == unix.RTN_UNICAST && r.table != unix.RT_TABLE_LOCAL {
+		for i := range routes {
+			r := &routes[i]
+			if hops(r)[0].LinkIndex == index && r.Type == unix.RTN_UNICAST && r.Table != unix.RT_TABLE_LOCAL {
 				list = append(list, containerRoute(r))
 			}
 		}

@@ -1,5 +1,6 @@
 // Package kernel is all that the project asks of the Linux kernel by rtnetlink
-// and procfs. It alone imports vishvananda/netlink.
+// and procfs. It alone imports vishvananda/netlink. What that library cannot do
+// is in byhand.go; nothing else puts a message together or takes one apart.
 //
 // Backend makes links, addresses, neighbours, routes and sysctls of the host
 // match a state, and says how they differ. Netns and AddVeth are the

@@ -16,7 +16,7 @@ import (
 // Addrs lists all addresses of this host.
 func Addrs(ctx context.Context) ([]Addr, error) {
 	return withConn(func(c *conn) ([]Addr, error) {
-		list, err := c.addrsWithProto(ctx)
+		list, err := c.addrs(ctx, 0)
 		for i, a := range list {
 			list[i].Link = c.name(ctx, a.Index)
 		}

@@ -28,6 +28,8 @@ func init() { nl.EnableErrorMessageReporting = true }
 // the package is. It is not for concurrent use.
 type conn struct {
 	handle *netlink.Handle
+	// sockets are those of requests of ours, by protocol, made when they are needed.
+	sockets map[int]*nl.SocketHandle
 	// enter calls a function on a thread that is in the namespace.
 	enter func(func() error) error
 
@@ -45,7 +47,9 @@ func dial() (*conn, error) {
 		return nil, fmt.Errorf("netlink: socket: %w", err)
 	}
 	here := func(f func() error) error { return f() }
-	return &conn{handle: h, enter: here, indexes: map[string]int{}, names: map[int]string{}, up: map[int]bool{}}, nil
+	return &conn{
+		handle: h, sockets: map[int]*nl.SocketHandle{}, enter: here, indexes: map[string]int{}, names: map[int]string{}, up: map[int]bool{},
+	}, nil
 }
 
 // withConn calls f with a connection for this call.
@@ -58,7 +62,18 @@ func withConn[T any](f func(c *conn) (T, error)) (answer T, err error) {
 	return f(c)
 }
 
-func (c *conn) close() { c.handle.Close() }
+// doWithConn is withConn without an answer.
+func doWithConn(f func(c *conn) error) error {
+	_, err := withConn(func(c *conn) (struct{}, error) { return struct{}{}, f(c) })
+	return err
+}
+
+func (c *conn) close() {
+	c.handle.Close()
+	for _, s := range c.sockets {
+		s.Close()
+	}
+}
 
 // query reads from the kernel, and again while it says that what it wrote is
 // inconsistent. The kernel answers before a send returns: there is no wait

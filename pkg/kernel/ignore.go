@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -42,14 +41,11 @@ func (n *Netns) IgnoreRedirects(ifName string, advertisements bool) error {
 			return err
 		}
 		for _, k := range keys {
-			if err := writeSysctl("net/ipv6/conf/"+ifName+"/"+k, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := unlessGone(writeSysctl("net/ipv6/conf/"+ifName+"/"+k, "0")); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("link %s: ignore router advertisements and redirects: %w", ifName, err)
-	}
-	return nil
+	return wrap("link "+ifName+": ignore router advertisements and redirects", err)
 }

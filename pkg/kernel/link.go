@@ -181,7 +181,7 @@ func (c *conn) setMaster(ctx context.Context, l netlink.Link, name string) error
 	// A Linux bridge that nobody has given an address takes the least of its
 	// ports', and another with each port that comes or goes; the containers on
 	// it know their gateway by the one before.
-	if err := keepingNeighs(master.Index, func() error { return c.setMAC(ctx, master.Index, master.MAC) }); err != nil {
+	if err := c.keepingNeighs(ctx, master.Index, func() error { return c.setMAC(ctx, master.Index, master.MAC) }); err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
 	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMasterByIndex(l, master.Index) })

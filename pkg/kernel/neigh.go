@@ -2,8 +2,10 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -32,12 +34,9 @@ func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.S
 	if err != nil || len(links) == 0 {
 		return err
 	}
-	list, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Neigh, error) { return h.NeighList(0, netlink.FAMILY_ALL) })
-	if err != nil {
-		return fmt.Errorf("neighbours: %w", err)
-	}
+	list, err := c.neighs(ctx, 0)
 	for _, k := range list {
-		n := state.Neigh{Dev: links[k.LinkIndex], IP: addrOf(k.IP), MAC: k.HardwareAddr.String()}
+		n := k.object(links[k.LinkIndex])
 		owned := b.scope.NeighLinks
 		if k.FlagsExt&netlink.NTF_EXT_MANAGED != 0 {
 			n.MAC, owned = "", b.scope.ProbeLinks
@@ -51,7 +50,11 @@ func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.S
 			have.Put(n)
 		}
 	}
-	return nil
+	return err
+}
+
+func (n neigh) object(dev string) state.Neigh {
+	return state.Neigh{Dev: dev, IP: addrOf(n.IP), MAC: n.HardwareAddr.String()}
 }
 
 // doNeigh sets or deletes an entry.
@@ -68,4 +71,82 @@ func (c *conn) doNeigh(ctx context.Context, n state.Neigh, do func(*netlink.Hand
 		return err
 	}
 	return c.execute(ctx, func(h *netlink.Handle) error { return do(h, k) })
+}
+
+// AddNeighbours makes a permanent neighbour entry on dev for each address, in
+// the place of whatever is known of it. The entries carry our protocol, which
+// tells them from an administrator's: "ip -d neigh show nud permanent" shows
+// it. The error wraps fs.ErrNotExist where there is no dev.
+func AddNeighbours(ctx context.Context, dev, mac string, addrs ...netip.Addr) error {
+	hw, err := net.ParseMAC(mac)
+	if err != nil || len(addrs) == 0 {
+		return err
+	}
+	return doWithConn(func(c *conn) error {
+		index, err := c.index(ctx, dev)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, a := range addrs {
+			errs = append(errs, wrap(fmt.Sprintf("neighbour %s on %s", a, dev), c.newNeigh(ctx, index, a, hw)))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// RemoveNeighbours deletes those of Neighbours that pick names. A dev that is not
+// there has none.
+func RemoveNeighbours(ctx context.Context, dev string, pick func(state.Neigh) bool) error {
+	return doWithConn(func(c *conn) error {
+		list, err := c.neighbours(ctx, dev)
+		errs := []error{err}
+		for _, n := range list {
+			if pick(n) {
+				err := unlessGone(c.doNeigh(ctx, n, (*netlink.Handle).NeighDel))
+				errs = append(errs, wrap(fmt.Sprintf("neighbour %s on %s: delete", n.IP, dev), err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// Neighbours lists the permanent entries of dev that AddNeighbours made; none
+// where there is no dev.
+func Neighbours(ctx context.Context, dev string) ([]state.Neigh, error) {
+	return withConn(func(c *conn) ([]state.Neigh, error) { return c.neighbours(ctx, dev) })
+}
+
+func (c *conn) neighbours(ctx context.Context, dev string) (list []state.Neigh, err error) {
+	index, err := c.index(ctx, dev)
+	if err != nil {
+		return nil, unlessGone(err)
+	}
+	all, err := c.neighs(ctx, index)
+	for _, k := range all {
+		if n := k.object(dev); k.State&netlink.NUD_PERMANENT != 0 && n.IP.IsValid() && k.ours() {
+			list = append(list, n)
+		}
+	}
+	return list, err
+}
+
+// keepingNeighs calls f, which sets a link's MAC address, and makes the permanent
+// neighbours of the link anew, whoever made them: the kernel flushes them, also
+// where the address is the same (neigh_changeaddr).
+func (c *conn) keepingNeighs(ctx context.Context, index int, f func() error) error {
+	list, err := c.neighs(ctx, index)
+	if err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range list {
+		if n.State&netlink.NUD_PERMANENT != 0 {
+			errs = append(errs, wrap("neighbour: make it anew", c.addNeigh(ctx, n)))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"sync"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -22,9 +23,8 @@ var ErrNotNetns = errors.New("not a network namespace")
 type Netns struct {
 	ns ns.NetNS
 
-	mu     sync.Mutex
-	conn   *conn // made when it is first needed, and so is
-	ioctls int   // a socket for ioctls
+	mu   sync.Mutex
+	conn *conn // made when it is first needed
 }
 
 // OpenNetns opens a network namespace by its path. The error wraps
@@ -54,7 +54,6 @@ func (n *Netns) Close() error {
 	defer n.mu.Unlock()
 	if n.conn != nil {
 		n.conn.close()
-		_ = unix.Close(n.ioctls)
 		n.conn = nil
 	}
 	return n.ns.Close()
@@ -62,14 +61,12 @@ func (n *Netns) Close() error {
 
 // IsHost reports whether it is the namespace that we are in ourselves.
 func (n *Netns) IsHost() (bool, error) {
-	var here, there unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &here); err != nil {
-		return false, fmt.Errorf("own network namespace: %w", err)
+	here, err := os.Stat("/proc/thread-self/ns/net")
+	there, err2 := os.Stat(fmt.Sprintf("/proc/thread-self/fd/%d", n.ns.Fd()))
+	if err := errors.Join(err, err2); err != nil {
+		return false, fmt.Errorf("network namespace %s: %w", n.ns.Path(), err)
 	}
-	if err := unix.Fstat(int(n.ns.Fd()), &there); err != nil {
-		return false, fmt.Errorf("%s: %w", n.ns.Path(), err)
-	}
-	return here.Dev == there.Dev && here.Ino == there.Ino, nil
+	return os.SameFile(here, there), nil
 }
 
 // do calls f on a thread that is in the namespace. A thread that does not come
@@ -99,20 +96,21 @@ func (n *Netns) with(f func(c *conn) error) error {
 	return f(n.conn)
 }
 
-// dial opens the sockets, where they are not, in this thread's namespace.
+// dial opens the sockets, where they are not, in this thread's namespace: to
+// enter it costs two changes of threads.
 func (n *Netns) dial() error {
 	if n.conn != nil {
 		return nil
 	}
-	ioctls, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	c, err := dial()
 	if err != nil {
-		return fmt.Errorf("netlink: socket: %w", err)
-	}
-	if n.conn, err = dial(); err != nil {
-		_ = unix.Close(ioctls)
 		return err
 	}
-	n.ioctls, n.conn.enter = ioctls, n.do
+	if err := c.open(unix.NETLINK_ROUTE); err != nil {
+		c.close()
+		return err
+	}
+	n.conn, c.enter = c, n.do
 	return nil
 }
 
@@ -120,23 +118,20 @@ func (n *Netns) dial() error {
 // OVS's userspace datapath takes frames as they are, and the receiver drops
 // what has none.
 func (n *Netns) DisableTxChecksum(ifName string) error {
-	err := n.with(func(*conn) error { return ethtool(n.ioctls, ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM}) })
-	if err != nil {
-		return fmt.Errorf("link %s: tx checksum offload off: %w", ifName, err)
-	}
-	return nil
+	err := n.with(func(c *conn) error {
+		return ethtool(c.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM})
+	})
+	return wrap("link "+ifName+": tx checksum offload off", err)
 }
 
 // HasLink reports whether the namespace has a link of that name.
 func (n *Netns) HasLink(ctx context.Context, ifName string) (bool, error) {
-	has := false
 	err := n.with(func(c *conn) error {
 		_, err := c.find(ctx, ifName)
-		if errors.As(err, new(noLink)) {
-			return nil
-		}
-		has = err == nil
 		return err
 	})
-	return has, err
+	if errors.As(err, new(noLink)) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -46,7 +46,7 @@ func (p Prefix) String() string { return p.text }
 // addresses. It reads every route of these tables: it is not for ADD.
 func Prefixes(ctx context.Context) ([]Prefix, error) {
 	return withConn(func(c *conn) (list []Prefix, err error) {
-		addrs, err := c.addrsWithProto(ctx)
+		addrs, err := c.addrs(ctx, 0)
 		for _, a := range addrs {
 			p := Prefix{Prefix: a.Prefix.Masked(), Link: c.name(ctx, a.Index), Addr: a.Prefix.Addr(), Proto: int(a.Proto)}
 			p.text = fmt.Sprintf("%s dev %s", a.Prefix, p.Link)
@@ -58,8 +58,12 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 			for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 				routes, err2 := c.routes(ctx, family, table, 0)
 				err = errors.Join(err, err2)
-				for _, r := range routes {
-					list = append(list, Prefix{Prefix: r.dst, Link: c.name(ctx, r.oif), Src: r.src, Proto: r.proto, Table: r.table, text: r.text(ctx, c)})
+				for i := range routes {
+					r := &routes[i]
+					list = append(list, Prefix{
+						Prefix: prefix(r.Dst), Link: c.name(ctx, hops(r)[0].LinkIndex), Src: addrOf(r.Src),
+						Proto: int(r.Protocol), Table: r.Table, text: c.text(ctx, r),
+					})
 				}
 			}
 		}

@@ -1,10 +1,10 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,70 +19,48 @@ import (
 // (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const metric6 = 1024
 
-// route is a route as rtnetlink has it.
-type route struct {
-	hop
-	dst         netip.Prefix
-	src         netip.Addr
-	table       int
-	metric      int // IPv6: as the kernel has it, 1024 by default
-	proto       int
-	typ         int
-	scope       int
-	tos         int
-	mtu, advMSS int
-	moreHops    []hop // the rest of a multipath route
-}
-
-// hop is one next hop.
-type hop struct {
-	via    netip.Addr
-	oif    int
-	onlink bool
-}
-
-// lib is the route as the library has it.
-func (r route) lib() *netlink.Route {
-	k := &netlink.Route{
-		Dst: ipNet(r.dst), LinkIndex: r.oif, Src: r.src.AsSlice(), Table: r.table, Priority: r.metric,
-		Protocol: netlink.RouteProtocol(r.proto), Type: r.typ, Scope: netlink.Scope(r.scope), MTU: r.mtu, AdvMSS: r.advMSS,
+// hops are the next hops of a route.
+func hops(r *netlink.Route) []*netlink.NexthopInfo {
+	if len(r.MultiPath) > 0 {
+		return r.MultiPath
 	}
-	if r.via.Is6() && r.dst.Addr().Is4() {
-		k.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: r.via.AsSlice()}
+	return []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via, Flags: r.Flags}}
+}
+
+// via is the address of a next hop; the zero Addr is none.
+func via(h *netlink.NexthopInfo) netip.Addr {
+	if v, ok := h.Via.(*netlink.Via); ok {
+		return addrOf(v.Addr)
+	}
+	return addrOf(h.Gw)
+}
+
+func onlink(h *netlink.NexthopInfo) bool { return h.Flags&int(netlink.FLAG_ONLINK) != 0 }
+
+// newRoute is a route of one next hop, or of none, for a request.
+func newRoute(dst netip.Prefix, via netip.Addr, onlink bool) *netlink.Route {
+	r := &netlink.Route{Dst: ipNet(dst), Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_UNIVERSE}
+	if via.Is6() && dst.Addr().Is4() {
+		r.Via = &netlink.Via{AddrFamily: unix.AF_INET6, Addr: via.AsSlice()}
 	} else {
-		k.Gw = r.via.AsSlice()
+		r.Gw = via.AsSlice()
 	}
-	if r.onlink {
-		k.Flags = int(netlink.FLAG_ONLINK)
+	if onlink {
+		r.Flags = int(netlink.FLAG_ONLINK)
 	}
-	return k
-}
-
-// routeOf is the reverse of lib.
-func routeOf(k netlink.Route) route {
-	r := route{
-		hop: hopOf(k.Gw, k.Via, k.LinkIndex, k.Flags), dst: prefix(k.Dst), src: addrOf(k.Src), table: k.Table, metric: k.Priority,
-		proto: int(k.Protocol), typ: k.Type, scope: int(k.Scope), tos: k.Tos, mtu: k.MTU, advMSS: k.AdvMSS,
-	}
-	for _, h := range k.MultiPath {
-		r.moreHops = append(r.moreHops, hopOf(h.Gw, h.Via, h.LinkIndex, h.Flags))
-	}
-	if len(r.moreHops) > 0 {
-		r.hop, r.moreHops = r.moreHops[0], r.moreHops[1:]
+	if !via.IsValid() && dst.Addr().Is4() {
+		r.Scope = netlink.SCOPE_LINK
 	}
 	return r
 }
 
-func hopOf(gw net.IP, via netlink.Destination, oif, flags int) hop {
-	h := hop{via: addrOf(gw), oif: oif, onlink: flags&int(netlink.FLAG_ONLINK) != 0}
-	if v, ok := via.(*netlink.Via); ok {
-		h.via = addrOf(v.Addr)
+// metric is what the kernel makes of a route's metric.
+func metric(dst netip.Prefix, m int) int {
+	if m == 0 && dst.Addr().Is6() {
+		return metric6
 	}
-	return h
+	return m
 }
-
-// hops are all next hops.
-func (r route) hops() []hop { return append([]hop{r.hop}, r.moreHops...) }
 
 // routeTypes are the names of the types that have one in "ip route".
 var routeTypes = map[int]string{
@@ -91,67 +69,64 @@ var routeTypes = map[int]string{
 }
 
 // text is the route as "ip route" prints it.
-func (r route) text(ctx context.Context, c *conn) string {
+func (c *conn) text(ctx context.Context, r *netlink.Route) string {
 	var b strings.Builder
-	switch name, ok := routeTypes[r.typ]; {
+	switch name, ok := routeTypes[r.Type]; {
 	case ok:
 		b.WriteString(name + " ")
-	case r.typ != unix.RTN_UNICAST:
-		fmt.Fprintf(&b, "type %d ", r.typ)
+	case r.Type != unix.RTN_UNICAST:
+		fmt.Fprintf(&b, "type %d ", r.Type)
 	}
-	b.WriteString(r.dst.String())
-	if len(r.moreHops) == 0 {
-		b.WriteString(r.hop.text(ctx, c, r.dst))
+	dst, list := prefix(r.Dst), hops(r)
+	b.WriteString(dst.String())
+	if len(list) == 1 {
+		b.WriteString(c.hopText(ctx, list[0], dst))
 	}
-	if r.table != unix.RT_TABLE_MAIN {
-		fmt.Fprintf(&b, " table %d", r.table)
+	if r.Table != unix.RT_TABLE_MAIN {
+		fmt.Fprintf(&b, " table %d", r.Table)
 	}
-	fmt.Fprintf(&b, " proto %s", protoName(r.proto))
-	if r.src.IsValid() {
-		fmt.Fprintf(&b, " src %s", r.src)
+	fmt.Fprintf(&b, " proto %s", protoName(r.Protocol))
+	if r.Src != nil {
+		fmt.Fprintf(&b, " src %s", r.Src)
 	}
-	if r.metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.metric)
+	if r.Priority != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Priority)
 	}
-	if len(r.moreHops) > 0 {
-		for _, h := range r.hops() {
-			b.WriteString(" nexthop" + h.text(ctx, c, r.dst))
+	if len(list) > 1 {
+		for _, h := range list {
+			b.WriteString(" nexthop" + c.hopText(ctx, h, dst))
 		}
 	}
 	return b.String()
 }
 
-func (h hop) text(ctx context.Context, c *conn, dst netip.Prefix) string {
+func (c *conn) hopText(ctx context.Context, h *netlink.NexthopInfo, dst netip.Prefix) string {
 	var s string
-	if h.via.IsValid() && h.via.Is4() != dst.Addr().Is4() {
-		s = " via inet6 " + h.via.String()
-	} else if h.via.IsValid() {
-		s = " via " + h.via.String()
+	if a := via(h); a.IsValid() && a.Is4() != dst.Addr().Is4() {
+		s = " via inet6 " + a.String()
+	} else if a.IsValid() {
+		s = " via " + a.String()
 	}
-	if h.oif != 0 {
-		name := c.name(ctx, h.oif)
-		if name == "" {
-			name = fmt.Sprintf("if%d", h.oif)
-		}
-		s += " dev " + name
+	if h.LinkIndex != 0 {
+		s += " dev " + cmp.Or(c.name(ctx, h.LinkIndex), fmt.Sprintf("if%d", h.LinkIndex))
 	}
-	if h.onlink {
+	if onlink(h) {
 		s += " onlink"
 	}
 	return s
 }
 
 // protoName is the name that iproute2's rt_protos has for a protocol.
-func protoName(p int) string {
+func protoName(p netlink.RouteProtocol) string {
 	if p == state.RouteProtocol {
 		return "ovs-gre"
 	}
-	return netlink.RouteProtocol(p).String()
+	return p.String()
 }
 
 // routes lists the routes of a family in a table, of one protocol unless proto
 // is 0. Table 0 is all.
-func (c *conn) routes(ctx context.Context, family, table, proto int) ([]route, error) {
+func (c *conn) routes(ctx context.Context, family, table, proto int) ([]netlink.Route, error) {
 	filter, mask := &netlink.Route{Table: table, Protocol: netlink.RouteProtocol(proto)}, netlink.RT_FILTER_TABLE
 	if proto != 0 {
 		mask |= netlink.RT_FILTER_PROTOCOL
@@ -166,14 +141,7 @@ func (c *conn) routes(ctx context.Context, family, table, proto int) ([]route, e
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // no such table yet, or no such family on this host
 	}
-	if err != nil {
-		return nil, fmt.Errorf("routes of table %d: %w", table, err)
-	}
-	list := make([]route, len(found))
-	for i, k := range found {
-		list[i] = routeOf(k)
-	}
-	return list, nil
+	return found, wrap(fmt.Sprintf("routes of table %d", table), err)
 }
 
 // A routeQuery is what one dump is about.
@@ -183,13 +151,13 @@ type routeQuery struct{ family, table int }
 type wantedRoutes map[state.ID]state.Route
 
 // find returns the wanted route that r is, or whose place r takes.
-func (w wantedRoutes) find(r route) (state.Route, bool) {
-	if r.tos != 0 {
+func (w wantedRoutes) find(r *netlink.Route) (state.Route, bool) {
+	if r.Tos != 0 {
 		return state.Route{}, false
 	}
-	id := state.Route{Dst: r.dst, Table: r.table, Metric: r.metric}
+	id := state.Route{Dst: prefix(r.Dst), Table: r.Table, Metric: r.Priority}
 	o, ok := w[id.ID()]
-	if !ok && r.dst.Addr().Is6() && r.metric == metric6 {
+	if !ok && id.Dst.Addr().Is6() && r.Priority == metric6 {
 		id.Metric = 0
 		o, ok = w[id.ID()]
 	}
@@ -227,10 +195,11 @@ func (b *Backend) observeRoutes(ctx context.Context, c *conn, want, have state.S
 		if err != nil {
 			return err
 		}
-		for _, r := range ours {
+		for i := range ours {
+			r := &ours[i]
 			w, ok := wanted.find(r)
-			if ok && b.own(r, w) || !ok && slices.Contains(b.scope.RouteSources, r.src) {
-				have.Put(observed(ctx, c, r, w))
+			if ok && b.own(r, w) || !ok && slices.Contains(b.scope.RouteSources, addrOf(r.Src)) {
+				have.Put(c.observed(ctx, r, w))
 			}
 		}
 		if err := b.inTheWay(ctx, c, q, wanted, have); err != nil {
@@ -256,12 +225,13 @@ func (b *Backend) inTheWay(ctx context.Context, c *conn, q routeQuery, wanted wa
 	if err != nil {
 		return err
 	}
-	for _, r := range all {
-		if !missing[r.dst] {
+	for i := range all {
+		r := &all[i]
+		if !missing[prefix(r.Dst)] {
 			continue
 		}
 		if w, ok := wanted.find(r); ok && !b.own(r, w) {
-			have.Put(state.Foreign{Want: w, Have: r.text(ctx, c)})
+			have.Put(state.Foreign{Want: w, Have: c.text(ctx, r)})
 		}
 	}
 	return nil
@@ -271,40 +241,33 @@ func (b *Backend) inTheWay(ctx context.Context, c *conn, q routeQuery, wanted wa
 // carries our protocol, and no other network's source. One with several next
 // hops is not, or not alone: IPv6 makes one route of ours and another's that
 // was appended to it.
-func (b *Backend) own(r route, w state.Route) bool {
-	if r.proto != state.RouteProtocol || len(r.moreHops) > 0 {
+func (b *Backend) own(r *netlink.Route, w state.Route) bool {
+	if r.Protocol != state.RouteProtocol || len(r.MultiPath) > 1 {
 		return false
 	}
-	return !r.src.IsValid() || r.src == w.Src || slices.Contains(b.scope.RouteSources, r.src)
+	src := addrOf(r.Src)
+	return !src.IsValid() || src == w.Src || slices.Contains(b.scope.RouteSources, src)
 }
 
 // observed is the route as an object. w is the wanted one that it is, if any.
-func observed(ctx context.Context, c *conn, r route, w state.Route) state.Route {
-	o := state.Route{Dst: r.dst, Via: r.via, Onlink: r.onlink, Src: r.src, Table: r.table, Metric: r.metric}
-	if r.dst.Addr().Is6() && r.metric == metric6 && w.Metric != metric6 {
+func (c *conn) observed(ctx context.Context, r *netlink.Route, w state.Route) state.Route {
+	h := hops(r)[0]
+	o := state.Route{Dst: prefix(r.Dst), Via: via(h), Onlink: onlink(h), Src: addrOf(r.Src), Table: r.Table, Metric: r.Priority}
+	if o.Dst.Addr().Is6() && o.Metric == metric6 && w.Metric != metric6 {
 		o.Metric = 0
 	}
 	if w.Dev != "" || !w.Dst.IsValid() {
-		o.Dev = c.name(ctx, r.oif)
+		o.Dev = c.name(ctx, h.LinkIndex)
 	}
 	return o
 }
 
 // kernelRoute is a route for a request.
-func (c *conn) kernelRoute(ctx context.Context, o state.Route) (route, error) {
-	r := route{
-		hop: hop{via: o.Via, onlink: o.Onlink}, dst: o.Dst, src: o.Src, table: o.Table, metric: o.Metric,
-		proto: state.RouteProtocol, typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_UNIVERSE,
-	}
-	if !o.Via.IsValid() && o.Dst.Addr().Is4() {
-		r.scope = unix.RT_SCOPE_LINK
-	}
-	if o.Dst.Addr().Is6() && r.metric == 0 {
-		r.metric = metric6
-	}
-	var err error
+func (c *conn) kernelRoute(ctx context.Context, o state.Route) (r *netlink.Route, err error) {
+	r = newRoute(o.Dst, o.Via, o.Onlink)
+	r.Src, r.Table, r.Priority, r.Protocol = o.Src.AsSlice(), o.Table, metric(o.Dst, o.Metric), state.RouteProtocol
 	if o.Dev != "" {
-		r.oif, err = c.index(ctx, o.Dev)
+		r.LinkIndex, err = c.index(ctx, o.Dev)
 	}
 	return r, err
 }
@@ -318,9 +281,9 @@ func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error 
 	}
 	return c.execute(ctx, func(h *netlink.Handle) error {
 		if replace {
-			return h.RouteReplace(r.lib())
+			return h.RouteReplace(r)
 		}
-		return h.RouteAdd(r.lib())
+		return h.RouteAdd(r)
 	})
 }
 
@@ -331,6 +294,6 @@ func (c *conn) delRoute(ctx context.Context, o state.Route) error {
 	if err != nil {
 		return err
 	}
-	r.typ, r.scope, r.onlink = 0, unix.RT_SCOPE_NOWHERE, false
-	return c.execute(ctx, func(h *netlink.Handle) error { return h.RouteDel(r.lib()) })
+	r.Type, r.Scope, r.Flags = 0, netlink.SCOPE_NOWHERE, 0
+	return c.execute(ctx, func(h *netlink.Handle) error { return h.RouteDel(r) })
 }

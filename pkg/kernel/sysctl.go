@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -35,7 +34,7 @@ func observeSysctls(want, have state.Set) error {
 			continue // a link's that is not there yet
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.Noun(), err))
+			errs = append(errs, wrap(s.Noun(), err))
 			continue
 		}
 		have.Put(state.Sysctl{Key: s.Key, Value: value})

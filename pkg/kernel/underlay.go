@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,27 +29,28 @@ const defaultMTU = 1500
 // or else 1500 bytes. The error wraps ErrNoRoute and names every peer where
 // none is left and no link has the address self.
 func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, unreachable []netip.Addr, err error) {
-	_, err = withConn(func(c *conn) (_ any, err error) {
+	err = doWithConn(func(c *conn) (err error) {
 		var indexes []int
 		if mtu, indexes, unreachable, err = c.waysTo(ctx, self, peers); err != nil {
-			return nil, err
+			return err
 		}
 		if len(indexes) == 0 {
 			if indexes, err = c.linksOfAddr(ctx, self); err != nil {
-				return nil, err
+				return err
 			}
 			if len(indexes) == 0 && len(unreachable) > 0 {
-				return nil, noRoutes(unreachable)
+				for _, a := range unreachable {
+					err = errors.Join(err, fmt.Errorf("%w to %s", ErrNoRoute, a))
+				}
+				return err
 			}
 		}
 		links, err := c.linksByIndex(ctx, indexes)
 		for _, l := range links {
 			mtu = lesser(mtu, l.MTU)
 		}
-		if mtu == 0 {
-			mtu = defaultMTU
-		}
-		return nil, err
+		mtu = cmp.Or(mtu, defaultMTU)
+		return err
 	})
 	return mtu, unreachable, err
 }
@@ -59,14 +61,6 @@ func lesser(a, b int) int {
 		return max(a, b)
 	}
 	return min(a, b)
-}
-
-func noRoutes(to []netip.Addr) error {
-	var errs []error
-	for _, a := range to {
-		errs = append(errs, fmt.Errorf("%w to %s", ErrNoRoute, a))
-	}
-	return errors.Join(errs...)
 }
 
 func (c *conn) linksOfAddr(ctx context.Context, self netip.Addr) (indexes []int, err error) {
@@ -92,9 +86,9 @@ func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) 
 		if err != nil {
 			return 0, nil, nil, err
 		}
-		mtu = lesser(mtu, r.mtu)
-		for _, h := range r.hops() {
-			links = append(links, h.oif)
+		mtu = lesser(mtu, r.MTU)
+		for _, h := range hops(r) {
+			links = append(links, h.LinkIndex)
 		}
 	}
 	return mtu, links, barred, nil
@@ -116,7 +110,7 @@ func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
 	if !self.IsValid() {
 		return self
 	}
-	if r, err := c.routeTo(ctx, self, netip.Addr{}); err != nil || r.typ != unix.RTN_LOCAL {
+	if r, err := c.routeTo(ctx, self, netip.Addr{}); err != nil || r.Type != unix.RTN_LOCAL {
 		return netip.Addr{}
 	}
 	return self
@@ -124,7 +118,7 @@ func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
 
 // routeTo looks up the route to an address, as the table has it. The error
 // wraps ErrNoRoute where there is none, or one that says no.
-func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (route, error) {
+func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (*netlink.Route, error) {
 	opts := &netlink.RouteGetOptions{FIBMatch: true}
 	if source.BitLen() == to.BitLen() {
 		opts.SrcAddr = net.IP(source.AsSlice())
@@ -132,11 +126,11 @@ func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (route, error
 	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), opts) })
 	switch {
 	case noRoute(err), err == nil && (len(found) == 0 || found[0].Type != unix.RTN_UNICAST && found[0].Type != unix.RTN_LOCAL):
-		return route{}, fmt.Errorf("%w to %s", ErrNoRoute, to)
+		return nil, fmt.Errorf("%w to %s", ErrNoRoute, to)
 	case err != nil:
-		return route{}, fmt.Errorf("route to %s: %w", to, err)
+		return nil, fmt.Errorf("route to %s: %w", to, err)
 	}
-	return routeOf(found[0]), nil
+	return &found[0], nil
 }
 
 // noRoute reports whether a lookup ended in nothing or in a route that says

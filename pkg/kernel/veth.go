@@ -34,26 +34,23 @@ type Veth struct {
 // it up. The error wraps fs.ErrExist where the host has a link of that name,
 // ErrIfNameTaken where the container does; nothing is left behind.
 func AddVeth(ctx context.Context, v Veth, n *Netns) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
 	pair, err := v.lib(n)
 	if err != nil {
 		return fmt.Errorf("veth %s: %w", v.Name, err)
 	}
-	if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
-		return whoseName(ctx, c, v, n, err)
-	}
-	// The kernel can take up neither end when it makes them: the container's
-	// has no peer yet (ENOTCONN), and the host's would speak before it is told
-	// to be quiet. It ignores an alias then too.
-	if err := c.quietUp(ctx, v, pair.Index); err != nil {
-		err = fmt.Errorf("veth %s: %w", v.Name, err)
-		return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
-	}
-	return nil
+	return doWithConn(func(c *conn) error {
+		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
+			return whoseName(ctx, c, v, n, err)
+		}
+		// The kernel can take up neither end when it makes them: the container's
+		// has no peer yet (ENOTCONN), and the host's would speak before it is told
+		// to be quiet. It ignores an alias then too.
+		if err := c.quietUp(ctx, v, pair.Index); err != nil {
+			err = fmt.Errorf("veth %s: %w", v.Name, err)
+			return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
+		}
+		return nil
+	})
 }
 
 // lib is the pair as the library has it.
@@ -100,8 +97,7 @@ func whoseName(ctx context.Context, c *conn, v Veth, n *Netns, err error) error 
 // DelLink deletes a link of this host, and with it the other end of a pair.
 // One that is not there is fine.
 func DelLink(ctx context.Context, name string) error {
-	_, err := withConn(func(c *conn) (any, error) { return nil, c.delLink(ctx, name) })
-	return err
+	return doWithConn(func(c *conn) error { return c.delLink(ctx, name) })
 }
 
 func (c *conn) delLink(ctx context.Context, name string) error {
@@ -117,12 +113,9 @@ func (c *conn) delLink(ctx context.Context, name string) error {
 // OVS's userspace datapath it gets every frame that OVS gets too.
 func QuietHostEnd(name string) error {
 	// 8 is "do not reply for all local addresses" (ip-sysctl.rst).
-	if err := writeSysctl("net/ipv4/conf/"+name+"/arp_ignore", "8"); err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
+	err := writeSysctl("net/ipv4/conf/"+name+"/arp_ignore", "8")
+	if err == nil { // without the file there is no IPv6 to disable
+		err = unlessGone(writeSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "1"))
 	}
-	err := writeSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "1")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	return nil // without the file there is no IPv6 to disable
+	return wrap("link "+name, err)
 }

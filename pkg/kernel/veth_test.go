@@ -347,7 +347,7 @@ func TestDisableTxChecksum(t *testing.T) {
 	on := func() (v ethtoolValue) {
 		t.Helper()
 		v.cmd = unix.ETHTOOL_GTXCSUM
-		if err := n.with(func(*conn) error { return ethtool(n.ioctls, "eth0", &v) }); err != nil {
+		if err := n.with(func(*conn) error { return ethtool(n.conn.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), "eth0", &v) }); err != nil {
 			t.Fatal(err)
 		}
 		return v
@@ -369,4 +369,32 @@ func TestDisableTxChecksum(t *testing.T) {
 // hasRoute reports whether a route that Configure was asked for is there.
 func hasRoute(l ContainerLink, r ContainerRoute) bool {
 	return slices.Contains(l.Routes, r.canonical())
+}
+
+func TestVethPeer(t *testing.T) {
+	ctx := inNetns(t)
+	n := container(t)
+	if err := AddVeth(ctx, pair, n); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Configure(ctx, "eth0", prefixes("192.168.1.2/24", "fd00:1::2/64"), nil); err != nil {
+		t.Fatal(err)
+	}
+	ipIn(t, n, "addr add 10.9.0.1 peer 10.9.0.2/31 dev eth0")
+	ipIn(t, n, "addr add 10.8.0.1/24 dev lo")
+	have, err := VethPeerOf(ctx, pair.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(have.Addrs, netip.Addr.Compare)
+	want := VethPeer{MAC: pair.IfMAC, MTU: pair.MTU, Addrs: addresses("10.9.0.1", "192.168.1.2", "fd00:1::2")}
+	if d := cmp.Diff(want, have, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Errorf("(-want +have):\n%s", d)
+	}
+	if _, err := VethPeerOf(ctx, "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a link that is not there: %v", err)
+	}
+	if _, err := VethPeerOf(ctx, "lo"); err == nil {
+		t.Error("no error about a link without other end")
+	}
 }

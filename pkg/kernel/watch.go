@@ -33,7 +33,11 @@ func Watch(ctx context.Context, s Scope, changed func()) error {
 	}
 	defer socket.Close()
 	w := watch{scope: s}
-	if err := w.find(ctx); err != nil {
+	err = doWithConn(func(c *conn) error {
+		w.links, err = c.indexesOf(ctx, slices.Concat(s.AddrLinks, s.NeighLinks))
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, socket.Close)()
@@ -59,17 +63,6 @@ type watch struct {
 	scope Scope
 	// links are the names of the scope's links by index.
 	links map[int]string
-}
-
-// find looks for the scope's links.
-func (w *watch) find(ctx context.Context) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	w.links, err = c.indexesOf(ctx, slices.Concat(w.scope.AddrLinks, w.scope.NeighLinks))
-	return err
 }
 
 // concerned reports whether a message is about something in scope. It goes

@@ -92,8 +92,7 @@ func TestWatchOverflow(t *testing.T) {
 	err := n.with(func(c *conn) error {
 		for i := range 3000 { // foreign routes
 			dst := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
-			r := route{hop: hop{oif: 1}, dst: dst, table: 254, proto: 4, typ: 1, scope: 253}
-			if err := c.handle.RouteAdd(r.lib()); err != nil {
+			if err := c.handle.RouteAdd(ContainerRoute{Dst: dst}.lib(1)); err != nil {
 				return err
 			}
 		}

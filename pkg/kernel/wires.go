@@ -23,12 +23,7 @@ var segmentLess = []string{"vrf", "openvswitch"}
 // Wires lists what joins the links of this host into Ethernet segments: ports
 // to their bridge or bond and back, the ends of veth pairs, links on others.
 func Wires(ctx context.Context) ([]Wire, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	links, err := query(ctx, c, (*netlink.Handle).LinkList)
+	links, err := withConn(func(c *conn) ([]netlink.Link, error) { return query(ctx, c, (*netlink.Handle).LinkList) })
 	if err != nil {
 		return nil, fmt.Errorf("links: %w", err)
 	}
@@ -61,24 +56,14 @@ func Wires(ctx context.Context) ([]Wire, error) {
 // Egress lists the links by which this host sends from one of its addresses to
 // another's; none where there is no route.
 func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
-	c, err := dial()
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	ask := func(o *netlink.RouteGetOptions) ([]netlink.Route, error) {
-		return query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), o) })
-	}
-	routes, err := ask(&netlink.RouteGetOptions{SrcAddr: from.AsSlice()})
-	if err != nil { // the address may be none of this host's, as behind NAT
-		routes, err = ask(nil)
-	}
-	if err != nil {
-		return nil, ctx.Err()
-	}
-	var names []string
-	for _, r := range routes {
-		names = append(names, c.outBy(r)...)
-	}
-	return names, nil
+	return withConn(func(c *conn) (names []string, err error) {
+		r, err := c.routeTo(ctx, to, c.source(ctx, from))
+		if err != nil {
+			return nil, ctx.Err()
+		}
+		for _, h := range hops(r) {
+			names = append(names, c.name(ctx, h.LinkIndex))
+		}
+		return names, nil
+	})
 }

@@ -8,12 +8,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 )
 
@@ -253,20 +254,7 @@ func (c *Conn) bound(ctx context.Context) func() {
 }
 
 // brief keeps a server's words short; OVS's own are a line or two.
-func brief(s string) string {
-	const n = 500
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "") + "…"
-	}
-	return s
-}
+func brief(s string) string { return config.Clip(s, 500) }
 
 // cut keeps a stranger's text short and on one line.
-func cut(b []byte) string {
-	const n = 200
-	s := fmt.Sprintf("%q", b[:min(len(b), n)])
-	if len(b) > n {
-		s += "…"
-	}
-	return s
-}
+func cut(b []byte) string { return strconv.Quote(config.Clip(string(b), 200)) }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ovs-gre-cni/pkg/atomicfile"
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/nodes"
@@ -340,16 +341,5 @@ func (d Dir) read(name string) []byte {
 	return raw
 }
 
-// replaceFile writes a file so that a reader sees the old one or the new one.
-func replaceFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+// replaceFile writes a file of the directory.
+func replaceFile(path string, data []byte) error { return atomicfile.Write(path, data, 0o600) }

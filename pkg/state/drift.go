@@ -6,8 +6,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"ovs-gre-cni/pkg/config"
 )
 
 // maxDrift is how many characters Drift has at most, twice as many where it has
@@ -69,7 +70,7 @@ func attributes(have, want Object) []string {
 		case isFault && field.Type.Kind() == reflect.Bool:
 			list = append(list, fault)
 		case isFault:
-			list = append(list, fault+plain(fmt.Sprint(a)))
+			list = append(list, fault+config.Printable(fmt.Sprint(a)))
 		case name == "":
 			list = append(list, field.Name+" is "+value(a)+", should be "+value(b))
 		case field.Type.Kind() == reflect.String && strings.ContainsRune(fmt.Sprint(a, b), ','):
@@ -83,7 +84,7 @@ func attributes(have, want Object) []string {
 
 // value is an attribute's as a message has it.
 func value(v any) string {
-	s := plain(fmt.Sprint(v))
+	s := config.Printable(fmt.Sprint(v))
 	if a, ok := v.(netip.Addr); s == "" || ok && !a.IsValid() {
 		return "none"
 	}
@@ -119,6 +120,3 @@ func clip(s string, most int) string {
 	}
 	return string([]rune(s)[:most-1]) + "…"
 }
-
-// plain keeps a text from breaking a line.
-func plain(s string) string { return strings.Join(strings.FieldsFunc(s, unicode.IsControl), " ") }

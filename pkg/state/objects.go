@@ -449,5 +449,5 @@ func complaint(text string) string {
 		return ""
 	}
 	// A line break would end the comment.
-	return "  # " + plain(text)
+	return "  # " + config.Printable(text)
 }
