@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -254,17 +253,29 @@ func (p *problems) attachments(key string, raw json.RawMessage) *[]Attachment {
 	return &valid
 }
 
-// networkName is what libcni accepts (ValidateNetworkName in its pkg/utils).
-// It keeps a name from being a path.
-var networkName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+// isNetworkName accepts what libcni does (ValidateNetworkName in its pkg/utils),
+// which keeps a name from being a path.
+func isNetworkName(s string) bool {
+	return s != "" && len(s) <= maxNetworkName && only(s[:1], "") && only(s, "_.-")
+}
+
+// only reports whether a text has no characters but ASCII letters, digits and
+// those of others. A regular expression would be compiled at each start of a
+// plugin.
+func only(s, others string) bool {
+	for _, c := range s {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune(others, c) {
+			return false
+		}
+	}
+	return true
+}
 
 // maxNetworkName leaves room for what the name becomes a part of: a file name
 // (255 bytes) and the name of an nftables table (255 bytes).
 const maxNetworkName = 200
 
 var wantName = fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName)
-
-func isNetworkName(s string) bool { return len(s) <= maxNetworkName && networkName.MatchString(s) }
 
 // CheckName tells what is wrong with the name of a network. The error wraps
 // ErrInvalid.
@@ -275,9 +286,9 @@ func CheckName(name string) error {
 	return &Problem{Key: "name", Value: string(quote(name)), Reason: wantName}
 }
 
-// linkNames keeps to what no shell, ovs-vsctl or sysctl takes for anything
+// isLinkName keeps to what no shell, ovs-vsctl or sysctl takes for anything
 // else.
-var linkNames = regexp.MustCompile(`^[a-zA-Z0-9_.][a-zA-Z0-9_.+\-]*$`)
+func isLinkName(s string) bool { return s != "" && only(s[:1], "_.") && only(s, "_.+-") }
 
 // notLinks are directories of the file system or of net.ipv4.conf; the kernel
 // refuses them as names of links.
@@ -392,7 +403,7 @@ func linkName[C any](most int, at func(C) *string) setter[C] {
 			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
 		case slices.Contains(notLinks, v):
 			p.invalid(key, quote(v), "the kernel has no links of this name")
-		case !linkNames.MatchString(v):
+		case !isLinkName(v):
 			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-', the first not '-'")
 		default:
 			*at(c) = v

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"strings"
 )
 
@@ -55,11 +54,14 @@ func ParseAlias(network, link, alias string) (a Attachment, port string, ok bool
 		return Attachment{}, "", false
 	}
 	port = PortName(network, f[0], f[1])
-	return Attachment{f[0], f[1]}, port, link == port || !portNames.MatchString(link)
+	return Attachment{f[0], f[1]}, port, link == port || !isPortName(link)
 }
 
-// portNames are the names that PortName returns.
-var portNames = regexp.MustCompile(`^og[0-9a-f]{13}$`)
+// isPortName reports whether a name can be one that PortName returns.
+func isPortName(name string) bool {
+	hash, ok := strings.CutPrefix(name, "og")
+	return ok && len(hash) == 13 && strings.Trim(hash, "0123456789abcdef") == ""
+}
 
 // TunnelName names the OVS tunnel port of network to the node with address.
 func TunnelName(network string, address netip.Addr) string {

@@ -1,7 +1,6 @@
 package nodes
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,23 +51,10 @@ func read(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
-// Encode is the content of a nodes file.
-func Encode(nodes []config.Node) ([]byte, error) {
-	if nodes == nil {
-		nodes = []config.Node{}
-	}
-	raw, err := json.MarshalIndent(nodes, "", "  ")
-	return append(raw, '\n'), err
-}
-
 // Store replaces a nodes file in one step, so that a reader sees the old list
 // or the new one, also after a power cut.
 func Store(path string, nodes []config.Node) error {
-	raw, err := Encode(nodes)
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.WriteDurable(path, raw, 0o644); err != nil {
+	if err := atomicfile.WriteDurable(path, config.EncodeNodes(nodes), 0o644); err != nil {
 		return fmt.Errorf("store nodes: %w", err)
 	}
 	return nil

@@ -315,13 +315,7 @@ func TestForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `[
-  {
-    "name": "host1",
-    "address": "172.16.32.1",
-    "subnets": [
-      "10.0.1.0/24"
-    ]
-  }
+  {"name":"host1","address":"172.16.32.1","subnets":["10.0.1.0/24"]}
 ]
 `
 	if diff := cmp.Diff(want, string(raw)); diff != "" || !json.Valid(raw) {

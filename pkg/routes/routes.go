@@ -310,9 +310,7 @@ func (r *Routes) savedConfig() []byte {
 	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments", "nodesFile"} {
 		delete(fields, k)
 	}
-	if nodes, err := json.Marshal(r.Topology.All()); err == nil {
-		fields["nodes"] = nodes
-	}
+	fields["nodes"] = config.EncodeNodes(r.Topology.All())
 	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != config.ModeDirect {
 		fields["bridge"] = bridge
 	}
