@@ -94,8 +94,8 @@ type adding struct {
 	// bridge is the network's, as OVSDB has it.
 	bridge ovs.BridgeInfo
 	mtu    int
-	// want is the host state to compare with; nil where it was just brought about.
-	want state.Set
+	// looking is the look at the host state; nil where that was just brought about.
+	looking *network.Comparison
 	// hadLease: a lease was there before ours.
 	hadLease bool
 	// firstUse: the network has nothing on this host but our lease.
@@ -137,34 +137,51 @@ func (a *adding) acquire(ctx context.Context) error {
 		}
 		return a.readBridge(ctx)
 	}
-	a.want, a.mtu, err = a.net.Want(ctx)
+	if a.looking, err = a.net.Begin(ctx, a.bridge); err != nil {
+		return err
+	}
+	// The MTU of our own bridge is that of its containers, unless it has to be
+	// changed, which compare finds out. To look for the ways to all peers first
+	// takes longer than to make a port. A link below 1280 bytes has no IPv6.
+	if l, err := kernel.LinkByName(ctx, a.Config.Bridge); err == nil && !a.Config.AdoptBridge && l.MTU >= 1280 {
+		a.mtu = l.MTU
+		return nil
+	}
+	a.mtu, err = a.looking.MTU(ctx)
 	return err
 }
 
 // syncIfStale looks whether the host state is as it should be, while ovs-vswitchd
 // makes the container's port, and brings it about where it is not.
 func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error {
-	if a.want == nil { // Ensure has just looked
+	if a.looking == nil { // Ensure has just looked
 		return meanwhile()
 	}
 	var same bool
+	var mtu int
 	var failed error
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		same, failed = a.net.IsInSync(ctx, a.want, a.bridge)
+		if same, failed = a.looking.Same(ctx); failed == nil {
+			mtu, failed = a.looking.MTU(ctx)
+		}
 	}()
 	err := meanwhile()
 	<-looked
 	if err == nil {
 		err = failed
 	}
-	if err != nil || same {
+	if err == nil && !same {
+		a.firstUse = false
+		mtu, err = a.ensure(ctx)
+	}
+	if err != nil || mtu == a.mtu {
 		return err
 	}
-	a.firstUse = false
-	_, err = a.ensure(ctx)
-	return err
+	a.mtu = mtu
+	end := state.Link{Name: a.port(), Up: true, MTU: mtu}
+	return errors.Join(kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{{New: end}}), a.ns.SetMTU(ctx, a.IfName, mtu))
 }
 
 // releaseLease gives the lease back, and the host state with the last one.

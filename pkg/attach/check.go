@@ -73,6 +73,10 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 		return err
 	}
 	defer n.OVS.Close()
+	backends, err := n.Asked(ctx, containerPort(r))
+	if err != nil {
+		return err
+	}
 	want, _, err := n.Want(ctx)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) error {
 		return err
 	}
 	want.Put(known...)
-	changes, err := state.Check(ctx, want, n.Backends()...)
+	changes, err := state.Check(ctx, want, backends...)
 	if err != nil {
 		return err
 	}

@@ -110,6 +110,17 @@ func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Pref
 	})
 }
 
+// SetMTU changes the MTU of a link of the namespace.
+func (n *Netns) SetMTU(ctx context.Context, ifName string, mtu int) error {
+	return n.with(func(c *conn) error {
+		index, err := c.index(ctx, ifName)
+		if err == nil {
+			err = c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetMTU(byIndex(index), mtu) })
+		}
+		return wrap(fmt.Sprintf("interface %s: MTU %d", ifName, mtu), err)
+	})
+}
+
 func (c *conn) configure(ctx context.Context, index int, addrs []netip.Prefix, routes []ContainerRoute) error {
 	var errs []error
 	if !c.up[index] {

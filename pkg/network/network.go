@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -147,6 +148,85 @@ func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr) []state.
 		scope.AddrLinks = append(scope.AddrLinks, c.Bridge)
 	}
 	return []state.Backend{ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), firewall.NewBackend(c.Name)}
+}
+
+// A Comparison is a look at the host state that has begun.
+type Comparison struct {
+	net      *Network
+	backends []state.Backend
+	// mark says what OVSDB is like, where the tunnels are many; "" is where they
+	// are not. known: the tunnels were right then.
+	mark  string
+	known bool
+	want  state.Set
+	mtu   int
+}
+
+// Begin begins to look at the host state: it asks OVS, which has other things
+// to do once it makes a port. It takes no lock. bridge is what the caller has
+// just read of OVSDB.
+//
+// Of more than manyTunnels it does not look at each, as long as they were found
+// to be right and nothing has been asked of OVS since: next_cfg, which every
+// ovs-vsctl counts up, and the version of the row of their bridge are the same.
+// Configuration and nodes are the caller's to look at, by IsSaved.
+func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison, error) {
+	c := &Comparison{net: n}
+	rows := ovs.NewBackend(n.OVS, n.Config.Name)
+	if len(n.Topology.Peers) > maxComparedTunnels {
+		c.mark = fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
+		if c.known = n.Dir.Mark() == c.mark; c.known {
+			rows = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
+		}
+	}
+	var err error
+	c.backends, err = n.ask(ctx, rows)
+	return c, err
+}
+
+// MTU is that inside containers.
+func (c *Comparison) MTU(ctx context.Context) (int, error) {
+	if c.want != nil {
+		return c.mtu, nil
+	}
+	var err error
+	c.want, c.mtu, err = c.net.Want(ctx)
+	return c.mtu, err
+}
+
+// Same reports whether the host state is what it should be.
+func (c *Comparison) Same(ctx context.Context) (bool, error) {
+	if _, err := c.MTU(ctx); err != nil {
+		return false, err
+	}
+	if c.known {
+		maps.DeleteFunc(c.want, func(id state.ID, _ state.Object) bool { return id.Kind == state.KindTunnel })
+	}
+	changes, err := state.Check(ctx, c.want, c.backends...)
+	if err != nil || len(changes) > 0 {
+		return false, err
+	}
+	if c.mark != "" && !c.known {
+		err = c.net.Dir.SetMark(c.mark)
+	}
+	return true, err
+}
+
+// Asked is Backends that have asked OVS already for what the first look at them
+// needs, which is to be for the network's bridges and ports.
+func (n *Network) Asked(ctx context.Context, ports ...state.Object) ([]state.Backend, error) {
+	return n.ask(ctx, ovs.NewBackend(n.OVS, n.Config.Name), ports...)
+}
+
+func (n *Network) ask(ctx context.Context, rows *ovs.Backend, objs ...state.Object) ([]state.Backend, error) {
+	c := n.Config
+	objs = append(objs, state.Bridge{Name: c.Bridge, Adopted: c.AdoptBridge})
+	if state.UsesTunnelBridge(c) {
+		objs = append(objs, state.Bridge{Name: state.TunnelBridge(c)})
+	}
+	all := n.Backends()
+	all[0] = rows
+	return all, rows.Ask(ctx, objs...)
 }
 
 // savedConfig is the configuration as Remove will read it, without what belongs to

@@ -15,31 +15,6 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// removeExtras takes back what no backend does: it is quick, and goes first, so
-// that waiting for OVS leaves it the time.
-func removeExtras(ctx context.Context, c *config.Network, dir rundir.Dir) error {
-	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), firewall.DropSpoofChecks(ctx, c.Name))
-}
-
-// removeNeighbours forgets this host's containers of a network on a gateway
-// link that stays, as a Linux bridge does.
-func removeNeighbours(ctx context.Context, c *config.Network, dir rundir.Dir) error {
-	if c.LinuxBridge == "" && !c.AdoptBridge {
-		return nil // it goes with its bridge
-	}
-	nodes, self, err := dir.SavedNodes()
-	if err != nil {
-		return nil // nothing was made
-	}
-	i := slices.IndexFunc(nodes, func(n config.Node) bool { return n.Name == self })
-	if i < 0 {
-		return nil
-	}
-	return kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
-		return slices.ContainsFunc(nodes[i].Subnets, func(s netip.Prefix) bool { return s.Contains(n.IP) })
-	})
-}
-
 // Remove takes the host state away, if no container and nothing persistent
 // needs it; force does it all the same. The configuration may have lost its
 // keys. Where conn is nil, because OVSDB is down, all of it stays: half a host
@@ -120,4 +95,29 @@ func removePorts(ctx context.Context, network string, conn *ovs.Conn) error {
 	}
 	_, err = conn.DelPorts(ctx, network, names...)
 	return err
+}
+
+// removeExtras takes back what no backend does: it is quick, and goes first, so
+// that waiting for OVS leaves it the time.
+func removeExtras(ctx context.Context, c *config.Network, dir rundir.Dir) error {
+	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), firewall.DropSpoofChecks(ctx, c.Name))
+}
+
+// removeNeighbours forgets this host's containers of a network on a gateway
+// link that stays, as a Linux bridge does.
+func removeNeighbours(ctx context.Context, c *config.Network, dir rundir.Dir) error {
+	if c.LinuxBridge == "" && !c.AdoptBridge {
+		return nil // it goes with its bridge
+	}
+	nodes, self, err := dir.SavedNodes()
+	if err != nil {
+		return nil // nothing was made
+	}
+	i := slices.IndexFunc(nodes, func(n config.Node) bool { return n.Name == self })
+	if i < 0 {
+		return nil
+	}
+	return kernel.RemoveNeighbours(ctx, state.GatewayLink(c), func(n state.Neigh) bool {
+		return slices.ContainsFunc(nodes[i].Subnets, func(s netip.Prefix) bool { return s.Contains(n.IP) })
+	})
 }

@@ -3,47 +3,15 @@ package network
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 
 	"ovs-gre-cni/pkg/config"
-	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/state"
 )
 
 // maxComparedTunnels is how many tunnels are read at every IsInSync. 32 take ovsdb-server
 // and us a millisecond, 500 of them more than making the container's port.
 const maxComparedTunnels = 32
-
-// IsInSync looks at the host state and reports whether it is what want says. It
-// takes no lock. bridge is what the caller has just read of OVSDB.
-//
-// Of more than manyTunnels it does not look at each, as long as they were found
-// to be right and nothing has been asked of OVS since: next_cfg, which every
-// ovs-vsctl counts up, and the version of the row of their bridge are the same.
-// Configuration and nodes are the caller's to look at, by IsSaved.
-func (n *Network) IsInSync(ctx context.Context, want state.Set, bridge ovs.BridgeInfo) (bool, error) {
-	if len(n.Topology.Peers) <= maxComparedTunnels {
-		changes, err := state.Check(ctx, want, n.Backends()...)
-		return len(changes) == 0, err
-	}
-	all := n.Backends()
-	mark := fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
-	known := n.Dir.Mark() == mark
-	if known {
-		want = maps.Clone(want)
-		maps.DeleteFunc(want, func(id state.ID, _ state.Object) bool { return id.Kind == state.KindTunnel })
-		all[0] = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
-	}
-	changes, err := state.Check(ctx, want, all...)
-	if err != nil || len(changes) > 0 {
-		return false, err
-	}
-	if !known {
-		err = n.Dir.SetMark(mark)
-	}
-	return true, err
-}
 
 // IsSaved reports whether the configuration and the nodes are those that host
 // state was last made of, and no removal is pending. Without it, or without the

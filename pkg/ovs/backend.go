@@ -25,6 +25,15 @@ type Backend struct {
 	ports map[string]string
 	// fdb are the entries that are wanted, as last observed.
 	fdb []state.FDB
+	// asked is what Ask has sent for the next Observe; nil is nothing.
+	asked *questions
+}
+
+// questions have been sent, and their answers not been read.
+type questions struct {
+	ops      []ovsdb.Operation
+	rows     *Pending
+	switches <-chan map[string]switchState
 }
 
 // NewBackend returns the backend of network behind an open connection.
@@ -60,12 +69,40 @@ type rows struct {
 	switches map[string]switchState
 }
 
+// Ask sends the questions of the next Observe, so that this need only read the
+// answers: ovs-vswitchd gives none while it makes a port. objs are all bridges
+// and ports that Observe will be asked for; other objects count for nothing.
+func (b *Backend) Ask(ctx context.Context, objs ...state.Object) error {
+	q := questions{ops: b.selects(objs), switches: b.askSwitches(ctx, objs)}
+	var err error
+	if q.rows, err = b.conn.Start(ctx, q.ops...); err == nil {
+		b.asked = &q
+	}
+	return err
+}
+
 // Observe implements state.Backend. Containers' ports are only told of where
 // want has them.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	asked := b.askVswitchd(ctx, want)
-	r, err := b.read(ctx, want)
-	s := <-asked
+	var asks []state.Object
+	b.fdb = nil
+	for _, o := range want {
+		switch o := o.(type) {
+		case state.Bridge, state.Port:
+			asks = append(asks, o)
+		case state.FDB:
+			b.fdb = append(b.fdb, o)
+		}
+	}
+	if b.asked == nil {
+		if err := b.Ask(ctx, asks...); err != nil {
+			return nil, err
+		}
+	}
+	q := b.asked
+	b.asked = nil
+	r, err := b.read(ctx, q)
+	s := <-q.switches
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +127,8 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	return have, nil
 }
 
-func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
+// selects ask OVSDB for the network's rows and those of objs.
+func (b *Backend) selects(objs []state.Object) []ovsdb.Operation {
 	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "controller", "stp_enable", "rstp_enable",
 		"other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
@@ -99,7 +137,8 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 	for _, role := range b.roles {
 		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
 	}
-	for id := range want {
+	for _, o := range objs {
+		id := o.ID()
 		byName := where("name", ovsdb.ConditionEqual, id.Name)
 		switch id.Kind {
 		case state.KindBridge:
@@ -108,12 +147,16 @@ func (b *Backend) read(ctx context.Context, want state.Set) (*rows, error) {
 			ops = append(ops, selectOp("Port", byName, port...), selectOp("Interface", byName, iface...))
 		}
 	}
-	res, err := b.conn.Transact(ctx, ops...)
+	return ops
+}
+
+func (b *Backend) read(ctx context.Context, q *questions) (*rows, error) {
+	res, err := q.rows.Results(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := &rows{bridgeOf: map[string]string{}, port: map[string]Row{}, iface: map[string]Row{}}
-	for i, op := range ops {
+	for i, op := range q.ops {
 		for _, row := range res[i].Rows {
 			switch op.Table {
 			case "Bridge":

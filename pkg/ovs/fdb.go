@@ -21,22 +21,16 @@ type switchState struct {
 // local is how ovs-vswitchd writes the number of a bridge's internal port.
 const local = "LOCAL"
 
-// askVswitchd asks ovs-vswitchd for what OVSDB does not have of the bridges that are
-// wanted: their flows and static FDB entries. Where it does not answer all is
+// askSwitches asks ovs-vswitchd for what OVSDB does not have of the bridges
+// among objs: their flows and static FDB entries. Where it does not answer all is
 // taken to be as wanted: that ovs-vswitchd is silent, VswitchdServes tells.
-func (b *Backend) askVswitchd(ctx context.Context, want state.Set) <-chan map[string]switchState {
+func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan map[string]switchState {
 	var names []string
 	var commands []Command
-	b.fdb = nil
-	for _, o := range want {
-		switch o := o.(type) {
-		case state.Bridge:
-			if !o.Adopted {
-				names = append(names, o.Name)
-				commands = append(commands, Command{"bridge/dump-flows", o.Name}, Command{"fdb/show", o.Name})
-			}
-		case state.FDB:
-			b.fdb = append(b.fdb, o)
+	for _, o := range objs {
+		if o, ok := o.(state.Bridge); ok && !o.Adopted {
+			names = append(names, o.Name)
+			commands = append(commands, Command{"bridge/dump-flows", o.Name}, Command{"fdb/show", o.Name})
 		}
 	}
 	reply := make(chan map[string]switchState, 1)
