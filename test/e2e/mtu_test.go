@@ -70,6 +70,34 @@ func TestMTU(t *testing.T) {
 	}
 }
 
+// TestMTUChanges: a container's MTU follows from the ways to the peers as they
+// are when it is attached, whatever somebody has made of the bridge's.
+func TestMTUChanges(t *testing.T) {
+	t.Parallel()
+	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
+	cnitest.Network{}.Install(t, l)
+	all := one(t, l, "ovsnet")
+	for i, tt := range []struct {
+		script string
+		want   int
+	}{
+		{"ip link set obr0 mtu 1300", 1462},
+		{"ip link set obr0 mtu 1000", 1462}, // less than IPv6 takes
+		{"ip route add 172.16.32.0/25 dev " + l.Hosts[0].UnderlayLink + " mtu 1400", 1362},
+	} {
+		var cs []*cnitest.Container
+		for _, h := range l.Hosts {
+			h.Shell(t, tt.script)
+			cs = append(cs, cnitest.Add(t, h, "ovsnet", "next"+strconv.Itoa(i)))
+		}
+		fits(t, cs[0], cs[1], tt.want)
+		all = append(all, cs...)
+	}
+	for _, c := range all {
+		del(t, c)
+	}
+}
+
 // fits wants the MTU at both containers, in the result, and on the way.
 func fits(t *testing.T, from, to *cnitest.Container, mtu int) {
 	t.Helper()
