@@ -35,7 +35,7 @@ func Advertised(ctx context.Context) ([]string, error) {
 				continue
 			}
 			for _, h := range hops(&routes[i]) {
-				if name := c.name(ctx, h.LinkIndex); sysctl(acceptRA(name)) == "1" {
+				if name := c.name(h.LinkIndex); sysctl(acceptRA(name)) == "1" {
 					links = append(links, name)
 				}
 			}

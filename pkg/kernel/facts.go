@@ -18,7 +18,7 @@ func Addrs(ctx context.Context) ([]Addr, error) {
 	return withConn(func(c *conn) ([]Addr, error) {
 		list, err := c.addrs(ctx, 0)
 		for i, a := range list {
-			list[i].Link = c.name(ctx, a.Index)
+			list[i].Link = c.name(a.Index)
 		}
 		return list, err
 	})
@@ -49,7 +49,7 @@ func LinksByAliasPrefix(ctx context.Context, prefix string) ([]Link, error) {
 		links, err := query(ctx, c, (*netlink.Handle).LinkList)
 		for _, l := range links {
 			if alias := l.Attrs().Alias; alias != "" && strings.HasPrefix(alias, prefix) {
-				list = append(list, c.linkOf(ctx, l))
+				list = append(list, c.linkOf(l))
 			}
 		}
 		return list, wrap("links", err)
@@ -70,7 +70,7 @@ func (c *conn) linksByIndex(ctx context.Context, indexes []int) ([]Link, error) 
 			return nil, fmt.Errorf("link: %w", err)
 		}
 		if l.Attrs().RawFlags&unix.IFF_LOOPBACK == 0 {
-			list = append(list, c.linkOf(ctx, l))
+			list = append(list, c.linkOf(l))
 		}
 	}
 	return list, nil

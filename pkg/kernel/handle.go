@@ -169,16 +169,24 @@ func (c *conn) indexesOf(ctx context.Context, names []string) (map[int]string, e
 	return links, nil
 }
 
-// name is the name of a link; "" where there is none.
-func (c *conn) name(ctx context.Context, index int) string {
+// name is the name of a link; "" where there is none. It asks by netdevice(7):
+// rtnetlink answers with all there is to know of a link, and waits for whoever
+// changes one meanwhile. (The name's index is not to be had so: where there is
+// no link the kernel runs modprobe.)
+func (c *conn) name(index int) string {
 	if name, ok := c.names[index]; ok || index == 0 {
 		return name
 	}
-	l, err := query(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) })
-	if err != nil {
+	if c.open(unix.NETLINK_ROUTE) != nil {
 		return ""
 	}
-	return c.remember(l).Attrs().Name
+	ifr, _ := unix.NewIfreq("") // which is not too long
+	ifr.SetUint32(uint32(index))
+	if unix.IoctlIfreq(c.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), unix.SIOCGIFNAME, ifr) != nil {
+		return ""
+	}
+	c.indexes[ifr.Name()], c.names[index] = index, ifr.Name()
+	return ifr.Name()
 }
 
 // remember keeps what a link is called.

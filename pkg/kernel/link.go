@@ -36,14 +36,14 @@ func (c *conn) link(ctx context.Context, name string) (Link, error) {
 	if err != nil {
 		return Link{}, err
 	}
-	return c.linkOf(ctx, l), nil
+	return c.linkOf(l), nil
 }
 
-func (c *conn) linkOf(ctx context.Context, l netlink.Link) Link {
+func (c *conn) linkOf(l netlink.Link) Link {
 	a := l.Attrs()
 	return Link{
 		Index: a.Index, Name: a.Name, Kind: kindOf(l), MAC: a.HardwareAddr.String(), Alias: a.Alias,
-		Master: c.name(ctx, a.MasterIndex), MTU: a.MTU,
+		Master: c.name(a.MasterIndex), MTU: a.MTU,
 		Up: a.RawFlags&unix.IFF_UP != 0, LowerUp: a.RawFlags&unix.IFF_LOWER_UP != 0,
 	}
 }

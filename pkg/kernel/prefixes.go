@@ -48,7 +48,7 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 	return withConn(func(c *conn) (list []Prefix, err error) {
 		addrs, err := c.addrs(ctx, 0)
 		for _, a := range addrs {
-			p := Prefix{Prefix: a.Prefix.Masked(), Link: c.name(ctx, a.Index), Addr: a.Prefix.Addr(), Proto: int(a.Proto)}
+			p := Prefix{Prefix: a.Prefix.Masked(), Link: c.name(a.Index), Addr: a.Prefix.Addr(), Proto: int(a.Proto)}
 			p.text = fmt.Sprintf("%s dev %s", a.Prefix, p.Link)
 			list = append(list, p)
 		}
@@ -61,7 +61,7 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 				for i := range routes {
 					r := &routes[i]
 					list = append(list, Prefix{
-						Prefix: prefix(r.Dst), Link: c.name(ctx, hops(r)[0].LinkIndex), Src: addrOf(r.Src),
+						Prefix: prefix(r.Dst), Link: c.name(hops(r)[0].LinkIndex), Src: addrOf(r.Src),
 						Proto: int(r.Protocol), Table: r.Table, text: c.text(ctx, r),
 					})
 				}

@@ -108,7 +108,7 @@ func (c *conn) hopText(ctx context.Context, h *netlink.NexthopInfo, dst netip.Pr
 		s = " via " + a.String()
 	}
 	if h.LinkIndex != 0 {
-		s += " dev " + cmp.Or(c.name(ctx, h.LinkIndex), fmt.Sprintf("if%d", h.LinkIndex))
+		s += " dev " + cmp.Or(c.name(h.LinkIndex), fmt.Sprintf("if%d", h.LinkIndex))
 	}
 	if onlink(h) {
 		s += " onlink"
@@ -257,7 +257,7 @@ func (c *conn) observed(ctx context.Context, r *netlink.Route, w state.Route) st
 		o.Metric = 0
 	}
 	if w.Dev != "" || !w.Dst.IsValid() {
-		o.Dev = c.name(ctx, h.LinkIndex)
+		o.Dev = c.name(h.LinkIndex)
 	}
 	return o
 }

@@ -62,7 +62,7 @@ func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
 			return nil, ctx.Err()
 		}
 		for _, h := range hops(r) {
-			names = append(names, c.name(ctx, h.LinkIndex))
+			names = append(names, c.name(h.LinkIndex))
 		}
 		return names, nil
 	})
