@@ -120,11 +120,13 @@ func (a *adding) acquire(ctx context.Context) error {
 		return err
 	}
 	a.unlockLease = done
+	saved := make(chan bool, 1)
+	go func() { saved <- a.net.IsSaved() }() // while OVSDB is asked
 	if err := a.readBridge(ctx); err != nil {
 		return err
 	}
 	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
-	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !a.net.IsSaved() {
+	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !<-saved {
 		a.firstUse = false
 		if a.mtu, err = a.ensure(ctx); err != nil {
 			return err

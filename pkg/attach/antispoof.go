@@ -145,15 +145,15 @@ func antispoofNeighbours(ctx context.Context, r Request, m nodes.Topology, prev 
 		return nil, nil
 	}
 	dev := state.GatewayLink(r.Config)
+	mac, addrs := identity(r, prev)
 	var have []state.Neigh
 	l, err := kernel.LinkByName(ctx, r.port())
-	if err == nil {
+	if err == nil && l.MAC != hostMAC(mac) {
 		have, err = kernel.Neighbours(ctx, dev)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	mac, addrs := identity(r, prev)
 	var objs []state.Object
 	for _, a := range addrs {
 		if l.MAC == hostMAC(mac) || slices.ContainsFunc(have, func(p state.Neigh) bool { return p.IP == a }) {
