@@ -93,7 +93,9 @@ type adding struct {
 	mac string
 	// bridge is the network's, as OVSDB has it.
 	bridge ovs.BridgeInfo
-	mtu    int
+	// bridgeLink is its internal port, where that is known and as it should be.
+	bridgeLink kernel.Link
+	mtu        int
 	// looking is the look at the host state; nil where that was just brought about.
 	looking *network.Comparison
 	// hadLease: a lease was there before ours.
@@ -145,8 +147,10 @@ func (a *adding) acquire(ctx context.Context) error {
 	// The MTU of our own bridge is that of its containers, unless it has to be
 	// changed, which compare finds out. To look for the ways to all peers first
 	// takes longer than to make a port. A link below 1280 bytes has no IPv6.
-	if l, err := kernel.LinkByName(ctx, a.Config.Bridge); err == nil && !a.Config.AdoptBridge && l.MTU >= 1280 {
-		a.mtu = l.MTU
+	if !a.Config.AdoptBridge {
+		a.bridgeLink, _ = kernel.LinkByName(ctx, a.Config.Bridge)
+	}
+	if a.mtu = a.bridgeLink.MTU; a.mtu >= 1280 {
 		return nil
 	}
 	a.mtu, err = a.looking.MTU(ctx)
@@ -175,7 +179,7 @@ func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error 
 		err = failed
 	}
 	if err == nil && !same {
-		a.firstUse = false
+		a.firstUse, a.bridgeLink = false, kernel.Link{}
 		mtu, err = a.ensure(ctx)
 	}
 	if err != nil || mtu == a.mtu {
@@ -408,9 +412,12 @@ func (a *adding) twoDefaults(err error) error {
 
 // result is what ADD prints: bridge, host's end, container's end.
 func (a *adding) result(ctx context.Context, res *current.Result) (*current.Result, error) {
-	bridge, err := kernel.LinkByName(ctx, a.Config.Bridge)
-	if err != nil {
-		return nil, err
+	bridge := a.bridgeLink
+	if bridge.Name == "" {
+		var err error
+		if bridge, err = kernel.LinkByName(ctx, a.Config.Bridge); err != nil {
+			return nil, err
+		}
 	}
 	port, err := kernel.LinkByName(ctx, a.port())
 	if err == nil && !port.Up {

@@ -54,7 +54,7 @@ func TestCalls(t *testing.T) {
 	}
 	stdin = cnitest.PluginConf(t, n.Conflist(l), "route-sync", cnitest.Conf{"prevResult": prev})
 	_, got = traced(t, h, "route-sync", stdin, ns.Path)
-	atMost(t, "route-sync ADD", got, counts{Execs: 1, Netlink: 10})
+	atMost(t, "route-sync ADD", got, counts{Execs: 1, Netlink: 6})
 }
 
 func atMost(t *testing.T, what string, got, want counts) {
