@@ -32,6 +32,8 @@ const usage = `usage: ovs-grectl COMMAND [--output json] [FILE...]
   down [--force] [FILE]  remove it; refused while containers are attached
   status [FILE]          show it, and what is not as it should be
   plan [FILE]            print the commands that make it, a shell script
+  key [--next] [FILE]    print this host's line for nodes, with its public key for
+                         WireGuard; --next: with the key that is to take its place
   doctor [FILE]          check the host's surroundings; say what mends what is wrong
   gc [FILE]              remove what is left of containers that are gone
   version                print the version
@@ -47,10 +49,11 @@ type call struct {
 	files    []string
 	json     bool
 	force    bool
+	next     bool
 }
 
 var commands = map[string]func(context.Context, *call) int{
-	"up": up, "down": down, "status": status, "plan": plan, "doctor": examine, "gc": gc, "version": version,
+	"up": up, "down": down, "status": status, "plan": plan, "doctor": examine, "gc": gc, "key": key, "version": version,
 }
 
 func main() { os.Exit(run()) }
@@ -100,6 +103,8 @@ func (c *call) parse(args []string) (func(context.Context, *call) int, error) {
 			c.json = value == "json"
 		case arg == "--force" || arg == "-f":
 			c.force = true
+		case arg == "--next":
+			c.next = true
 		case strings.HasPrefix(arg, "-") && arg != "-":
 			return nil, fmt.Errorf("unknown option %s", arg)
 		case name == "":
@@ -116,6 +121,8 @@ func (c *call) parse(args []string) (func(context.Context, *call) int, error) {
 		return nil, fmt.Errorf("unknown command %q", name)
 	case c.force && name != "down":
 		return nil, errors.New("--force is for down alone")
+	case c.next && name != "key":
+		return nil, errors.New("--next is for key alone")
 	case name == "version" && len(c.files) > 0:
 		return nil, errors.New("version takes no file")
 	}

@@ -108,15 +108,18 @@ func once(command string) string {
 var headings = map[state.Kind]string{
 	state.KindBridge: "The containers' OVS bridge, whose internal port is their gateway; " +
 		"the tunnels', whose internal port leads to the peers.",
-	state.KindTunnel:     "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
-	state.KindFDB:        "No container takes over the gateway's MAC address, and what is for one peer goes to no other. OVS before 2.16 cannot.",
-	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
-	state.KindLink:       "Links are up.",
-	state.KindAddr:       "The gateway's addresses.",
-	state.KindNeigh:      "The peers' MAC addresses follow from their addresses: nobody needs to ask.",
-	state.KindRoute:      "A route to each peer's container subnets.",
-	state.KindMasquerade: "What leaves the network is masqueraded.",
-	state.KindForward:    "Where this host drops what it forwards, what the network forwards is accepted.",
+	state.KindGuard:         "Nothing passes in clear between this host and its peers' containers, whatever else there is.",
+	state.KindWireGuard:     "The WireGuard link, with this host's private key, which is made once.",
+	state.KindWireGuardPeer: "Each peer by its public key, with its container subnets.",
+	state.KindTunnel:        "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
+	state.KindFDB:           "No container takes over the gateway's MAC address, and what is for one peer goes to no other. OVS before 2.16 cannot.",
+	state.KindSysctl:        "The kernel forwards, and takes what comes by the tunnels.",
+	state.KindLink:          "Links are up.",
+	state.KindAddr:          "The gateway's addresses.",
+	state.KindNeigh:         "The peers' MAC addresses follow from their addresses: nobody needs to ask.",
+	state.KindRoute:         "A route to each peer's container subnets.",
+	state.KindMasquerade:    "What leaves the network is masqueraded.",
+	state.KindForward:       "Where this host drops what it forwards, what the network forwards is accepted.",
 }
 
 func planHost(ctx context.Context, c *config.Network, want state.Set) (nodes.Topology, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"time"
 
 	"ovs-gre-cni/pkg/attach"
@@ -29,8 +30,9 @@ type report struct {
 	Segment    string             `json:"segment,omitempty"`
 	Persistent bool               `json:"persistent"`
 	Bridge     *link              `json:"bridge,omitempty"`
-	Transit    *link              `json:"transit,omitempty"`
+	Transit    *link              `json:"transit,omitempty"` // or the WireGuard link
 	Tunnels    []ovs.TunnelStatus `json:"tunnels"`
+	WireGuard  []wireGuardPeer    `json:"wireguard,omitempty"`
 	Routes     []route            `json:"routes"`
 	Containers []container        `json:"containers"`
 	// Notes say what is missing and may be.
@@ -157,6 +159,11 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	if r.Tunnels, err = n.OVS.Tunnels(ctx, c.Name); err != nil {
 		return err
 	}
+	if state.Encrypted(c) {
+		if err := r.inspectWireGuard(ctx, n); err != nil {
+			return err
+		}
+	}
 	if err := r.inspectContainers(ctx, n); err != nil {
 		return err
 	}
@@ -176,6 +183,47 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	}
 	changes, err := state.Check(ctx, want, n.Backends()...)
 	r.drift(changes)
+	return err
+}
+
+// A wireGuardPeer is a peer of an encrypted network, as --output json tells it.
+type wireGuardPeer struct {
+	Peer    string     `json:"peer"`
+	Address netip.Addr `json:"address"`
+	// State is up (there is a session), idle (there is none), or no key.
+	State string `json:"state"`
+	// Handshake is the last one, in RFC 3339; "" is none.
+	Handshake string `json:"handshake,omitempty"`
+	Received  uint64 `json:"rxBytes"`
+	Sent      uint64 `json:"txBytes"`
+	age       string
+}
+
+func (r *report) inspectWireGuard(ctx context.Context, n *network.Network) (err error) {
+	if r.Transit, err = linkState(ctx, config.WireGuardName(n.Config.Bridge)); err != nil {
+		return err
+	}
+	if unkeyed := n.Unkeyed(); unkeyed != "" {
+		r.Notes = append(r.Notes, oneLine(unkeyed)+": nothing gets to their containers")
+	}
+	if r.Transit.State == "missing" {
+		return nil // which is drift
+	}
+	wrong, err := conflist.WrongKey(n)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if wrong != "" {
+		r.Drift = append(r.Drift, oneLine(wrong))
+	}
+	peers, err := conflist.WireGuardPeers(ctx, n)
+	for _, p := range peers {
+		w := wireGuardPeer{Peer: p.Node.Name, Address: p.Node.Address, State: p.State, Received: p.Received, Sent: p.Sent, age: p.Age()}
+		if !p.Handshake.IsZero() {
+			w.Handshake = p.Handshake.Format(time.RFC3339)
+		}
+		r.WireGuard = append(r.WireGuard, w)
+	}
 	return err
 }
 

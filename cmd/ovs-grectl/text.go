@@ -18,13 +18,20 @@ func (r report) text(w io.Writer) {
 	var table strings.Builder
 	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	r.Bridge.text(t, "bridge")
-	r.Transit.text(t, "transit")
+	if len(r.WireGuard) > 0 {
+		r.Transit.text(t, "wireguard")
+	} else {
+		r.Transit.text(t, "transit")
+	}
 	for _, u := range r.Tunnels {
 		extra := ""
 		if u.BFD != "" {
 			extra = "bfd " + u.BFD + " " + u.Diagnostic
 		}
 		fmt.Fprintf(t, "  tunnel\t%s\t%s\t%s to %s (%s)\t%s\n", u.Name, u.State, u.Type, oneLine(u.Peer), u.Remote, oneLine(extra+" "+u.Error))
+	}
+	for _, p := range r.WireGuard {
+		fmt.Fprintf(t, "  peer\t%s\t%s\t%s\t%s\n", oneLine(p.Peer), p.State, p.Address, p.age)
 	}
 	for _, rt := range r.Routes {
 		fmt.Fprintf(t, "  route\t%s\t%s\t%s\t\n", rt.Destination, rt.State, rt.Command)

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/ovs"
@@ -48,7 +49,7 @@ func newMetrics(a *Agent) *metrics {
 
 		peers:      desc("peers", "Peers of this host."),
 		leftOut:    desc("nodes_left_out", "Nodes that are not part of the network; the log says why."),
-		tunnels:    desc("tunnels", "Tunnels by state: up, down, error.", "state"),
+		tunnels:    desc("tunnels", "Tunnels by state: up, down, error; of an encrypted network its peers: up (there is a session), idle, no key.", "state"),
 		routes:     desc("routes", "Routes to peers by state: ok, missing, wrong.", "state"),
 		portErrors: desc("port_errors", "Ports of the network that OVS complains about."),
 		leases:     desc("leaked_leases", "Leases of containers that have no link."),
@@ -136,6 +137,11 @@ func (m *metrics) collectOVS(ctx context.Context, last outcome, gauge func(*prom
 	for _, t := range tunnels {
 		count[t.State]++
 	}
+	if state.Encrypted(last.file.OVS) {
+		if count, err = wireGuardStates(ctx, last); err != nil {
+			return err
+		}
+	}
 	for s, n := range count {
 		gauge(m.tunnels, n, s)
 	}
@@ -151,6 +157,16 @@ func (m *metrics) collectOVS(ctx context.Context, last outcome, gauge func(*prom
 	}
 	gauge(m.portErrors, n)
 	return nil
+}
+
+// wireGuardStates counts the peers of an encrypted network by their states.
+func wireGuardStates(ctx context.Context, last outcome) (map[string]int, error) {
+	peers, err := conflist.WireGuardPeers(ctx, &network.Network{Config: last.file.OVS, Topology: last.topology})
+	count := map[string]int{"up": 0, "idle": 0, "no key": 0}
+	for _, p := range peers {
+		count[p.State]++
+	}
+	return count, err
 }
 
 func (m *metrics) collectRoutes(ctx context.Context, last outcome, gauge func(*prometheus.Desc, int, ...string)) error {

@@ -21,6 +21,13 @@ type Source interface {
 	List() (List, error)
 }
 
+// A Publisher is a Source by which this host tells the others its public key for
+// WireGuard.
+type Publisher interface {
+	// Publish makes it this host's key in everybody's List.
+	Publish(ctx context.Context, key string) error
+}
+
 // A List is what a source knows.
 type List struct {
 	// Nodes are the hosts of the network, in the order of their names.
@@ -39,6 +46,8 @@ type Candidate struct {
 	Addresses []netip.Addr
 	// Subnets are its container subnets.
 	Subnets []netip.Prefix
+	// Key is its public key for WireGuard; "" is not known.
+	Key string
 	// Since is when it came. Between two that exclude each other the older stays.
 	Since time.Time
 	// Leaving: it is being taken away, and excludes nobody.
@@ -98,7 +107,7 @@ func (s *selection) add(c Candidate) string {
 		}
 		return "it has no " + family + " address, by which all others are reached"
 	}
-	n := config.Node{Name: c.Name, Address: c.Addresses[i], Subnets: c.Subnets}
+	n := config.Node{Name: c.Name, Address: c.Addresses[i], Subnets: c.Subnets, Key: c.Key}
 	if err := n.Check(); err != nil {
 		return err.Error()
 	}

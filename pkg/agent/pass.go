@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/rundir"
+	"ovs-gre-cni/pkg/state"
 )
 
 // pass does all there is to do: stores the nodes, brings the host state about,
@@ -57,7 +60,29 @@ func (a *Agent) pass(ctx context.Context) error {
 	if wrote {
 		a.Log.Info("conflist written", "file", a.Conflist)
 	}
-	return err
+	return errors.Join(err, a.publish(ctx, self))
+}
+
+// publish tells the others this host's public key where they need it and have
+// another or none: the next one, if there is one, which is in force once it is
+// known.
+func (a *Agent) publish(ctx context.Context, self nodes.Topology) error {
+	source, able := a.Source.(Publisher)
+	if !able || !state.Encrypted(a.file.OVS) {
+		return nil
+	}
+	_, key, err := rundir.NextKey(a.file.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = conflist.PublicKey(a.file.Name())
+	}
+	if err != nil || key == self.Self.Key {
+		return err
+	}
+	if err := source.Publish(ctx, key); err != nil {
+		return fmt.Errorf("publish this host's key: %w", err)
+	}
+	a.Log.Info("key published", "node", self.Self.Name, "key", key)
+	return nil
 }
 
 // acceptNodes leaves out of the source's list the nodes without a route, logs which

@@ -16,7 +16,7 @@ import (
 )
 
 // Uninstall removes the conflist, if it is ours, then the host state of its
-// network, whether containers are attached or not, then the nodes file. The
+// network, whether containers are attached or not, its keys, then the nodes file. The
 // plugins stay, so that what was attached can be detached. What is gone already
 // is no error.
 func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error {
@@ -47,6 +47,9 @@ func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error 
 	for _, f := range files {
 		if err := conflist.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", cut(change)) }); err != nil {
 			return fmt.Errorf("network %s: %w", f.Name(), err)
+		}
+		if err := rundir.RemoveKeys(f.Name()); err != nil {
+			return err
 		}
 	}
 	if err := os.Remove(store); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -20,6 +20,9 @@ func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 	c := a.file.OVS
 	transit := config.TransitLink(c.Bridge)
 	scope := kernel.Scope{AddrLinks: []string{state.GatewayLink(c), c.Bridge, transit}, NeighLinks: []string{transit}}
+	if state.Encrypted(c) {
+		scope.AddrLinks = append(scope.AddrLinks, config.WireGuardName(c.Bridge))
+	}
 	all.Go(func() { a.watchAgain(ctx, "nodes", a.Source.Run) })
 	all.Go(func() {
 		a.watchAgain(ctx, "kernel", func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })

@@ -42,6 +42,8 @@ const (
 	TunnelVXLAN  = "vxlan"
 	TunnelGeneve = "geneve"
 	TunnelNone   = "none"
+	// TunnelWireGuard is no type of OVS's: its link is the kernel's.
+	TunnelWireGuard = "wireguard"
 )
 
 // Base is what the configurations of both plugins have in common.
@@ -76,16 +78,19 @@ type Attachment struct {
 
 // Tunnel is how frames travel between hosts.
 type Tunnel struct {
-	// Type is gre, vxlan, geneve or none.
+	// Type is gre, vxlan, geneve, wireguard or none.
 	Type string
 	// Key is the GRE key or VNI; nil means none.
 	Key *uint32
 	// Csum: the outer packet carries a checksum.
 	Csum bool
-	// Port is the UDP destination port of VXLAN and Geneve; 0 means the protocol's own.
+	// Port is the UDP destination port of VXLAN, Geneve and WireGuard; 0 means the protocol's own.
 	Port uint16
 	// BFD watches each tunnel by bidirectional forwarding detection.
 	BFD bool
+	// Keepalive is after how many seconds WireGuard sends something to a peer;
+	// 0 is never.
+	Keepalive uint16
 }
 
 // IPAM is the address management that the network delegates to.
@@ -244,9 +249,10 @@ func (c *Network) check(p *problems) {
 	if len(c.Nodes) == 0 && c.NodesFile == "" && p.none("nodes", "nodesFile") {
 		p.invalid("nodes", nil, "missing: list every host of the network, or name a nodesFile")
 	}
-	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && p.none("tunnel.type") {
-		p.invalid("tunnel.port", quoteInt(int(t.Port)), "only VXLAN and Geneve have a port, tunnel.type is "+t.Type)
+	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && t.Type != TunnelWireGuard && p.none("tunnel.type") {
+		p.invalid("tunnel.port", quoteInt(int(t.Port)), "only VXLAN, Geneve and WireGuard have a port, tunnel.type is "+t.Type)
 	}
+	c.checkWireGuard(p)
 	if t.Key != nil && *t.Key > 1<<24-1 && (t.Type == TunnelVXLAN || t.Type == TunnelGeneve) {
 		p.invalid("tunnel.key", quoteInt(int(*t.Key)), "a VNI has 24 bits, want at most 16777215")
 	}
@@ -270,6 +276,8 @@ func (c *Network) check(p *problems) {
 			p.invalid("linuxBridge", quote(c.LinuxBridge), "the same name as bridge: the Linux bridge and the OVS bridge are two devices")
 		case TransitLink(c.Bridge):
 			p.invalid("linuxBridge", quote(c.LinuxBridge), "the name of the bridge that the tunnels are on")
+		case WireGuardName(c.Bridge):
+			p.invalid("linuxBridge", quote(c.LinuxBridge), "the name of the WireGuard link")
 		}
 	}
 	if c.LinuxBridge != "" && c.AdoptBridge {
@@ -277,6 +285,23 @@ func (c *Network) check(p *problems) {
 	}
 	if c.LinuxBridge != "" && c.Segment == SegmentContainer {
 		p.invalid("segment", quote(string(c.Segment)), "containers of a linuxBridge share a segment: want host or mesh")
+	}
+}
+
+// checkWireGuard is what must hold between keys for WireGuard.
+func (c *Network) checkWireGuard(p *problems) {
+	t := c.Tunnel
+	if t.Type != TunnelWireGuard {
+		if t.Keepalive != 0 && p.none("tunnel.type") {
+			p.invalid("tunnel.keepalive", quoteInt(int(t.Keepalive)), "only WireGuard sends keepalives, tunnel.type is "+t.Type)
+		}
+		return
+	}
+	if t.Key != nil || t.Csum || t.BFD {
+		p.invalid("tunnel.type", quote(t.Type), "WireGuard has none of these: leave out tunnel.key, tunnel.csum and tunnel.bfd")
+	}
+	if c.Segment == SegmentMesh {
+		p.invalid("segment", quote(string(c.Segment)), "WireGuard carries IP packets and no Ethernet frames, tunnel.type is wireguard: want host or container")
 	}
 }
 

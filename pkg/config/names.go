@@ -73,6 +73,25 @@ func TunnelName(network string, address netip.Addr) string {
 // this host reaches its peers' hosts.
 func TransitLink(bridge string) string { return bridge + "-t" }
 
+// WireGuardName names the WireGuard link of the network whose containers are on
+// bridge.
+func WireGuardName(bridge string) string { return bridge + "-w" }
+
+// WireGuardAlias is the ifalias of a network's WireGuard link: it says whose the
+// link is, and is not to be taken for that of a container's.
+func WireGuardAlias(network string) string { return FirewallTable(network) }
+
+// KeyDir holds the private keys of this host, a file for each encrypted network.
+// It is on disk: peers know the host by its key, also after a reboot.
+const KeyDir = "/var/lib/ovs-gre"
+
+// KeyFile is the file with this host's private key for a network.
+func KeyFile(network string) string { return KeyDir + "/" + network + ".key" }
+
+// GuardName names the nftables table by which nothing of an encrypted network
+// passes in clear. No network's name has a slash.
+func GuardName(network string) string { return FirewallTable(network) + "/guard" }
+
 // FirewallTable names the nftables table of a network.
 func FirewallTable(network string) string { return "ovs-gre-" + network }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ type Node struct {
 	// Subnets are the container subnets behind the node, none overlapping
 	// with any other of the network.
 	Subnets []netip.Prefix
+	// Key is the node's public key for WireGuard, in base64 as wg(8) prints it;
+	// "" means that it is not known yet.
+	Key string
 }
 
 // MarshalJSON writes the form that DecodeNodes reads.
@@ -36,7 +40,11 @@ func (n Node) appendJSON(b []byte) []byte {
 		}
 		b = append(s.AppendTo(append(b, '"')), '"')
 	}
-	return append(b, "]}"...)
+	b = append(b, ']')
+	if n.Key != "" {
+		b = append(append(append(b, `,"key":"`...), n.Key...), '"') // base64
+	}
+	return append(b, '}')
 }
 
 // EncodeNodes writes a list of nodes, one a line, as DecodeNodes reads it.
@@ -53,7 +61,7 @@ func EncodeNodes(nodes []Node) []byte {
 }
 
 func (n Node) wire() nodeJSON {
-	w := nodeJSON{Name: n.Name, Address: n.Address.String()}
+	w := nodeJSON{Name: n.Name, Address: n.Address.String(), Key: n.Key}
 	for _, s := range n.Subnets {
 		w.Subnets = append(w.Subnets, s.String())
 	}
@@ -86,6 +94,7 @@ type nodeJSON struct {
 	Name    string   `json:"name"`
 	Address string   `json:"address"`
 	Subnets []string `json:"subnets"`
+	Key     string   `json:"key,omitempty"`
 }
 
 // DecodeNodes reads and checks a list of nodes as it stands in the key nodes
@@ -148,13 +157,13 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 		for _, k := range sortedKeys(fields) {
 			var err error
 			switch k {
-			case "name", "address":
+			case "name", "address", "key":
 				_, err = decode[string](fields[k])
 			case "subnets":
 				_, err = decode[[]string](fields[k])
 			default:
 				if p.none(at + "." + k) {
-					p.unknown(at+".", k, []string{"name", "address", "subnets"})
+					p.unknown(at+".", k, []string{"name", "address", "subnets", "key"})
 				}
 			}
 			if err != nil {
@@ -169,7 +178,7 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 }
 
 func (p *problems) node(at string, w nodeJSON) Node {
-	n := Node{Name: w.Name}
+	n := Node{Name: w.Name, Key: w.Key}
 	if w.Name == "" {
 		p.invalid(at+".name", nil, "missing: every node needs a name")
 	} else {
@@ -188,6 +197,9 @@ func (p *problems) node(at string, w nodeJSON) Node {
 		p.invalid(at+".address", quote(w.Address), "want a plain unicast address of the underlay")
 	}
 	n.Address = addr
+	if w.Key != "" && !isKey(w.Key) {
+		p.invalid(at+".key", quote(w.Key), "want a public key of WireGuard's, 32 bytes in base64: ovs-grectl key prints a host's own")
+	}
 	if len(w.Subnets) == 0 {
 		p.invalid(at+".subnets", nil, "missing: the node's container subnets")
 	}
@@ -206,6 +218,12 @@ func (p *problems) node(at string, w nodeJSON) Node {
 		}
 	}
 	return n
+}
+
+// isKey reports whether s is a key as wg(8) prints it, in the one form that it has.
+func isKey(s string) bool {
+	raw, err := base64.StdEncoding.Strict().DecodeString(s)
+	return err == nil && len(raw) == 32
 }
 
 // notForContainers are addresses with a meaning of their own: this host,

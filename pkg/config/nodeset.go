@@ -7,13 +7,13 @@ import (
 )
 
 // A NodeSet holds nodes that can be in one network together, and knows what
-// must hold between them: names, addresses, and the MAC addresses that follow
-// from these, are unique; addresses are of one family; subnets overlap with no
+// must hold between them: names, keys, addresses, and the MAC addresses that
+// follow from these, are unique; addresses are of one family; subnets overlap with no
 // other, and hold no node's address. The zero NodeSet is empty. It stays quick
 // for tens of thousands of nodes.
 type NodeSet struct {
-	nodes       []*Node
-	names, macs map[string]*Node
+	nodes             []*Node
+	names, macs, keys map[string]*Node
 	// byAddr are the nodes, and subnets theirs, in order of the addresses. The
 	// subnets are disjoint.
 	byAddr  []*Node
@@ -28,7 +28,7 @@ type owned struct {
 
 // A Clash is why a node cannot be beside others.
 type Clash struct {
-	// Key is the node's: name, address or subnets. Value is what it has there.
+	// Key is the node's: name, address, key or subnets. Value is what it has there.
 	Key, Value string
 	// Reason follows on the value: "overlaps 10.0.0.0/8 of host1".
 	Reason string
@@ -58,6 +58,9 @@ func (s *NodeSet) Clashes(n *Node) (list []Clash) {
 		add("address", n.Address, "belongs to %s already", o.Name)
 	case o != nil:
 		add("address", n.Address, "makes the same MAC address %s as %s of %s: give one of the two another address", mac, o.Address, o.Name)
+	}
+	if o := s.keys[n.Key]; o != nil {
+		add("key", n.Key, "belongs to %s already: each host makes its own", o.Name)
 	}
 	if len(s.nodes) > 0 && n.Address.Is4() != s.nodes[0].Address.Is4() {
 		add("address", n.Address, "has another IP family than %s: tunnels need one underlay family", s.nodes[0])
@@ -95,6 +98,9 @@ func (s *NodeSet) Add(n *Node) {
 		s.grow(0)
 	}
 	s.nodes, s.names[n.Name], s.macs[MAC(n.Address)] = append(s.nodes, n), n, n
+	if n.Key != "" {
+		s.keys[n.Key] = n
+	}
 	i, _ := slices.BinarySearchFunc(s.byAddr, n.Address, compareAddr)
 	s.byAddr = slices.Insert(s.byAddr, i, n)
 	for _, sub := range n.Subnets {
@@ -106,7 +112,7 @@ func (s *NodeSet) Add(n *Node) {
 
 // grow makes room for a number of nodes in an empty set.
 func (s *NodeSet) grow(n int) {
-	s.names, s.macs = make(map[string]*Node, n), make(map[string]*Node, n)
+	s.names, s.macs, s.keys = make(map[string]*Node, n), make(map[string]*Node, n), map[string]*Node{}
 	s.nodes, s.byAddr, s.subnets = make([]*Node, 0, n), make([]*Node, 0, n), make([]*owned, 0, n)
 }
 

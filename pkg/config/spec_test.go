@@ -338,6 +338,7 @@ func TestMessages(t *testing.T) {
 		`"tunnel":{"csum":true}`, `"tunnel":{"csum":true},"datapathType":"system"`, `"tunnel":{"port":4789}`, `"tunnel":{"type":"none","port":4789}`, `"tunnel":{"type":"vxlan","key":16777216}`, `"tunnel":{"type":"geneve","key":4294967295}`,
 		`"tunnel":{"type":"none","key":0}`, `"tunnel":{"type":"none","csum":true}`, `"tunnel":{"type":"none","bfd":true}`, `"tunnel":{"type":"none"},"segment":"mesh"`,
 		`"linuxBridge":"obr0"`, `"linuxBridge":"obr0-t"`, `"linuxBridge":"docker0","bridge":"docker0"`, `"linuxBridge":"docker0","adoptBridge":true`, `"linuxBridge":"docker0","segment":"container"`,
+		`"tunnel":{"type":"wireguard"},"segment":"mesh"`, `"tunnel":{"type":"wireguard","key":7}`, `"tunnel":{"type":"wireguard","csum":true,"bfd":true}`, `"tunnel":{"keepalive":25}`, `"tunnel":{"type":"wireguard","keepalive":65536}`, `"tunnel":{"type":"wireguard"},"linuxBridge":"obr0-w"`,
 		// A key that is wrong is not also wrong together with others.
 		`"tunnel":{"type":"stt","port":1,"key":4294967295}`, `"bridge":"","linuxBridge":"obr0"`,
 		// From the runtime.

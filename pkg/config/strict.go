@@ -37,7 +37,7 @@ func leaves(keys ...string) []part {
 }
 
 var (
-	nodesShape  = &shape{each: &shape{keys: leaves("name", "address", "subnets")}}
+	nodesShape  = &shape{each: &shape{keys: leaves("name", "address", "subnets", "key")}}
 	rangesShape = &shape{each: &shape{each: &shape{keys: leaves("subnet", "rangeStart", "rangeEnd", "gateway")}}}
 	routesShape = &shape{each: &shape{keys: leaves("dst", "gw", "mtu", "advmss", "priority", "table", "scope")}}
 	validShape  = &shape{each: &shape{keys: leaves("containerID", "ifname")}}

@@ -27,8 +27,12 @@ func duplicateGateway(ctx context.Context, p *host) []Finding {
 			if !gw.Is4() || p.linkOf(gw) == "" {
 				continue
 			}
+			link := p.linkOf(gw)
+			if n.OVS != nil { // the link to the peers has the address, too
+				link = n.gateway
+			}
 			wg.Go(func() {
-				f := askDuplicate(ctx, n, gw, p.linkOf(gw))
+				f := askDuplicate(ctx, n, gw, link)
 				mu.Lock()
 				defer mu.Unlock()
 				list = append(list, f)

@@ -57,6 +57,7 @@ var checks = []check{
 	{"OVS ports", badPorts},
 	{"kernel modules", modules},
 	{"userspace underlay", userspace},
+	{"wireguard", wireGuard},
 	{"forwarding", forwarding},
 	{"router advertisements", advertisements},
 	{"mesh ring", rings},

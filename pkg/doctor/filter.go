@@ -99,7 +99,7 @@ func tunnelInput(ctx context.Context, p *host) []Finding {
 	for _, n := range p.nets {
 		switch {
 		case !n.tunnels() || n.meshErr != nil || len(n.topology.Peers) == 0:
-		case n.netdev:
+		case n.netdev && !n.encrypted():
 			list = append(list, ok(n.Name(), "not filtered on the userspace datapath"))
 		default:
 			list = append(list, n.tunnelInput(ctx))

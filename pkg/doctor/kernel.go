@@ -109,7 +109,7 @@ func others(changes []state.Change) string {
 // called up.
 func (n *net) unused(changes []state.Change) bool {
 	idle, err := rundir.NetworkDir(n.Name()).Unused(rundir.LeasesOVS, rundir.LeasesRoutes)
-	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
+	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() <= state.KindBridge
 }
 
 // unleased names a container that nobody counts any more; "" is none.

@@ -92,8 +92,15 @@ func (p *host) linkOf(a netip.Addr) string {
 // tunnels reports whether the network has any.
 func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != config.TunnelNone }
 
-// transit is the transit link's name; "" where the network has none.
+// encrypted reports whether the network's packets go by WireGuard.
+func (n *net) encrypted() bool { return n.OVS != nil && state.Encrypted(n.OVS) }
+
+// transit is the name of the transit link, or of WireGuard's; "" where the
+// network has neither.
 func (n *net) transit() string {
+	if n.encrypted() {
+		return config.WireGuardName(n.OVS.Bridge)
+	}
 	if n.OVS == nil || !state.UsesTunnelBridge(n.OVS) {
 		return ""
 	}

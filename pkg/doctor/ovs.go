@@ -180,7 +180,7 @@ func listed(path, name string) bool {
 func userspace(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if !n.netdev || !n.tunnels() || n.meshErr != nil || n.underlay == "" {
+		if !n.netdev || !n.tunnels() || n.encrypted() || n.meshErr != nil || n.underlay == "" {
 			continue
 		}
 		link, err := kernel.LinkByName(ctx, n.underlay)

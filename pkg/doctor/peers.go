@@ -186,6 +186,10 @@ func (n *net) protocol() (proto byte, port uint16) {
 		if port == 0 {
 			port = 6081
 		}
+	case config.TunnelWireGuard:
+		if port == 0 {
+			port = state.WireGuardPort
+		}
 	default:
 		return protoGRE, 0
 	}

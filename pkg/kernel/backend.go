@@ -30,6 +30,8 @@ type Scope struct {
 	// ProbeLinks are the links on which entries without a MAC address, for which
 	// the kernel asks, are the network's.
 	ProbeLinks []string
+	// WireGuard is the network's encrypted link.
+	WireGuard WireGuardScope
 	// RouteTable is the table that holds the network's routes; 0 is none.
 	RouteTable int
 	// RouteSources: routes of our protocol in RouteTable that prefer one of
@@ -57,6 +59,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	return withConn(func(c *conn) (state.Set, error) {
 		return have, errors.Join(
 			observeLinks(ctx, c, want, have),
+			b.observeWireGuard(ctx, c, want, have),
 			b.observeAddrs(ctx, c, want, have),
 			b.observeNeighs(ctx, c, want, have),
 			b.observeRoutes(ctx, c, want, have),
@@ -115,6 +118,10 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 			return nil
 		}
 		return err
+	case state.WireGuard:
+		return c.applyWireGuard(ctx, o, ch.Old)
+	case state.WireGuardPeer:
+		return c.applyWireGuardPeer(ctx, o, false)
 	case state.Link:
 		return c.setLink(ctx, o)
 	case state.Addr:
@@ -132,6 +139,10 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 		return nil
 	}
 	switch o := ch.Old.(type) {
+	case state.WireGuard:
+		return unlessGone(c.delWireGuard(ctx, o))
+	case state.WireGuardPeer:
+		return unlessGone(c.applyWireGuardPeer(ctx, o, true))
 	case state.Addr:
 		return unlessGone(c.delAddr(ctx, o))
 	case state.Neigh:
@@ -174,7 +185,7 @@ func refuse(ch state.Change, f state.Foreign) error {
 	return fmt.Errorf("%s is in the way: %w: there is %s", ch.New.Noun(), fault.ErrForeign, f.Have)
 }
 
-func mine(k state.Kind) bool { return k >= state.KindSysctl && k <= state.KindRoute }
+func mine(k state.Kind) bool { return k >= state.KindWireGuard && k <= state.KindRoute }
 
 // about says what an error of a change is about.
 func about(ch state.Change, err error) error {

@@ -1,7 +1,8 @@
 package kernel
 
-// What vishvananda/netlink v1.3.1 cannot do. Nothing else of this package puts
-// a message, an attribute or an ioctl together, or takes one apart.
+// What vishvananda/netlink v1.3.1 cannot do. Nothing else of this package but
+// newlink.go and wgkernel.go puts a message, an attribute or an ioctl together, or
+// takes one apart.
 //
 //   - IFA_PROTO of an address, which says who made it. The library's
 //     development branch has it: with the next release AddrAdd and AddrList do.
@@ -11,6 +12,7 @@ package kernel
 //     (IFLA_TARGET_NETNSID, IFA_TARGET_NETNSID). Until LinkByIndex and AddrList
 //     take one.
 //   - The counters of Open vSwitch's datapaths. They are not for the library.
+//   - WireGuard's keys and peers: wgkernel.go.
 //   - The tx checksum offload of a link. safchain/ethtool reads a MiB for
 //     it, which is 0.6 ms of every ADD: this stays.
 

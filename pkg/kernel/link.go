@@ -160,12 +160,16 @@ func (c *conn) setLink(ctx context.Context, l state.Link) error {
 			return err
 		}
 	}
-	return c.execute(ctx, func(h *netlink.Handle) error {
+	err = c.execute(ctx, func(h *netlink.Handle) error {
 		if l.Up {
 			return h.LinkSetUp(link)
 		}
 		return h.LinkSetDown(link)
 	})
+	if errors.Is(err, unix.EADDRINUSE) { // WireGuard listens from now on
+		return fmt.Errorf("its UDP port is another's on this host (tunnel.port): %w", err)
+	}
+	return err
 }
 
 // byIndex is a link for a request about it.

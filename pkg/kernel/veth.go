@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -34,18 +33,16 @@ type Veth struct {
 // it up. The error wraps fs.ErrExist where the host has a link of that name,
 // ErrIfNameTaken where the container does; nothing is left behind.
 func AddVeth(ctx context.Context, v Veth, n *Netns) error {
-	pair, err := v.lib(n)
-	if err != nil {
-		return fmt.Errorf("veth %s: %w", v.Name, err)
-	}
 	return doWithConn(func(c *conn) error {
-		if err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkAdd(pair) }); err != nil {
+		pair := newLink{name: v.Name, kind: "veth", mtu: v.MTU, mac: v.MAC,
+			peer: &newLink{name: v.IfName, mtu: v.MTU, mac: v.IfMAC, netns: int(n.ns.Fd())}}
+		if err := pair.make(ctx); err != nil {
 			return whoseName(ctx, c, v, n, err)
 		}
 		// The kernel can take up neither end when it makes them: the container's
 		// has no peer yet (ENOTCONN), and the host's would speak before it is told
 		// to be quiet. It ignores an alias then too.
-		if err := c.quietUp(ctx, v, pair.Index); err != nil {
+		if err := c.quietUp(ctx, v); err != nil {
 			err = fmt.Errorf("veth %s: %w", v.Name, err)
 			return errors.Join(err, c.delLink(context.WithoutCancel(ctx), v.Name))
 		}
@@ -53,32 +50,19 @@ func AddVeth(ctx context.Context, v Veth, n *Netns) error {
 	})
 }
 
-// lib is the pair as the library has it.
-func (v Veth) lib(n *Netns) (*netlink.Veth, error) {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = v.Name, v.MTU
-	pair := netlink.NewVeth(attrs)
-	pair.PeerName, pair.PeerNamespace = v.IfName, netlink.NsFd(n.ns.Fd())
-	var err, peer error
-	if v.MAC != "" {
-		pair.HardwareAddr, err = net.ParseMAC(v.MAC)
-	}
-	if v.IfMAC != "" {
-		pair.PeerHardwareAddr, peer = net.ParseMAC(v.IfMAC)
-	}
-	return pair, errors.Join(err, wrap("container end "+v.IfName, peer))
-}
-
 // quietUp takes the host end up without an IPv6 address: its chatter would be
 // flooded to every port of the bridge.
-func (c *conn) quietUp(ctx context.Context, v Veth, index int) error {
-	end := &netlink.GenericLink{LinkAttrs: netlink.NewLinkAttrs(), LinkType: "veth"}
-	end.Index, end.Name, end.Alias, end.Flags = index, v.Name, v.Alias, net.FlagUp
-	err := c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(end, nl.IN6_ADDR_GEN_MODE_NONE) })
+func (c *conn) quietUp(ctx context.Context, v Veth) error {
+	index, err := c.index(ctx, v.Name)
+	if err != nil {
+		return err
+	}
+	end := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}, LinkType: "veth"}
+	err = c.execute(ctx, func(h *netlink.Handle) error { return h.LinkSetIP6AddrGenMode(end, nl.IN6_ADDR_GEN_MODE_NONE) })
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // no IPv6 on the host, or not with an MTU this small
 		return err
 	}
-	return c.execute(ctx, func(h *netlink.Handle) error { return h.LinkModify(end) })
+	return raise(ctx, index, v.Alias)
 }
 
 // whoseName says which of the two names EEXIST is about: the kernel does not.

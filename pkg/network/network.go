@@ -98,23 +98,28 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 // UnreachablePeers says to which peers this host has no route; "" is to each it has one.
 // It is about what Want has found.
 func (n *Network) UnreachablePeers() string {
+	if names := few(n.Unreachable); names != "" {
+		return "this host has no route to " + names
+	}
+	return ""
+}
+
+// few names nodes, the first five of many; "" is none.
+func few(nodes []config.Node) string {
 	const most = 5
 	var names []string
-	for _, p := range n.Unreachable {
+	for _, p := range nodes {
 		names = append(names, p.String())
 	}
-	switch more := len(names) - most; {
-	case len(names) == 0:
-		return ""
-	case more > 1:
+	if more := len(names) - most; more > 1 {
 		names = append(names[:most], fmt.Sprintf("%d more", more))
 	}
-	return "this host has no route to " + strings.Join(names, ", ")
+	return strings.Join(names, ", ")
 }
 
 // Backends are where the network's host state lives.
 func (n *Network) Backends() []state.Backend {
-	return backends(n.Config, n.OVS, n.Topology.Self.Gateways())
+	return backends(n.Config, n.OVS, n.Topology.Self.Gateways(), false)
 }
 
 // savedGateways are the gateway addresses that this host has had in the network.
@@ -135,8 +140,8 @@ func savedGateways(dir rundir.Dir) []netip.Addr {
 
 // backends returns the backends of a network. On a gateway link that is not
 // ours, the network's addresses are these gateways and those that host state
-// was made of.
-func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr) []state.Backend {
+// was made of. exact is kernel.WireGuardScope's.
+func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr, exact bool) []state.Backend {
 	var scope kernel.Scope
 	if state.UsesTunnelBridge(c) { // else a link of that name is another's
 		scope.AddrLinks, scope.ProbeLinks = []string{state.TunnelBridge(c)}, []string{state.TunnelBridge(c)}
@@ -147,7 +152,14 @@ func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr) []state.
 	} else {
 		scope.AddrLinks = append(scope.AddrLinks, c.Bridge)
 	}
-	return []state.Backend{ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), firewall.NewBackend(c.Name)}
+	var list []state.Backend
+	if state.Encrypted(c) {
+		link := config.WireGuardName(c.Bridge)
+		scope.AddrLinks = append(scope.AddrLinks, link)
+		scope.WireGuard = kernel.WireGuardScope{Network: c.Name, Link: link, Exact: exact}
+		list = append(list, firewall.NewGuardBackend(c.Name, link)) // first to come and last to go
+	}
+	return append(list, ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), firewall.NewBackend(c.Name))
 }
 
 // A Comparison is a look at the host state that has begun.
@@ -166,14 +178,14 @@ type Comparison struct {
 // to do once it makes a port. It takes no lock. bridge is what the caller has
 // just read of OVSDB.
 //
-// Of more than manyTunnels it does not look at each, as long as they were found
+// Of more than maxComparedTunnels it does not look at each, as long as they were found
 // to be right and nothing has been asked of OVS since: next_cfg, which every
 // ovs-vsctl counts up, and the version of the row of their bridge are the same.
 // Configuration and nodes are the caller's to look at, by IsSaved.
 func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison, error) {
 	c := &Comparison{net: n}
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
-	if len(n.Topology.Peers) > maxComparedTunnels {
+	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) {
 		c.mark = fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
 		if c.known = n.Dir.Mark() == c.mark; c.known {
 			rows = ovs.NewBridgeBackend(n.OVS, n.Config.Name)

@@ -43,7 +43,7 @@ func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) 
 		if was, _ := config.Parse(raw); was.Name == c.Name {
 			c = was
 		}
-		list = backends(c, conn, nil)
+		list = backends(c, conn, nil, false)
 	}
 	if err := removePorts(ctx, c.Name, conn); err != nil {
 		return nil, err

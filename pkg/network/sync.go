@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/rundir"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -85,7 +86,14 @@ func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 // saved before anything changes: whatever a failure leaves can be told from
 // what is another network's.
 func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
-	backends := n.Backends()
+	nodes, self, config := n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config)
+	same := n.Dir.IsSaved(nodes, self, config)
+	backends := backends(n.Config, n.OVS, n.Topology.Self.Gateways(), !same)
+	if state.Encrypted(n.Config) {
+		if err := rundir.SyncKey(n.Config.Name, n.Topology.Self.Key); err != nil {
+			return nil, err
+		}
+	}
 	changes, err := state.Check(ctx, want, backends...)
 	if err == nil {
 		err = state.CheckForeign(changes)
@@ -99,13 +107,18 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	if err == nil {
 		err = n.keepAdvertised(ctx, want)
 	}
+	var made []state.Change
+	if err == nil {
+		made, err = n.leaveEncrypted(ctx)
+	}
 	if err == nil {
 		err = n.save()
 	}
 	if err != nil {
-		return nil, err
+		return made, err
 	}
-	made, err := state.Reconcile(ctx, want, changes, backends...)
+	done, err := state.Reconcile(ctx, want, changes, backends...)
+	made = append(made, done...)
 	if err == nil && bridgesRemade(made) {
 		var again []state.Change
 		if changes, err = state.Check(ctx, want, backends...); err == nil {

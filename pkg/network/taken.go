@@ -44,7 +44,7 @@ func (n *Network) isOurs() func(kernel.Prefix) bool {
 	gateways := append(n.Topology.Self.Gateways(), savedGateways(n.Dir)...)
 	var links []string
 	add := func(c *config.Network) {
-		links = append(links, state.GatewayLink(c), c.Bridge, state.TunnelBridge(c))
+		links = append(links, state.GatewayLink(c), c.Bridge, state.TunnelBridge(c), config.WireGuardName(c.Bridge))
 	}
 	add(n.Config)
 	if was, _ := config.Parse(n.Dir.SavedConfig()); was != nil && was.Name == n.Config.Name {

@@ -19,7 +19,7 @@ import (
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	plan := &plan{conn: b.conn, known: b.ports, inserted: map[string][]string{}}
 	for _, c := range changes {
-		if c.Kind() <= state.KindPort {
+		if inOVSDB(c.Kind()) {
 			plan.add(c)
 		}
 	}
@@ -36,6 +36,9 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	}
 	return b.applyFDB(ctx, changes)
 }
+
+// inOVSDB reports whether objects of a kind are rows.
+func inOVSDB(k state.Kind) bool { return k >= state.KindBridge && k <= state.KindPort }
 
 // A plan gathers the operations of one transaction.
 type plan struct {
@@ -358,7 +361,7 @@ func (b *Backend) refused(ctx context.Context, changes []state.Change) error {
 	var ops []ovsdb.Operation
 	var of []state.Change
 	for _, c := range changes {
-		if c.New != nil && c.Kind() <= state.KindPort {
+		if c.New != nil && inOVSDB(c.Kind()) {
 			of = append(of, c)
 			ops = append(ops, selectOp("Interface", where("name", ovsdb.ConditionEqual, c.New.ID().Name), "error", "ofport"))
 		}

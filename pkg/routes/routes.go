@@ -92,8 +92,12 @@ func resolve(c *config.Routes, dir rundir.Dir, addrs []kernel.Addr) (nodes.Topol
 // findTransitLink looks for the transit link of bridge; a bridge without one holds the
 // segment itself, or is a port of the Linux bridge that does.
 func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
-	if bridge == "" || r.Config.Mode == config.ModeDirect {
+	if bridge == "" {
 		return nil
+	}
+	if r.Config.Mode == config.ModeDirect {
+		_, err := r.encrypted(ctx, bridge)
+		return err
 	}
 	transit, err := kernel.LinkByName(ctx, config.TransitLink(bridge))
 	if err == nil && isOVSLink(transit) {
@@ -101,6 +105,9 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if r.nextHops.Segment, err = r.encrypted(ctx, bridge); err != nil || r.nextHops.Segment != "" {
 		return err
 	}
 	link, err := kernel.LinkByName(ctx, bridge)
@@ -122,6 +129,29 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 // isOVSLink reports whether a link is an internal port of OVS, of the kernel's
 // datapath or of the userspace one.
 func isOVSLink(l kernel.Link) bool { return l.Kind == "openvswitch" || l.Kind == "tun" }
+
+// encrypted is the network's WireGuard link, by which every packet to a peer goes;
+// "" is none.
+func (r *Routes) encrypted(ctx context.Context, bridge string) (string, error) {
+	name := config.WireGuardName(bridge)
+	l, err := kernel.LinkByName(ctx, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && l.Alias != config.WireGuardAlias(r.Config.Name):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	return name, tunnelOnly(r.Config)
+}
+
+// tunnelOnly refuses a mode by which packets would pass in clear.
+func tunnelOnly(c *config.Routes) error {
+	if c.Mode == config.ModeTunnel {
+		return nil
+	}
+	return fmt.Errorf("%w: mode %q: what goes by the peer's address is not encrypted, and the network's tunnel.type is wireguard: leave mode out",
+		config.ErrInvalid, string(c.Mode))
+}
 
 // sources are this host's addresses in a subnet of its own, the gateway first.
 func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
@@ -341,6 +371,11 @@ func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Net
 	gw := state.GatewayLink(n)
 	w := state.NextHops{Sources: m.Self.Gateways(), Underlay: underlayLink(m.Self.Address, local), Gateway4: gw, Gateway6: gw}
 	switch {
+	case state.Encrypted(n):
+		w.Segment = config.WireGuardName(bridge)
+		if err := tunnelOnly(c); err != nil {
+			return nil, err
+		}
 	case n.Tunnel.Type == config.TunnelNone || c.Mode == config.ModeDirect:
 	case state.UsesTunnelBridge(n):
 		w.Transit = config.TransitLink(bridge)

@@ -22,7 +22,10 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 	}
 	s.Put(links(c, m, mtu)...)
 	s.Put(ignoreRouters(c, m)...)
-	if c.Tunnel.Type != config.TunnelNone {
+	switch {
+	case Encrypted(c):
+		s.Put(wireGuard(c, m, mtu)...)
+	case c.Tunnel.Type != config.TunnelNone:
 		if UsesTunnelBridge(c) {
 			s.Put(tunnelBridge(c, m, mtu)...)
 		}
@@ -47,7 +50,7 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 // UsesTunnelBridge reports whether the tunnels are on a bridge of their own,
 // which meets the containers' bridge by routing alone.
 func UsesTunnelBridge(c *config.Network) bool {
-	return c.Segment != config.SegmentMesh && c.Tunnel.Type != config.TunnelNone
+	return c.Segment != config.SegmentMesh && c.Tunnel.Type != config.TunnelNone && !Encrypted(c)
 }
 
 // TunnelBridge is the OVS bridge that has the tunnels as its ports.
@@ -82,7 +85,7 @@ func bridge(c *config.Network, m nodes.Topology, mtu int) Bridge {
 // macTable is the size of the table of the containers' bridge: with tunnels on
 // it, it knows the containers of all hosts, of which 256 each are foreseen.
 func macTable(c *config.Network, m nodes.Topology) int {
-	if UsesTunnelBridge(c) || c.Tunnel.Type == config.TunnelNone {
+	if c.Segment != config.SegmentMesh {
 		return 0
 	}
 	return tableFor(256 * (len(m.Peers) + 1))

@@ -298,6 +298,7 @@ func TestMTU(t *testing.T) {
 		{config.Tunnel{Type: "vxlan", Key: &key, Csum: true, Port: 1}, 50, 70},
 		{config.Tunnel{Type: "geneve"}, 50, 70},
 		{config.Tunnel{Type: "geneve", Key: &key, Csum: true}, 50, 70},
+		{config.Tunnel{Type: "wireguard", Port: 1}, 60, 80},
 		{config.Tunnel{Type: "none"}, 0, 0},
 	} {
 		if got4, got6 := state.Overhead(tc.tunnel, false), state.Overhead(tc.tunnel, true); got4 != tc.v4 || got6 != tc.v6 {

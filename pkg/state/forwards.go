@@ -23,6 +23,8 @@ func Forwards(c *config.Network, m nodes.Topology) []Object {
 	in := ""
 	switch {
 	case c.Tunnel.Type == config.TunnelNone: // nothing comes in by a link of ours
+	case Encrypted(c):
+		in = config.WireGuardName(c.Bridge)
 	case UsesTunnelBridge(c):
 		in = TunnelBridge(c)
 	case c.LinuxBridge != "":

@@ -146,6 +146,25 @@ func TestDesiredOptions(t *testing.T) {
 	golden(t, "desired-options", b.String())
 }
 
+// TestDesiredWireGuard has a peer with a key and one without.
+func TestDesiredWireGuard(t *testing.T) {
+	var b strings.Builder
+	for _, keys := range []string{
+		`,"tunnel":{"type":"wireguard"}`,
+		`,"tunnel":{"type":"wireguard","port":1,"keepalive":25},"segment":"container","bridge":"thirteenchars"`,
+	} {
+		for _, under := range underlays {
+			nodes := strings.Replace(nodesJSON(3, under, "dual"), `"name":"host2"`, `"name":"host2","key":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="`, 1)
+			c, m := network(t, nodes, keys)
+			fmt.Fprintf(&b, "## %s, underlay IPv%d\n%s\n", keys[1:], under, state.Desired(c, m, mtu(t, c, m)))
+			if u := state.Unkeyed(m); len(u) != 1 || u[0].Name != "host3" {
+				t.Errorf("without a key: %v, want host3", u)
+			}
+		}
+	}
+	golden(t, "desired-wireguard", b.String())
+}
+
 // way is what a host has where the segment is seg.
 func ways(c *config.Network, m nodes.Topology) state.NextHops {
 	gw := state.GatewayLink(c)

@@ -37,10 +37,11 @@ func MTU(c *config.Network, m nodes.Topology, underlay int) (int, error) {
 // Overhead returns how many bytes a tunnel puts around an inner IP packet.
 func Overhead(t config.Tunnel, underlay6 bool) int {
 	const (
-		ipv4, ipv6Extra = 20, 20 // RFC 791; RFC 8200 less it
-		ethernet        = 14     // the inner frame's header
-		gre, greField   = 4, 4   // RFC 2784; key and checksum each, RFC 2890
-		udp, vni        = 8, 8   // RFC 768; VXLAN RFC 7348, Geneve RFC 8926 without options
+		ipv4, ipv6Extra = 20, 20  // RFC 791; RFC 8200 less it
+		ethernet        = 14      // the inner frame's header
+		gre, greField   = 4, 4    // RFC 2784; key and checksum each, RFC 2890
+		udp, vni        = 8, 8    // RFC 768; VXLAN RFC 7348, Geneve RFC 8926 without options
+		wireGuard       = 16 + 16 // a data message's header and Poly1305 tag (whitepaper, 5.4.6)
 	)
 	var n int
 	switch t.Type {
@@ -54,6 +55,8 @@ func Overhead(t config.Tunnel, underlay6 bool) int {
 		}
 	case config.TunnelVXLAN, config.TunnelGeneve:
 		n = ipv4 + udp + vni + ethernet
+	case config.TunnelWireGuard:
+		n = ipv4 + udp + wireGuard
 	default:
 		return 0
 	}

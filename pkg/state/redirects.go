@@ -24,6 +24,9 @@ func ignoreRouters(c *config.Network, m nodes.Topology) []Object {
 			objs = append(objs, Sysctl{"net/ipv4/conf/" + c.Bridge + "/rp_filter", "1"})
 		}
 	}
+	if Encrypted(c) {
+		objs = append(objs, ignoreRoutersOn(config.WireGuardName(c.Bridge), any6(m))...)
+	}
 	if UsesTunnelBridge(c) {
 		objs = append(objs, ignoreRoutersOn(config.TransitLink(c.Bridge), any6(m) || m.Self.Address.Is6())...)
 	}

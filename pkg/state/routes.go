@@ -18,8 +18,8 @@ var ErrUnreachable = errors.New("no way to the peer")
 type NextHops struct {
 	// Transit is the transit link; "" where there is none.
 	Transit string
-	// Segment is the link that holds one segment over all hosts; "" where
-	// there is none.
+	// Segment is the link that all peers' containers are on: it holds one segment
+	// over all hosts, or is WireGuard's; "" where there is none.
 	Segment string
 	// Connected are the subnets of the underlay's links.
 	Connected []netip.Prefix

@@ -12,12 +12,15 @@ type Kind uint8
 
 // The kinds, in order of dependence.
 const (
-	KindBridge Kind = iota
+	KindGuard Kind = iota // before anything that could send in clear
+	KindBridge
 	KindTunnel
 	KindPort
 	KindFDB
+	KindWireGuard
 	KindSysctl
 	KindLink
+	KindWireGuardPeer // behind the link that is up: a session is made at once
 	KindAddr
 	KindNeigh
 	KindRoute

@@ -105,6 +105,7 @@ func schema() string {
 			"name":    object{"type": "string", "minLength": 1},
 			"address": object{"type": "string", "description": "address on the underlay, IPv4 or IPv6"},
 			"subnets": object{"type": "array", "minItems": 1, "items": object{"type": "string"}, "description": "container subnets in CIDR notation, without host bits"},
+			"key":     object{"type": "string", "pattern": "^[A-Za-z0-9+/]{43}=$", "description": "public key for tunnel.type wireguard, as ovs-grectl key prints it"},
 		},
 	}
 	is := func(name string) object {

@@ -22,6 +22,8 @@ func TestUsage(t *testing.T) {
 		{"raise", 2, `unknown command "raise"`},
 		{"up --verbose", 2, "unknown option --verbose"},
 		{"up --force", 2, "--force is for down alone"},
+		{"up --next", 2, "--next is for key alone"},
+		{"key", 2, "no conflist in /etc/cni/net.d"},
 		{"status --output", 2, "want json or text"},
 		{"status --output yaml", 2, "want json or text"},
 		{"version file", 2, "takes no file"},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"ovs-gre-cni/pkg/config"
@@ -22,6 +23,8 @@ var examples = map[string]struct {
 	docker bool
 	// version is the version of the result; "" is 1.0.0.
 	version string
+	// keyed: the hosts' public keys are put into it first.
+	keyed bool
 	// tunnel is tcpdump's filter for what carries the pings; "" is none.
 	tunnel string
 }{
@@ -29,6 +32,7 @@ var examples = map[string]struct {
 	"gre-1.1.0":     {tunnel: "ip proto 47", version: "1.1.0"},
 	"vxlan":         {tunnel: "udp dst port 4789"},
 	"geneve":        {tunnel: "udp dst port 6081"},
+	"wireguard":     {tunnel: "udp dst port 51820", keyed: true},
 	"mesh":          {tunnel: "ip proto 47"},
 	"container":     {tunnel: "ip proto 47"},
 	"static-routes": {noOVS: true},
@@ -71,6 +75,9 @@ func TestConflists(t *testing.T) {
 				before = append(before, snapshot(t, h))
 			}
 			for range 2 { // the second time is as the first
+				if e.keyed {
+					keyed(t, l, string(raw), nodes)
+				}
 				wire := l.Capture(t, e.tunnel)
 				var cs []*cnitest.Container
 				for i, h := range l.Hosts {
@@ -122,6 +129,20 @@ func TestConflists(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// keyed puts into a conflist what ovs-grectl key prints on each host.
+func keyed(t *testing.T, l *testnet.Lab, raw string, nodes []config.Node) {
+	t.Helper()
+	for _, h := range l.Hosts {
+		cnitest.StartWireGuard(t, h, "ovsnet", "obr0")
+	}
+	for host, key := range cnitest.Keys(t, l.Hosts) {
+		raw = strings.Replace(raw, fmt.Sprintf("{%q: %q", "name", host), fmt.Sprintf("{%q: %q, %q: %q", "key", key, "name", host), 1)
+	}
+	for i, h := range l.Hosts {
+		h.WriteFile(t, confPath, forHost(t, l, raw, nodes[i]))
 	}
 }
 

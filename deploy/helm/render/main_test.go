@@ -42,6 +42,8 @@ func TestValues(t *testing.T) {
 	}{
 		"spoofchk":  {"network: {spoofchk: false}", []string{`"spoofchk": false`}},
 		"tunnel":    {"network: {tunnel: {type: vxlan, key: 7}, mode: auto, mtu: 1400, datapathType: netdev}", []string{`"type": "vxlan"`, `"key": 7`, `"mode": "auto"`, `"mtu": 1400`, `"datapathType": "netdev"`}},
+		"wireguard": {"network: {tunnel: {type: wireguard, keepalive: 25}}", []string{`"type": "wireguard"`, `"keepalive": 25`, "verbs: [get, list, watch, patch]"}},
+		"no key":    {"network: {tunnel: {type: gre}}", []string{"verbs: [get, list, watch]\n"}},
 		"API":       {"apiServer: {host: 10.0.0.1, port: 6443}", []string{`{name: KUBERNETES_SERVICE_HOST, value: "10.0.0.1"}`, `{name: KUBERNETES_SERVICE_PORT, value: "6443"}`}},
 		"paths":     {"paths: {cniBin: /var/lib/cni-bin, openvswitch: /var/run/ovs}", []string{"hostPath: {path: /var/lib/cni-bin,", "hostPath: {path: /var/run/ovs,", "mountPath: /var/run/ovs}", `"ovsdb": "unix:/var/run/ovs/db.sock"`}},
 		"IPAM":      {"paths: {cniState: /data/cni}", []string{"hostPath: {path: /data/cni,", "mountPath: /data/cni}", `"dataDir": "/data/cni/networks"`}},

@@ -1,9 +1,11 @@
 // Package kube is the agent's source of hosts in a Kubernetes cluster: its
-// Nodes. It reads them and nothing else, and keeps of them what it needs.
+// Nodes. It reads them and nothing else, and keeps of them what it needs. Of an
+// encrypted network it writes one annotation of this host's own Node.
 package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -26,8 +29,12 @@ import (
 // Annotation of a Node overrides its address on the underlay.
 const Annotation = "ovs-gre/address"
 
+// KeyAnnotation of a Node is its public key for WireGuard.
+const KeyAnnotation = "ovs-gre/wireguard-key"
+
 // A Source is the Nodes of a cluster. It implements agent.Source.
 type Source struct {
+	client   kubernetes.Interface
 	informer cache.SharedIndexInformer
 	// node is this host's.
 	node string
@@ -36,7 +43,7 @@ type Source struct {
 
 // New returns the source of a cluster, on the host whose node has that name.
 func New(client kubernetes.Interface, node string, log *slog.Logger) (*Source, error) {
-	s := &Source{informer: informers.NewNodeInformer(client, 0, nil), node: node, log: log}
+	s := &Source{client: client, informer: informers.NewNodeInformer(client, 0, nil), node: node, log: log}
 	if err := s.informer.SetTransform(trim); err != nil {
 		return nil, err
 	}
@@ -93,6 +100,16 @@ func (s *Source) List() (agent.List, error) {
 	return l, nil
 }
 
+// Publish implements agent.Publisher: it writes KeyAnnotation of this host's Node.
+func (s *Source) Publish(ctx context.Context, key string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{KeyAnnotation: key}}})
+	if err != nil {
+		return err
+	}
+	_, err = s.client.CoreV1().Nodes().Patch(ctx, s.node, types.MergePatchType, patch, metav1.PatchOptions{})
+	return err
+}
+
 // trim keeps of a Node what candidate reads: a cluster has thousands, with
 // lists of images in each.
 func trim(o any) (any, error) {
@@ -105,8 +122,10 @@ func trim(o any) (any, error) {
 		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
 		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{ContainerRuntimeVersion: n.Status.NodeInfo.ContainerRuntimeVersion}},
 	}
-	if a, ok := n.Annotations[Annotation]; ok {
-		kept.Annotations = map[string]string{Annotation: a}
+	for _, name := range []string{Annotation, KeyAnnotation} {
+		if a, ok := n.Annotations[name]; ok {
+			metav1.SetMetaDataAnnotation(&kept.ObjectMeta, name, a)
+		}
 	}
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
@@ -128,7 +147,8 @@ func same(old, now any) bool {
 
 // candidate is what a Node says of its host.
 func candidate(n *corev1.Node) agent.Candidate {
-	c := agent.Candidate{Name: n.Name, Since: n.CreationTimestamp.Time, Leaving: n.DeletionTimestamp != nil}
+	c := agent.Candidate{Name: n.Name, Since: n.CreationTimestamp.Time, Leaving: n.DeletionTimestamp != nil,
+		Key: strings.TrimSpace(n.Annotations[KeyAnnotation])}
 	cidrs := n.Spec.PodCIDRs
 	if len(cidrs) == 0 && n.Spec.PodCIDR != "" {
 		cidrs = []string{n.Spec.PodCIDR}

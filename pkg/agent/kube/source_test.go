@@ -201,3 +201,52 @@ func TestUnreachable(t *testing.T) {
 		t.Error("no word when the Nodes were known")
 	}
 }
+
+// TestKeys: a host's key is an annotation of its own Node, which all read.
+func TestKeys(t *testing.T) {
+	const key, other = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+	second := node("n2", 2, "10.0.0.2", "10.88.2.0/24")
+	second.Annotations = map[string]string{KeyAnnotation: other}
+	client, s, _ := run(t, node("n1", 1, "10.0.0.1", "10.88.1.0/24"), second)
+	keys := func(want ...string) {
+		t.Helper()
+		testnet.Eventually(t, 30*time.Second, func() error {
+			l, err := s.List()
+			if err != nil {
+				return err
+			}
+			var have []string
+			for _, n := range l.Nodes {
+				have = append(have, n.Key)
+			}
+			if !slices.Equal(have, want) || len(l.LeftOut) > 0 {
+				return fmt.Errorf("keys %q, left out %v, want %q", have, l.LeftOut, want)
+			}
+			return nil
+		})
+	}
+	keys("", other)
+	if err := s.Publish(context.Background(), key); err != nil {
+		t.Fatal(err)
+	}
+	keys(key, other)
+	n1, err := client.CoreV1().Nodes().Get(context.Background(), "n1", metav1.GetOptions{})
+	if err != nil || len(n1.Annotations) != 1 || len(n1.Spec.PodCIDRs) != 1 {
+		t.Errorf("the Node is %v, %v", n1, err)
+	}
+
+	// Nobody takes another's, and what is no key is said.
+	if err := s.Publish(context.Background(), other); err != nil {
+		t.Fatal(err)
+	}
+	knows(t, s, "n1 10.0.0.1 [10.88.1.0/24]", "n2: its key is that of n1")
+	if err := s.Publish(context.Background(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	testnet.Eventually(t, 30*time.Second, func() error {
+		if l, err := s.List(); err != nil || !strings.Contains(l.LeftOut["n1"], `key "x": want a public key of WireGuard's`) {
+			return fmt.Errorf("%v, %v", l.LeftOut, err)
+		}
+		return nil
+	})
+}

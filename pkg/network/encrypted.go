@@ -1,0 +1,44 @@
+package network
+
+import (
+	"context"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/firewall"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/state"
+)
+
+// leaveEncrypted takes away the WireGuard link that host state was made with
+// where the configuration has none any more, or one of another name, and then
+// the guard. It comes before what is new: two links cannot have one UDP port, and
+// a guard that a call which was killed leaves would drop what goes by tunnels.
+func (n *Network) leaveEncrypted(ctx context.Context) ([]state.Change, error) {
+	was, _ := config.Parse(n.Dir.SavedConfig())
+	if was.Name != n.Config.Name || !state.Encrypted(was) {
+		return nil, nil
+	}
+	encrypted, link := state.Encrypted(n.Config), config.WireGuardName(was.Bridge)
+	if encrypted && link == config.WireGuardName(n.Config.Bridge) {
+		return nil, nil
+	}
+	gone, err := state.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}))
+	if err != nil || encrypted {
+		return gone, err
+	}
+	guard, err := state.Prune(ctx, state.Set{}, firewall.NewGuardBackend(was.Name, link))
+	return append(gone, guard...), err
+}
+
+// Unkeyed says of which peers this host does not know the public keys; "" is of
+// none, or that the network needs none.
+func (n *Network) Unkeyed() string {
+	if !state.Encrypted(n.Config) {
+		return ""
+	}
+	names := few(state.Unkeyed(n.Topology))
+	if names == "" {
+		return ""
+	}
+	return "nodes have no key for " + names
+}

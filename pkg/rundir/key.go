@@ -1,0 +1,144 @@
+package rundir
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/fault"
+)
+
+// A Key is a private key of WireGuard's. Nothing prints it.
+type Key [32]byte
+
+// String keeps the key out of messages and logs.
+func (Key) String() string { return "(private key)" }
+
+// GoString is String.
+func (k Key) GoString() string { return k.String() }
+
+// NewKey makes a private key: random bytes, clamped as Curve25519 wants them
+// (RFC 7748, section 5).
+func NewKey() Key {
+	var k Key
+	_, _ = rand.Read(k[:]) // never fails
+	k[0] &= 248
+	k[31] = k[31]&127 | 64
+	return k
+}
+
+// PrivateKey reads this host's private key for a network. The error wraps
+// fs.ErrNotExist where none is made yet.
+func PrivateKey(network string) (Key, error) {
+	k, _, err := readKey(config.KeyFile(network))
+	return k, err
+}
+
+// NextKey reads the private key that NextKeyFile holds, and its public key in
+// base64. The error wraps fs.ErrNotExist where there is none.
+func NextKey(network string) (k Key, public string, err error) { return readKey(nextKeyFile(network)) }
+
+// nextKeyFile is the file with the key that takes the place of the other once the
+// nodes name it: behind the key, in a second line, its public key.
+func nextKeyFile(network string) string { return config.KeyFile(network) + ".next" }
+
+// SyncKey makes this host's private key for a network, if there is none, and
+// puts the next one in its place if that is what listed, the public key of this
+// host in its nodes, names; "" names none. Whoever gives one holds the network's
+// lock.
+func SyncKey(network, listed string) error {
+	next, public, err := NextKey(network)
+	if err == nil && listed != "" && public == listed {
+		if err := writeKey(config.KeyFile(network), next, "", os.Rename); err != nil {
+			return err
+		}
+		return os.Remove(nextKeyFile(network))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := PrivateKey(network); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return firstKey(config.KeyFile(network), NewKey(), "")
+}
+
+// StoreNextKey keeps a key, with its public key, for SyncKey to take, unless
+// there is one already.
+func StoreNextKey(network string, k Key, public string) error {
+	return firstKey(nextKeyFile(network), k, public)
+}
+
+// RemoveKeys deletes this host's private keys for a network. None there is no
+// error.
+func RemoveKeys(network string) error {
+	var errs []error
+	for _, path := range []string{config.KeyFile(network), nextKeyFile(network)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// firstKey writes a key's file; where another call was first, that one's stays.
+func firstKey(path string, k Key, public string) error {
+	err := writeKey(path, k, public, os.Link)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// readKey reads a key's file. What others can read or write is no secret, and
+// refused; the error then wraps ErrForeign.
+func readKey(path string) (k Key, public string, err error) {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return k, "", fmt.Errorf("private key: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 {
+		return k, "", fmt.Errorf("private key %s: %w: want a file that root alone can read and write (mode 0600)", path, fault.ErrForeign)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return k, "", fmt.Errorf("private key: %w", err)
+	}
+	first, rest, _ := strings.Cut(string(text), "\n")
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(first))
+	if err != nil || len(raw) != len(k) {
+		return k, "", fmt.Errorf("private key %s: %w: want 32 bytes in base64, as wg genkey prints them", path, config.ErrInvalid)
+	}
+	return Key(raw), strings.TrimSpace(rest), nil
+}
+
+// writeKey writes a key's file in one step, also through a power cut: put gives
+// what is written its name.
+func writeKey(path string, k Key, public string, put func(from, to string) error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("private key: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // 0600
+	if err != nil {
+		return fmt.Errorf("private key: %w", err)
+	}
+	defer os.Remove(f.Name())
+	text := base64.StdEncoding.EncodeToString(k[:]) + "\n"
+	if public != "" {
+		text += public + "\n"
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = put(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("private key: %w", err)
+	}
+	return nil
+}
