@@ -25,7 +25,7 @@ func TestNodeKeys(t *testing.T) {
 			t.Errorf("%q: %v", key, err)
 		}
 	}
-	if _, err := config.DecodeNodes("nodes", []byte("["+node(1, good)+","+node(2, good)+"]")); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "already the key of h1") {
+	if _, err := config.DecodeNodes("nodes", []byte("["+node(1, good)+","+node(2, good)+"]")); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "belongs to h1 already") {
 		t.Errorf("two with one key: %v", err)
 	}
 }
