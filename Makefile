@@ -52,6 +52,7 @@ drift: ## each attribute of what a host has, changed by hand: CHECK tells, ADD a
 hostile: ## attacks by a container, a neighbour on a LAN, a stranger on the underlay; what they reach is printed
 	@./test/need $(LAB)
 	go test -count=1 -timeout 20m -v ./test/hostile | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
+	CNITEST_PORTS=one go test -count=1 -timeout 20m -v ./test/hostile -run 'Stranger|NoFlooding|NoFrame|NoBridged|NoLoops' | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
 
 CONFORMANCE = go test -count=1 -timeout 40m -v -run Conformance ./test/conformance/...
 
@@ -66,6 +67,7 @@ conformance-sample: ## the same in versions 0.4.0 and 1.1.0, on our chains alone
 fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
 	go test ./pkg/config -run XXX -fuzz FuzzParse$$ -fuzztime 20s
 	go test ./pkg/config -run XXX -fuzz FuzzDecodeNodes -fuzztime 20s
+	go test ./pkg/config -run XXX -fuzz FuzzQuickNodes -fuzztime 20s
 	go test ./pkg/config -run XXX -fuzz FuzzReadResult -fuzztime 20s
 	go test ./pkg/ovs -run XXX -fuzz FuzzReply -fuzztime 20s -fuzzminimizetime 1s
 

@@ -83,6 +83,7 @@ func planFile(ctx context.Context, f conflist.File) (planned, error) {
 		}
 		if f.OVS != nil && f.OVS.OVSDB != config.DefaultOVSDB {
 			command = strings.ReplaceAll(command, "ovs-vsctl ", "ovs-vsctl --db=unix:"+f.OVS.OVSDB+" ")
+			command = strings.ReplaceAll(command, "ovs-ofctl ", "OVS_RUNDIR="+filepath.Dir(f.OVS.OVSDB)+" ovs-ofctl ")
 			command = strings.ReplaceAll(command, "ovs-appctl ", "OVS_RUNDIR="+filepath.Dir(f.OVS.OVSDB)+" ovs-appctl ")
 		}
 		switch o.ID().Kind {
@@ -112,6 +113,7 @@ var headings = map[state.Kind]string{
 	state.KindWireGuard:     "The WireGuard link, with this host's private key, which is made once.",
 	state.KindWireGuardPeer: "Each peer by its public key, with its container subnets.",
 	state.KindTunnel:        "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
+	state.KindFlows:         "The table of the one tunnel: what is for a peer goes to it, what peers send comes in, the rest is dropped and counted.",
 	state.KindFDB:           "No container takes over the gateway's MAC address, and what is for one peer goes to no other. OVS before 2.16 cannot.",
 	state.KindSysctl:        "The kernel forwards, and takes what comes by the tunnels.",
 	state.KindLink:          "Links are up.",

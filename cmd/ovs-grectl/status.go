@@ -164,6 +164,11 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 			return err
 		}
 	}
+	if state.OneTunnel(c) {
+		if refused, err := ovs.Strangers(ctx, c.OVSDB, state.TunnelBridge(c)); err == nil && refused > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("%d packets of hosts that are no peers were dropped", refused))
+		}
+	}
 	if err := r.inspectContainers(ctx, n); err != nil {
 		return err
 	}
@@ -254,6 +259,7 @@ func (r *report) inspectRoutes(ctx context.Context, f conflist.File) {
 		r.fail(err)
 		return
 	}
+	rt.Beside(f.OVS)
 	r.Node, r.Address, r.Peers = rt.Topology.Self.Name, rt.Topology.Self.Address.String(), len(rt.Topology.Peers)
 	want, err := rt.Want()
 	if idle(f) && errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {

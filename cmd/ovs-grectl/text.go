@@ -28,7 +28,11 @@ func (r report) text(w io.Writer) {
 		if u.BFD != "" {
 			extra = "bfd " + u.BFD + " " + u.Diagnostic
 		}
-		fmt.Fprintf(t, "  tunnel\t%s\t%s\t%s to %s (%s)\t%s\n", u.Name, u.State, u.Type, oneLine(u.Peer), u.Remote, oneLine(extra+" "+u.Error))
+		to := "all peers"
+		if u.Remote.IsValid() {
+			to = fmt.Sprintf("%s (%s)", oneLine(u.Peer), u.Remote)
+		}
+		fmt.Fprintf(t, "  tunnel\t%s\t%s\t%s to %s\t%s\n", u.Name, u.State, u.Type, to, oneLine(extra+" "+u.Error))
 	}
 	for _, p := range r.WireGuard {
 		fmt.Fprintf(t, "  peer\t%s\t%s\t%s\t%s\n", oneLine(p.Peer), p.State, p.Address, p.age)

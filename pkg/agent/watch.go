@@ -32,6 +32,11 @@ func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 			return ovs.Watch(ctx, c.OVSDB, c.Name, changed)
 		})
 	})
+	all.Go(func() {
+		a.watchAgain(ctx, "ovs-vswitchd", func(ctx context.Context, changed func()) error {
+			return ovs.WatchVswitchd(ctx, c.OVSDB, changed)
+		})
+	})
 }
 
 // watchAgain watches until ctx ends, again and again. It tells of an error once.

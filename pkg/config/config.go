@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
+
+// DefaultBridge is the OVS bridge of a network that names none.
+const DefaultBridge = "obr0"
 
 // DefaultOVSDB is where distributions put OVSDB's socket.
 const DefaultOVSDB = "/var/run/openvswitch/db.sock"
@@ -44,6 +48,12 @@ const (
 	TunnelNone   = "none"
 	// TunnelWireGuard is no type of OVS's: its link is the kernel's.
 	TunnelWireGuard = "wireguard"
+)
+
+// How many OVS ports a host's tunnels have: one a peer, or one in all.
+const (
+	PortsPeer = "peer"
+	PortsOne  = "one"
 )
 
 // Base is what the configurations of both plugins have in common.
@@ -91,6 +101,8 @@ type Tunnel struct {
 	// Keepalive is after how many seconds WireGuard sends something to a peer;
 	// 0 is never.
 	Keepalive uint16
+	// Ports is peer or one.
+	Ports string
 }
 
 // IPAM is the address management that the network delegates to.
@@ -167,7 +179,7 @@ type Routes struct {
 // themselves), because DEL must work with what it gets.
 func Parse(stdin []byte) (*Network, error) {
 	c := &Network{
-		Bridge: "obr0", Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE},
+		Bridge: DefaultBridge, Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE, Ports: PortsPeer},
 		IsDefaultGateway: true, OVSDB: DefaultOVSDB, Timeout: 10 * time.Second,
 	}
 	var p problems
@@ -259,6 +271,9 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelNone && (t.Key != nil || t.Csum || t.BFD) {
 		p.invalid("tunnel.type", quote(t.Type), "no tunnel: leave out tunnel.key, tunnel.csum and tunnel.bfd")
 	}
+	if t.Ports == PortsOne {
+		c.checkOnePort(p)
+	}
 	if t.Type == TunnelGRE && t.Csum && c.DatapathType != "netdev" {
 		// ip_tunnel_rcv in net/ipv4/ip_tunnel.c and ip6_tnl_rcv: a packet with a
 		// checksum on a device that was not made for it, as OVS's is not.
@@ -302,6 +317,20 @@ func (c *Network) checkWireGuard(p *problems) {
 	}
 	if c.Segment == SegmentMesh {
 		p.invalid("segment", quote(string(c.Segment)), "WireGuard carries IP packets and no Ethernet frames, tunnel.type is wireguard: want host or container")
+	}
+}
+
+// checkOnePort is what one tunnel port for all peers cannot.
+func (c *Network) checkOnePort(p *problems) {
+	one := quote(PortsOne)
+	if c.Segment == SegmentMesh {
+		p.invalid("tunnel.ports", one, "a broadcast in segment mesh goes to every host, and what goes by one port goes to one host: want peer, or segment host or container")
+	}
+	if c.Tunnel.BFD {
+		p.invalid("tunnel.ports", one, "BFD watches a port, and this one has no far end: leave out tunnel.bfd, or want peer")
+	}
+	if !slices.Contains([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve}, c.Tunnel.Type) && p.none("tunnel.type") {
+		p.invalid("tunnel.ports", one, "only GRE, VXLAN and Geneve can, tunnel.type is "+c.Tunnel.Type)
 	}
 }
 

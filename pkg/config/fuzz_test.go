@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,29 @@ func FuzzReadResult(f *testing.F) {
 		}
 		if err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// FuzzQuickNodes: a list that is read the quick way says the same to the way that can
+// explain, and one with an escape, which takes that way, the same nodes.
+func FuzzQuickNodes(f *testing.F) {
+	for _, list := range []string{
+		`[]`, ` [ ] `, `[{"name":"a","address":"172.16.0.1","subnets":["10.0.0.0/24"]}]`,
+		`[{"subnets":["10.0.0.0/24","fd00::/64"],"address":"fd00:32::1","name":"a b"} , {"name":"c","address":"fd00:32::2","subnets":["10.0.1.0/24"]}]`,
+		`[{"name":"a","address":"172.16.0.1","subnets":["10.0.0.0/24"]},]`, `[{"name":"a","address":"172.16.0.1","subnets":[]}]`,
+		`[{"name":"a","name":"b","address":"172.16.0.1","subnets":["10.0.0.0/24"]}]`, `[{"name":"a","address":"10.0.0.1","subnets":["10.0.0.0/24"]}]`,
+		`[{"name":"a","address":"172.16.0.1","subnets":["10.0.0.0/24","10.0.0.0/16"]}]`, `[{"name":"a","address":"::1","subnets":["0.0.0.0/0"]}] x`,
+		`[{"name":"a","address":"172.16.0.1","subnets":["10.0.0.0/24"]},{"name":"a","address":"172.16.0.1","subnets":["10.0.1.0/24"]}]`,
+	} {
+		f.Add(list)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		nodes, err := config.DecodeNodes("nodes", []byte(list))
+		slow := strings.NewReplacer(`"name"`, `"\u006eame"`, `"address"`, `"\u0061ddress"`, `"subnets"`, `"\u0073ubnets"`).Replace(list)
+		explained, why := config.DecodeNodes("nodes", []byte(slow))
+		if (err == nil) != (why == nil) || err == nil && !reflect.DeepEqual(nodes, explained) {
+			t.Errorf("%s:\n%v, %v\n%v, %v", list, nodes, err, explained, why)
 		}
 	})
 }

@@ -38,7 +38,7 @@ var baseKeys = []Key{
 
 // NetworkKeys are the keys of ovs-gre.
 var NetworkKeys = append(slices.Clone(baseKeys),
-	Key{Name: "bridge", Type: "string", Default: "obr0", Doc: "OVS bridge, made if absent; at most 13 characters", set: network(linkName(13, func(c *Network) *string { return &c.Bridge }))},
+	Key{Name: "bridge", Type: "string", Default: DefaultBridge, Doc: "OVS bridge, made if absent; at most 13 characters", set: network(linkName(13, func(c *Network) *string { return &c.Bridge }))},
 	Key{Name: "adoptBridge", Type: "boolean", Default: "false", Doc: "use an OVS bridge that exists and is not ours; it is never changed or deleted", set: network(field(func(c *Network) *bool { return &c.AdoptBridge }))},
 	Key{Name: "segment", Type: "string", Enum: []string{"host", "mesh", "container"}, Default: "host", Doc: "how far a broadcast of a container travels", set: network(choice([]string{"host", "mesh", "container"}, func(c *Network) *Segment { return &c.Segment }))},
 	Key{Name: "tunnel.type", Type: "string", Enum: []string{"gre", "vxlan", "geneve", "wireguard", "none"}, Default: "gre", Doc: "how packets travel between hosts; wireguard encrypts them, none means routes alone", set: network(choice([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve, TunnelWireGuard, TunnelNone}, func(c *Network) *string { return &c.Tunnel.Type }))},
@@ -47,6 +47,7 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "tunnel.port", Type: "integer", Default: "4789 (vxlan), 6081 (geneve), 51820 (wireguard)", Doc: "UDP port of VXLAN, Geneve and WireGuard; each WireGuard network of a host has another", set: network(number(1, 65535, func(c *Network) *uint16 { return &c.Tunnel.Port }))},
 	Key{Name: "tunnel.bfd", Type: "boolean", Default: "false", Doc: "watch each tunnel by bidirectional forwarding detection", set: network(field(func(c *Network) *bool { return &c.Tunnel.BFD }))},
 	Key{Name: "tunnel.keepalive", Type: "integer", Default: "0", Doc: "seconds after which WireGuard sends something to each peer, so that a NAT on the way remembers this host; 0 is never", set: network(number(0, 65535, func(c *Network) *uint16 { return &c.Tunnel.Keepalive }))},
+	Key{Name: "tunnel.ports", Type: "string", Enum: []string{"peer", "one"}, Default: "peer", Doc: "one OVS port a peer, or one for all of them, which a flow leads to the right one; hosts with either meet", set: network(choice([]string{PortsPeer, PortsOne}, func(c *Network) *string { return &c.Tunnel.Ports }))},
 	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(mtu)},
 	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
 	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},

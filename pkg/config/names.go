@@ -68,6 +68,9 @@ func TunnelName(network string, address netip.Addr) string {
 	return "ot" + hash13(network, address.String())
 }
 
+// OneTunnelName names the OVS tunnel port of network that all nodes share.
+func OneTunnelName(network string) string { return "ot" + hash13(network, "") }
+
 // TransitLink names the OVS bridge that has the tunnels of the network whose
 // containers are on bridge, and its internal port, the transit link, by which
 // this host reaches its peers' hosts.
@@ -108,13 +111,26 @@ func hash13(parts ...string) string {
 // ovn-kubernetes have it), or four bytes of a hash of an IPv6 address. Every
 // host can so compute its peers' MACs.
 func MAC(a netip.Addr) string {
-	b := a.AsSlice()
-	if len(b) != 4 {
-		sum := sha256.Sum256(b)
-		b = sum[:4]
-	}
-	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b...)).String()
+	b := macBytes(a)
+	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b[:]...)).String()
 }
+
+// macBytes are the last four bytes of MAC.
+func macBytes(a netip.Addr) [4]byte {
+	if a.Is4() {
+		return a.As4()
+	}
+	sum := sha256.Sum256(a.AsSlice())
+	return [4]byte(sum[:4])
+}
+
+// AnyPeerMAC is the Ethernet destination of what is for some peer, where OVS
+// finds out by the packet for which one. It is no address's MAC.
+const AnyPeerMAC = "0a:59:00:00:00:00"
+
+// AnyPeer4 is the IPv4 next hop that has AnyPeerMAC; for IPv6 packets it is
+// LinkLocal(AnyPeerMAC). It is link-local (RFC 3927), valid on one link alone.
+var AnyPeer4 = netip.AddrFrom4([4]byte{169, 254, 121, 1})
 
 // LinkLocal is the IPv6 link-local address of a MAC address by modified
 // EUI-64 (RFC 4291, appendix A). It is invalid for what is not a MAC address.

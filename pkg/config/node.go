@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // A Node is one host of the network.
@@ -30,8 +31,13 @@ func (n Node) MarshalJSON() ([]byte, error) { return n.appendJSON(nil), nil }
 // appendJSON does not go by encoding/json, which takes ten times as long: every
 // ADD and CHECK writes the whole list.
 func (n Node) appendJSON(b []byte) []byte {
-	name, _ := json.Marshal(n.Name) // a string never fails
-	b = append(append(b, `{"name":`...), name...)
+	b = append(b, `{"name":`...)
+	if strings.ContainsFunc(n.Name, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }) {
+		name, _ := json.Marshal(n.Name) // a string never fails
+		b = append(b, name...)
+	} else {
+		b = append(append(append(b, '"'), n.Name...), '"')
+	}
 	b = n.Address.AppendTo(append(b, `,"address":"`...))
 	b = append(b, `","subnets":[`...)
 	for i, s := range n.Subnets {
@@ -101,6 +107,9 @@ type nodeJSON struct {
 // and in a nodes file. key is what messages call the list. Every problem is
 // reported at once; each wraps ErrInvalid.
 func DecodeNodes(key string, raw []byte) ([]Node, error) {
+	if nodes, ok := quickNodes(raw); ok {
+		return nodes, nil
+	}
 	var p problems
 	if json.Valid(raw) {
 		p.strict(key, raw, nodesShape)
@@ -110,6 +119,9 @@ func DecodeNodes(key string, raw []byte) ([]Node, error) {
 }
 
 func (p *problems) nodes(key string, raw []byte) []Node {
+	if nodes, ok := quickNodes(raw); ok {
+		return nodes
+	}
 	list, ok := p.nodeList(key, raw)
 	if !ok {
 		return nil
@@ -193,7 +205,7 @@ func (p *problems) node(at string, w nodeJSON) Node {
 		p.invalid(at+".address", nil, "missing: the node's address on the underlay")
 	case err != nil:
 		p.invalid(at+".address", quote(w.Address), "not an IP address")
-	case addr.Zone() != "" || addr.Is4In6() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() || addr.IsLinkLocalUnicast():
+	case !isUnderlay(addr):
 		p.invalid(at+".address", quote(w.Address), "want a plain unicast address of the underlay")
 	}
 	n.Address = addr

@@ -26,6 +26,9 @@ func (f File) MissingRoutes(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	each := *f.OVS // somebody else's routes are one a peer, whatever the tunnels are
+	each.Tunnel.Ports = config.PortsPeer
+	r.Beside(&each)
 	want, err := r.Want()
 	nothing := errors.Is(err, state.ErrUnreachable) // not even a link to lead by
 	if err != nil && !nothing {

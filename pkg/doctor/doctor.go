@@ -67,6 +67,7 @@ var checks = []check{
 	{"docker raw drop", rawDrop},
 	{"firewalld", firewalld},
 	{"networkd", networkd},
+	{"flow table", flowTables},
 	{"host state", hostState},
 	{"containers", containers},
 	{"leaked addresses", leaked},

@@ -149,6 +149,7 @@ func (n *net) drift(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return changes, err
 	}
+	r.Beside(n.OVS)
 	more, err := r.Check(ctx)
 	return append(changes, more...), err
 }

@@ -77,8 +77,23 @@ func (c *conn) linksOfAddr(ctx context.Context, self netip.Addr) (indexes []int,
 // one, and the links that they leave by.
 func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, links []int, barred []netip.Addr, err error) {
 	source := c.source(ctx, self)
+	way := func(to netip.Addr) (*netlink.Route, error) { return c.routeTo(ctx, to, source) }
+	if len(peers) > manyLookups {
+		if t, ok, err := c.routingTable(ctx, family(peers[0]), peers); err != nil {
+			return 0, nil, nil, err
+		} else if ok {
+			ask := way
+			way = func(to netip.Addr) (*netlink.Route, error) {
+				if family(to) != family(peers[0]) {
+					return ask(to)
+				}
+				return t.routeTo(to)
+			}
+		}
+	}
+	seen := map[int]bool{}
 	for _, p := range peers {
-		r, err := c.routeTo(ctx, p, source)
+		r, err := way(p)
 		if errors.Is(err, ErrNoRoute) {
 			barred = append(barred, p)
 			continue
@@ -88,7 +103,9 @@ func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) 
 		}
 		mtu = lesser(mtu, r.MTU)
 		for _, h := range hops(r) {
-			links = append(links, h.LinkIndex)
+			if !seen[h.LinkIndex] {
+				links, seen[h.LinkIndex] = append(links, h.LinkIndex), true
+			}
 		}
 	}
 	return mtu, links, barred, nil

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ways gives the namespace two links and routes of all kinds.
@@ -99,4 +102,65 @@ func TestUnrouted(t *testing.T) {
 			t.Errorf("from %s: %v, %v; want %v", self, have, err, want)
 		}
 	}
+}
+
+// TestLookup: what is looked up here is what the kernel finds, as long as there
+// are no rules.
+func TestLookup(t *testing.T) {
+	ctx := ways(t)
+	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+		if _, ok, err := tableOf(ctx, f, nil); ok || err != nil {
+			t.Errorf("family %d with a rule by source address: %t, %v, want it left to the kernel", f, ok, err)
+		}
+	}
+	ip(t, "-4 rule del from 172.30.0.1 lookup 100")
+	ip(t, "-6 rule del from fd00:99::1 lookup 100")
+	ip(t, "-4 route add 10.7.7.0/24 via 10.0.0.7 metric 9")
+	ip(t, "-4 route add 10.7.7.0/24 via 172.30.0.7 metric 5")
+	ip(t, "-4 route add throw 10.10.0.0/16")
+	look := func(defaults bool) {
+		t.Helper()
+		for f, to := range map[int][]netip.Addr{
+			unix.AF_INET: addresses("172.30.0.2", "172.30.0.1", "172.30.0.255", "10.7.0.1", "10.7.7.1", "10.0.0.1", "10.0.0.2", "10.6.0.1", "10.5.1.1",
+				"10.5.0.1", "10.8.0.1", "10.9.0.1", "10.10.0.1", "192.0.2.1", "127.0.0.1"),
+			unix.AF_INET6: addresses("fd00:99::2", "fd00:99::1", "fd00:7::1", "fd00:9::1", "fd00:5::1", "2001:db8::1", "::1"),
+		} {
+			table, ok, err := tableOf(ctx, f, to)
+			if !ok || err != nil {
+				t.Fatalf("family %d: %t, %v", f, ok, err)
+			}
+			for _, a := range to {
+				here, err := table.routeTo(a)
+				kernel, asked := withConn(func(c *conn) (*netlink.Route, error) { return c.routeTo(ctx, a, netip.Addr{}) })
+				same := errors.Is(err, ErrNoRoute) == errors.Is(asked, ErrNoRoute)
+				if same && here != nil && kernel != nil {
+					h, k := hops(here)[0], hops(kernel)[0]
+					same = h.LinkIndex == k.LinkIndex && via(h) == via(k) && here.MTU == kernel.MTU && here.Type == kernel.Type
+				}
+				if !same {
+					t.Errorf("%s, defaults %t: %+v, %v; the kernel: %+v, %v", a, defaults, here, err, kernel, asked)
+				}
+			}
+		}
+	}
+	look(false)
+	ip(t, "-4 route add default via 172.30.0.8")
+	ip(t, "-6 route add default via fd00:99::8")
+	look(true)
+	many := make([]netip.Addr, 2*manyLookups)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{10, byte(i), 0, 1})
+	}
+	few, unreached, err := UnderlayMTU(ctx, netip.MustParseAddr("172.30.0.1"), many)
+	if err != nil || few != 1300 || !slices.Equal(unreached, addresses("10.8.0.1", "10.9.0.1", "10.10.0.1")) {
+		t.Errorf("%d, %v, %v", few, unreached, err)
+	}
+}
+
+func tableOf(ctx context.Context, family int, to []netip.Addr) (t routingTable, ok bool, err error) {
+	_, err = withConn(func(c *conn) (_ any, err error) {
+		t, ok, err = c.routingTable(ctx, family, to)
+		return nil, err
+	})
+	return t, ok, err
 }

@@ -185,7 +185,7 @@ type Comparison struct {
 func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison, error) {
 	c := &Comparison{net: n}
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
-	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) {
+	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) && !state.OneTunnel(n.Config) {
 		c.mark = fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
 		if c.known = n.Dir.Mark() == c.mark; c.known {
 			rows = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
@@ -234,10 +234,14 @@ func (n *Network) ask(ctx context.Context, rows *ovs.Backend, objs ...state.Obje
 	c := n.Config
 	objs = append(objs, state.Bridge{Name: c.Bridge, Adopted: c.AdoptBridge})
 	if state.UsesTunnelBridge(c) {
-		objs = append(objs, state.Bridge{Name: state.TunnelBridge(c)})
+		b := state.Bridge{Name: state.TunnelBridge(c)}
+		if state.OneTunnel(c) {
+			b.FailMode = state.FailSecure // its flows are counted
+		}
+		objs = append(objs, b)
 	}
 	all := n.Backends()
-	all[0] = rows
+	all[slices.IndexFunc(all, func(b state.Backend) bool { _, is := b.(*ovs.Backend); return is })] = rows
 	return all, rows.Ask(ctx, objs...)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ovs-gre-cni/pkg/config"
@@ -60,6 +61,44 @@ func (n *Network) CheckNoLoop(ctx context.Context) error {
 func (n *Network) findLoop(bridge, have string) error {
 	return fmt.Errorf("bridge %s: %w: want it in segment mesh, joined to the other hosts by this network's tunnels alone; it has %s: "+
 		"frames would go round by both (segment host has no such ring)", bridge, fault.ErrForeign, have)
+}
+
+// crossed looks whether OVS would give the packets of this network's peers to
+// another network's tunnel, or theirs to this one's: it does without a word where
+// one has a port a peer and the other one port for all, of the same type and key.
+// The error wraps fault.ErrForeign.
+func (n *Network) crossed(ctx context.Context) error {
+	if !state.UsesTunnelBridge(n.Config) {
+		return nil // Ring has looked
+	}
+	ports, err := n.OVS.SegmentPorts(ctx)
+	if err != nil {
+		return err
+	}
+	mine := state.TunnelTo(n.Config, n.Topology, n.Topology.Self)
+	one := state.OneTunnel(n.Config)
+	for _, p := range ports {
+		if p.Network == n.Config.Name || p.Type != mine.Type || !same(p.Key, mine.Key, "0") ||
+			!same(p.DstPort, strconv.Itoa(int(mine.DstPort)), "0", defaultPorts[mine.Type]) {
+			continue
+		}
+		toPeer := slices.ContainsFunc(n.Topology.Peers, func(peer config.Node) bool { return peer.Address == p.Remote })
+		if one && toPeer || !one && p.AnyRemote && len(n.Topology.Peers) > 0 {
+			return fmt.Errorf("tunnel.ports %s: %w: OVS bridge %s has the tunnel port %s of the same type (%s) and key (%q), and OVS gives it what is for the other: "+
+				"give this network a tunnel.key of its own", n.Config.Tunnel.Ports, fault.ErrForeign, p.Bridge, p.Name, p.Type, p.Key)
+		}
+	}
+	return nil
+}
+
+// defaultPorts are the UDP ports of types that have one (RFC 7348, RFC 8926).
+var defaultPorts = map[string]string{config.TunnelVXLAN: "4789", config.TunnelGeneve: "6081"}
+
+// same reports whether two options of tunnels of one type mean the same, where
+// unset ones, or ones of these values, are the default.
+func same(a, b string, defaults ...string) bool {
+	isDefault := func(s string) bool { return s == "" || slices.Contains(defaults, s) }
+	return a == b || isDefault(a) && isDefault(b)
 }
 
 // segments are the links of a host and what joins them.

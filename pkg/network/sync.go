@@ -104,6 +104,9 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	if err == nil {
 		err = n.CheckNoLoop(ctx)
 	}
+	if err == nil && len(changes) > 0 {
+		err = n.crossed(ctx)
+	}
 	if err == nil {
 		err = n.keepAdvertised(ctx, want)
 	}

@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,9 @@ func read(path string) ([]byte, error) {
 	if !st.Mode().IsRegular() || st.Size() > most {
 		return nil, fmt.Errorf("%s: want a regular file of at most %d MB", path, most>>20)
 	}
-	return io.ReadAll(io.LimitReader(f, most))
+	b := bytes.NewBuffer(make([]byte, 0, st.Size()+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(f, most))
+	return b.Bytes(), err
 }
 
 // Store replaces a nodes file in one step, so that a reader sees the old list

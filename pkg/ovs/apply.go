@@ -10,6 +10,7 @@ import (
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -34,7 +35,7 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 			return err
 		}
 	}
-	return b.applyFDB(ctx, changes)
+	return errors.Join(b.direct(ctx, changes), b.applyFDB(ctx, changes))
 }
 
 // inOVSDB reports whether objects of a kind are rows.
@@ -98,7 +99,7 @@ func (p *plan) add(c state.Change) {
 func otherEnds(c state.Change) bool {
 	was, ok := c.Old.(state.Tunnel)
 	now, ok2 := c.New.(state.Tunnel)
-	return ok && ok2 && (was.Type != now.Type || was.Remote != now.Remote || was.Local != now.Local || was.Key != now.Key || was.DstPort != now.DstPort)
+	return ok && ok2 && (was.Type != now.Type || was.Remote != now.Remote || was.OFPort != now.OFPort || strings.HasPrefix(was.Error, wrongNumber) || was.Local != now.Local || was.Key != now.Key || was.DstPort != now.DstPort)
 }
 
 func (p *plan) leave(list *[]string, o state.Object) {
@@ -124,9 +125,15 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 	case c.Old == nil:
 		p.fresh = append(p.fresh, freshBridge{br, p.id()})
 	default:
-		if was.Flows != "" {
+		if was.FailMode == state.FailSecure && br.FailMode != was.FailMode {
+			// As long as the port of all peers is there, a switch that learns would
+			// let in whoever sends.
+			p.leave(&p.away, state.Tunnel{Name: config.OneTunnelName(br.Network)})
+		}
+		if was.Flows != "" || was.FailMode != state.FailSecure && br.FailMode == state.FailSecure {
 			// With another fail_mode ovs-vswitchd empties the table, and back in
-			// this one it makes the flow that it makes for a new bridge.
+			// standalone it makes the flow that it makes for a new bridge. A bridge
+			// without flows lets nobody in while it gets the port of all peers.
 			p.before = append(p.before, ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
 				Row: ovsdb.Row{"fail_mode": "secure"}})
 		}
@@ -158,7 +165,10 @@ func protectedPort(protected bool) ovsdb.Row {
 func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 	switch o := o.(type) {
 	case state.Tunnel:
-		opts, bfd := map[string]string{"remote_ip": o.Remote.String()}, map[string]string{}
+		opts, bfd := map[string]string{"remote_ip": "flow"}, map[string]string{}
+		if o.Remote.IsValid() {
+			opts["remote_ip"] = o.Remote.String()
+		}
 		if o.Local.IsValid() {
 			opts["local_ip"] = o.Local.String()
 		}
@@ -174,8 +184,12 @@ func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 		if o.BFD {
 			bfd["enable"] = "true"
 		}
+		number := ovsSet()
+		if o.OFPort != 0 {
+			number = ovsSet(o.OFPort)
+		}
 		return protectedPort(true),
-			ovsdb.Row{"type": o.Type, "options": ovsMap(opts), "bfd": ovsMap(bfd)},
+			ovsdb.Row{"type": o.Type, "options": ovsMap(opts), "bfd": ovsMap(bfd), "ofport_request": number},
 			map[string]string{keyNetwork: o.Network, keyRole: roleTunnel, keyPeer: o.Peer}
 	case state.Port:
 		return protectedPort(o.Protected), ovsdb.Row{},
@@ -413,6 +427,9 @@ func hint(o state.Object, text string) string {
 	switch o := o.(type) {
 	case state.Tunnel:
 		if strings.Contains(text, "File exists") {
+			if !o.Remote.IsValid() {
+				return fmt.Sprintf(": another network of this host has a tunnel of the same type and key for all peers: give this network a tunnel.key of its own (it has %q)", o.Key)
+			}
 			return fmt.Sprintf(": another tunnel of this host has the same type, remote address and key: give this network a tunnel.key of its own (it has %q)", o.Key)
 		}
 	case state.Bridge:

@@ -14,7 +14,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Backend is the state.Backend of state.Bridge, Tunnel, Port and FDB. It
+// Backend is the state.Backend of state.Bridge, Tunnel, Port, Flows and FDB. It
 // serves one network; what it observed last tells Apply where the rows are.
 type Backend struct {
 	conn    *Conn
@@ -23,8 +23,9 @@ type Backend struct {
 	roles []string
 	// ports are the UUIDs of port rows by name, as last observed.
 	ports map[string]string
-	// fdb are the entries that are wanted, as last observed.
-	fdb []state.FDB
+	// fdb and flows are the entries and tables that are wanted, as last observed.
+	fdb   []state.FDB
+	flows []state.Flows
 	// asked is what Ask has sent for the next Observe; nil is nothing.
 	asked *questions
 }
@@ -101,8 +102,9 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	}
 	q := b.asked
 	b.asked = nil
+	counted := b.count(ctx, want)
 	r, err := b.read(ctx, q)
-	s := <-q.switches
+	s, tables := <-q.switches, <-counted
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +126,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 			have.Put(o)
 		}
 	}
+	have.Put(tables...)
 	return have, nil
 }
 
@@ -132,7 +135,7 @@ func (b *Backend) selects(objs []state.Object) []ovsdb.Operation {
 	bridge := []string{"_uuid", "name", "ports", "datapath_type", "fail_mode", "controller", "stp_enable", "rstp_enable",
 		"other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
-	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "error", "bfd", "external_ids"}
+	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "ofport_request", "error", "bfd", "external_ids"}
 	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
 	for _, role := range b.roles {
 		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
@@ -271,12 +274,23 @@ func (b *Backend) taken(row Row, r *rows, want state.Set) state.Object {
 	return nil
 }
 
+// wrongNumber begins the Error of a port that has not the number it should have.
+const wrongNumber = "OVS gave it the OpenFlow number"
+
 func tunnel(row, iface Row, network, bridge string) state.Tunnel {
 	opts := iface.strings("options")
 	t := state.Tunnel{Network: network, Name: row.str("name"), Bridge: bridge, Type: iface.str("type"),
 		Key: opts["key"], Csum: opts["csum"] == "true", BFD: iface.strings("bfd")["enable"] == "true",
-		Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
-	t.Remote, _ = netip.ParseAddr(opts["remote_ip"])
+		OFPort: atom[int](iface, "ofport_request"), Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
+	remote := opts["remote_ip"]
+	t.Remote, _ = netip.ParseAddr(remote)
+	switch number := atom[int](iface, "ofport"); {
+	case t.Error != "":
+	case !t.Remote.IsValid() && remote != "flow":
+		t.Error = "its remote_ip is " + cut([]byte(remote))
+	case t.OFPort != 0 && number > 0 && number != t.OFPort:
+		t.Error = fmt.Sprintf("%s %d", wrongNumber, number)
+	}
 	t.Local, _ = netip.ParseAddr(opts["local_ip"])
 	if port, err := strconv.ParseUint(opts["dst_port"], 10, 16); err == nil {
 		t.DstPort = uint16(port)

@@ -170,19 +170,28 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 // await is Results for what ovs-vswitchd must do first. Where that takes long it
 // asks ovs-vswitchd itself: one that does not answer is not waited for.
 func (p *Pending) await(ctx context.Context) ([]Result, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	ask := time.AfterFunc(silent, func() {
-		if err := VswitchdServes(ctx, p.conn.path); err != nil && !errors.Is(err, ErrNoHandlers) {
-			cancel(err)
-		}
-	})
-	defer ask.Stop()
+	ctx, stop := unlessSilent(ctx, p.conn.path)
+	defer stop()
 	res, err := p.Results(ctx)
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrUnavailable) {
 		err = cause
 	}
 	return res, err
+}
+
+// unlessSilent is a context that ends, too, once the ovs-vswitchd that serves the
+// database behind socket is found not to answer; its cause wraps ErrUnavailable.
+func unlessSilent(ctx context.Context, socket string) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ask := time.AfterFunc(silent, func() {
+		if err := VswitchdServes(ctx, socket); err != nil && !errors.Is(err, ErrNoHandlers) {
+			cancel(err)
+		}
+	})
+	return ctx, func() {
+		ask.Stop()
+		cancel(nil)
+	}
 }
 
 // Transact sends a transaction and waits for its results.

@@ -28,7 +28,7 @@ func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan m
 	var names []string
 	var commands []Command
 	for _, o := range objs {
-		if o, ok := o.(state.Bridge); ok && !o.Adopted {
+		if o, ok := o.(state.Bridge); ok && !o.Adopted && o.FailMode != state.FailSecure { // that one has Flows, and learns nothing
 			names = append(names, o.Name)
 			commands = append(commands, Command{"bridge/dump-flows", o.Name}, Command{"fdb/show", o.Name})
 		}

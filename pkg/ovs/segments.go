@@ -10,8 +10,13 @@ type SegmentPort struct {
 	Bridge, Name string
 	// Peer is the port at the other end of a patch port; "" is no patch port.
 	Peer string
-	// Remote is the far end of a tunnel; the zero Addr is no tunnel.
-	Remote netip.Addr
+	// Remote is the far end of a tunnel; the zero Addr is no tunnel, or one of
+	// which flows say it. Type is the interface's; Key and DstPort are the tunnel's
+	// options, "" where it has none.
+	Remote             netip.Addr
+	Type, Key, DstPort string
+	// AnyRemote: flows say what the far end of the tunnel is.
+	AnyRemote bool
 	// Network owns the port; "" is none of ours.
 	Network string
 }
@@ -44,6 +49,7 @@ func (c *Conn) SegmentPorts(ctx context.Context) ([]SegmentPort, error) {
 			p.Peer = opts["peer"]
 		}
 		p.Remote, _ = netip.ParseAddr(opts["remote_ip"])
+		p.Type, p.Key, p.DstPort, p.AnyRemote = r.str("type"), opts["key"], opts["dst_port"], opts["remote_ip"] == "flow"
 		if p.Bridge != "" {
 			list = append(list, p)
 		}

@@ -11,7 +11,8 @@ import (
 
 // A TunnelStatus is what OVS says of a tunnel of ours.
 type TunnelStatus struct {
-	Name   string     `json:"name"`
+	Name string `json:"name"`
+	// Peer and Remote are "" and the zero Addr where it is the tunnel to all peers.
 	Peer   string     `json:"peer"`
 	Remote netip.Addr `json:"remote"`
 	Type   string     `json:"type"`

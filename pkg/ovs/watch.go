@@ -82,3 +82,22 @@ func (c *Conn) notifications(changed func()) error {
 		}
 	}
 }
+
+// WatchVswitchd calls changed once the ovs-vswitchd that serves the database
+// behind the unix socket path can be spoken to: the tables of flows and of MAC
+// addresses that it had before are lost. It returns when ctx ends or ovs-vswitchd
+// does.
+func WatchVswitchd(ctx context.Context, path string, changed func()) error {
+	c, err := DialControl(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	changed()
+	_, err = c.conn.Read(make([]byte, 1)) // nothing is asked, so nothing comes but the end
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, c, err)
+}

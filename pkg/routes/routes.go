@@ -102,6 +102,7 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 	transit, err := kernel.LinkByName(ctx, config.TransitLink(bridge))
 	if err == nil && isOVSLink(transit) {
 		r.nextHops.Transit = transit.Name
+		r.nextHops.OneTunnel = oneTunnel(r.Dir, bridge)
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -151,6 +152,25 @@ func tunnelOnly(c *config.Routes) error {
 	}
 	return fmt.Errorf("%w: mode %q: what goes by the peer's address is not encrypted, and the network's tunnel.type is wireguard: leave mode out",
 		config.ErrInvalid, string(c.Mode))
+}
+
+// Beside says what ovs-gre's configuration is, to a caller that has it: host state
+// that a person has made by hand has left none.
+func (r *Routes) Beside(n *config.Network) {
+	if n != nil && r.nextHops.Transit == config.TransitLink(n.Bridge) {
+		r.nextHops.OneTunnel = state.OneTunnel(n)
+	}
+}
+
+// oneTunnel reports whether ovs-gre has made the host state of this network with
+// one tunnel port for all peers, on this bridge.
+func oneTunnel(dir rundir.Dir, bridge string) bool {
+	var made struct {
+		Bridge string
+		Tunnel struct{ Ports string }
+	}
+	made.Bridge = config.DefaultBridge
+	return json.Unmarshal(dir.SavedConfig(), &made) == nil && made.Tunnel.Ports == config.PortsOne && made.Bridge == bridge
 }
 
 // sources are this host's addresses in a subnet of its own, the gateway first.
@@ -331,7 +351,8 @@ func lives(ctx context.Context, network, leaving string) (bool, error) {
 }
 
 // savedConfig is the configuration as Remove will read it: with the bridge that
-// the previous result named and the nodes of a list that may be gone by then.
+// the previous result named and this host's entry of a list that may be gone by
+// then; the peers' routes are known by this host's addresses.
 func (r *Routes) savedConfig() []byte {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(r.Config.Raw, &fields) != nil {
@@ -340,7 +361,7 @@ func (r *Routes) savedConfig() []byte {
 	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments", "nodesFile"} {
 		delete(fields, k)
 	}
-	fields["nodes"] = config.EncodeNodes(r.Topology.All())
+	fields["nodes"] = config.EncodeNodes([]config.Node{r.Topology.Self})
 	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != config.ModeDirect {
 		fields["bridge"] = bridge
 	}
@@ -378,7 +399,7 @@ func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Net
 		}
 	case n.Tunnel.Type == config.TunnelNone || c.Mode == config.ModeDirect:
 	case state.UsesTunnelBridge(n):
-		w.Transit = config.TransitLink(bridge)
+		w.Transit, w.OneTunnel = config.TransitLink(bridge), state.OneTunnel(n) && bridge == n.Bridge
 	default:
 		w.Segment = gw
 	}

@@ -29,8 +29,14 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 		if UsesTunnelBridge(c) {
 			s.Put(tunnelBridge(c, m, mtu)...)
 		}
+		if OneTunnel(c) {
+			s.Put(oneTunnel(c, m)...)
+		}
 		for _, p := range m.Peers {
-			t := tunnel(c, m, p)
+			if OneTunnel(c) {
+				break
+			}
+			t := TunnelTo(c, m, p)
 			s.Put(t)
 			if UsesTunnelBridge(c) {
 				// Neighbours are permanent, so nobody asks, and from a peer that
@@ -51,6 +57,11 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 // which meets the containers' bridge by routing alone.
 func UsesTunnelBridge(c *config.Network) bool {
 	return c.Segment != config.SegmentMesh && c.Tunnel.Type != config.TunnelNone && !Encrypted(c)
+}
+
+// OneTunnel reports whether all peers share one tunnel port.
+func OneTunnel(c *config.Network) bool {
+	return c.Tunnel.Ports == config.PortsOne && UsesTunnelBridge(c)
 }
 
 // TunnelBridge is the OVS bridge that has the tunnels as its ports.
@@ -166,8 +177,11 @@ func has6(n config.Node) bool {
 // in fib_validate_source), so it has the gateway's.
 func tunnelBridge(c *config.Network, m nodes.Topology, mtu int) []Object {
 	dev, mac := config.TransitLink(c.Bridge), config.MAC(m.Self.Address)
-	objs := append(forwarding(m, dev),
-		Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)},
+	br := Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)}
+	if OneTunnel(c) {
+		br.FailMode, br.MACTable = FailSecure, 0 // it learns nothing
+	}
+	objs := append(forwarding(m, dev), br,
 		Link{Name: dev, Up: true, MTU: mtu, MAC: mac},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},
 	)
@@ -183,7 +197,8 @@ func tunnelBridge(c *config.Network, m nodes.Topology, mtu int) []Object {
 	return objs
 }
 
-func tunnel(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
+// TunnelTo is the tunnel port to one peer.
+func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 	t := Tunnel{
 		Network: c.Name, Name: config.TunnelName(c.Name, p.Address), Bridge: TunnelBridge(c),
 		Type: c.Tunnel.Type, Remote: p.Address, Csum: c.Tunnel.Csum, DstPort: c.Tunnel.Port, BFD: c.Tunnel.BFD, Peer: p.Name,
@@ -208,6 +223,9 @@ func masquerade(c *config.Network, m nodes.Topology) Masquerade {
 	excluded = append(excluded, c.NoMasqueradeCIDRs...)
 	for _, n := range m.All() {
 		excluded = append(excluded, n.Subnets...)
+	}
+	if OneTunnel(c) { // for as many peers as that is for, the filter has as few as the routes
+		excluded = append(merge(ofFamily(excluded, false)), merge(ofFamily(excluded, true))...)
 	}
 	return Masquerade{Network: c.Name, Sources: cidrList(m.Self.Subnets), Excluded: cidrList(excluded)}
 }

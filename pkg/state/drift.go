@@ -41,12 +41,12 @@ func (c Change) Drift() string {
 }
 
 // Command is the command that makes it as it should be; of what is left over,
-// the one that made it.
+// the one that made it; "" where it is too long to be typed.
 func (c Change) Command() string {
 	if c.New == nil {
-		return c.Old.String()
+		return typed(c.Old, "")
 	}
-	return c.New.String()
+	return typed(c.New, "")
 }
 
 // attributes says of each attribute that differs what it is and should be.

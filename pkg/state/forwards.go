@@ -81,7 +81,7 @@ func direct(c *config.Routes, m nodes.Topology, peers []config.Node, w NextHops)
 }
 
 func subnets(nodes []config.Node) []netip.Prefix {
-	var list []netip.Prefix
+	list := make([]netip.Prefix, 0, len(nodes))
 	for _, n := range nodes {
 		list = append(list, n.Subnets...)
 	}
@@ -109,7 +109,9 @@ func sourceList(list []netip.Prefix) string {
 // merge returns the fewest CIDRs, sorted, that hold the same addresses.
 func merge(list []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
-	for _, p := range slices.SortedFunc(slices.Values(list), netip.Prefix.Compare) {
+	list = slices.Clone(list)
+	slices.SortFunc(list, netip.Prefix.Compare)
+	for _, p := range list {
 		if n := len(out); n > 0 && out[n-1].Overlaps(p) {
 			continue // sorted, the wider is first
 		}

@@ -127,6 +127,8 @@ func TestDesiredOptions(t *testing.T) {
 		`,"tunnel":{"key":4294967295,"csum":true,"bfd":true},"datapathType":"netdev"`,
 		`,"tunnel":{"type":"vxlan","key":0,"port":8472}`,
 		`,"tunnel":{"type":"geneve","csum":true,"port":1,"bfd":true}`,
+		`,"tunnel":{"ports":"one","key":7}`,
+		`,"tunnel":{"ports":"one","type":"geneve"},"segment":"container"`,
 		`,"ipMasq":true`,
 		`,"ipMasq":true,"noMasqueradeCIDRs":["10.0.0.0/8","192.168.0.0/16","10.1.0.0/16","fd00::/8","192.168.0.0/16"]`,
 		`,"noMasqueradeCIDRs":["10.0.0.0/8"]`,
@@ -143,6 +145,10 @@ func TestDesiredOptions(t *testing.T) {
 	fmt.Fprintf(&b, "## behind a NAT: no local_ip\n%s\n", state.Desired(c, m, mtu(t, c, m)))
 	c, m = network(t, nodesJSON(1, 4, "v4"), ``)
 	fmt.Fprintf(&b, "## alone\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	c, m = network(t, nodesJSON(3, 6, "dual"), `,"tunnel":{"ports":"one"}`)
+	fmt.Fprintf(&b, "## one port over IPv6\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	c, m = network(t, nodesJSON(1, 4, "v4"), `,"tunnel":{"ports":"one"}`)
+	fmt.Fprintf(&b, "## one port and no peer\n%s\n", state.Desired(c, m, mtu(t, c, m)))
 	golden(t, "desired-options", b.String())
 }
 
@@ -218,6 +224,14 @@ func TestDesiredRoutesOptions(t *testing.T) {
 	show("table and metric", routesConfig(t, `,"table":100,"metric":50`), ways(c, m))
 	show("table local", routesConfig(t, `,"table":"local"`), ways(c, m))
 	show("no gateway address yet", routesConfig(t, ""), state.NextHops{Transit: "obr0-t"})
+	w := ways(c, m)
+	w.OneTunnel = true
+	_, m = network(t, nodesJSON(9, 4, "dual"), "")
+	w.Sources = m.Self.Gateways()
+	show("one port: as few routes as lead to the same addresses", routesConfig(t, `,"table":100`), w)
+	w.Connected = []netip.Prefix{netip.MustParsePrefix("172.16.32.104/30")}
+	show("one port, some peers near", routesConfig(t, `,"mode":"auto"`), w)
+	_, m = network(t, nodesJSON(2, 4, "v4"), "")
 	show("no tunnels", routesConfig(t, ""), state.NextHops{Sources: m.Self.Gateways()})
 	_, m = network(t, `[{"name":"host1","address":"172.16.32.101","subnets":["192.168.1.0/24"]},{"name":"host2","address":"172.16.32.102","subnets":["192.168.2.0/24","fd00:2::/64"]}]`, "")
 	show("a family that this host has no containers of", routesConfig(t, ""), ways(c, m))

@@ -29,7 +29,8 @@ type (
 		Network, Name string
 		// DatapathType is the column's value; "" is OVS's own default.
 		DatapathType string `says:"datapath_type"`
-		// FailMode is the column's value; wanted is FailStandalone.
+		// FailMode is the column's value; wanted is FailStandalone, or FailSecure
+		// where there are Flows.
 		FailMode string `says:"fail_mode"`
 		// HWAddr is the MAC address of the internal port.
 		HWAddr string `says:"hwaddr"`
@@ -56,12 +57,14 @@ type (
 		Error string `fault:""`
 	}
 
-	// Tunnel is an OVS tunnel port to one peer, a protected access port of no VLAN.
+	// Tunnel is an OVS tunnel port to one peer, or to all, a protected access port
+	// of no VLAN.
 	Tunnel struct {
 		Network, Name string
 		Bridge        string `says:"bridge"`
 		// Type as OVS has it: gre, ip6gre, vxlan, geneve.
-		Type   string     `says:"type"`
+		Type string `says:"type"`
+		// Remote is the peer's address; the zero Addr leaves it to flows.
 		Remote netip.Addr `says:"remote_ip"`
 		// Local is the outer source address; the zero Addr leaves it to the kernel.
 		Local netip.Addr `says:"local_ip"`
@@ -71,7 +74,9 @@ type (
 		// DstPort is the UDP port; 0 is the protocol's own.
 		DstPort uint16 `says:"dst_port"`
 		BFD     bool   `says:"bfd"`
-		// Peer is the name of the node at the other end.
+		// OFPort is the port's OpenFlow number; 0 leaves it to OVS.
+		OFPort int `says:"ofport_request"`
+		// Peer is the name of the node at the other end; "" is every peer.
 		Peer string `says:"peer"`
 		// Error is what OVS says against the port; wanted is "".
 		Error string `fault:""`
@@ -194,8 +199,13 @@ func (r Route) ID() ID {
 func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
 func (f Forward) ID() ID    { return ID{KindForward, f.comment() + " " + f.what()} }
 
-func (b Bridge) Noun() string     { return "OVS bridge " + b.Name }
-func (t Tunnel) Noun() string     { return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote) }
+func (b Bridge) Noun() string { return "OVS bridge " + b.Name }
+func (t Tunnel) Noun() string {
+	if !t.Remote.IsValid() {
+		return "tunnel " + t.Name + " to all peers"
+	}
+	return fmt.Sprintf("tunnel %s to %s (%s)", t.Name, t.Peer, t.Remote)
+}
 func (p Port) Noun() string       { return "OVS port " + p.Name }
 func (f FDB) Noun() string        { return fmt.Sprintf("FDB entry %s of %s", f.MAC, f.Bridge) }
 func (s Sysctl) Noun() string     { return "sysctl " + s.Key }
@@ -249,9 +259,13 @@ func (b Bridge) complaints() string {
 
 func (t Tunnel) String() string {
 	var b strings.Builder
+	remote := "flow"
+	if t.Remote.IsValid() {
+		remote = ovsString(t.Remote.String())
+	}
 	fmt.Fprintf(&b, "ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=true "+
 		"external_ids:%[3]s=%[4]s external_ids:ovs-gre.role=tunnel -- set interface %[2]s type=%[5]s options:remote_ip=%[6]s",
-		t.Bridge, t.Name, Owner, t.Network, t.Type, ovsString(t.Remote.String()))
+		t.Bridge, t.Name, Owner, t.Network, t.Type, remote)
 	if t.Local.IsValid() {
 		fmt.Fprintf(&b, " options:local_ip=%s", ovsString(t.Local.String()))
 	}
@@ -267,7 +281,13 @@ func (t Tunnel) String() string {
 	if t.BFD {
 		b.WriteString(" bfd:enable=true")
 	}
-	fmt.Fprintf(&b, " external_ids:%s=%s external_ids:ovs-gre.role=tunnel external_ids:ovs-gre.peer=%s", Owner, t.Network, ovsString(t.Peer))
+	if t.OFPort != 0 {
+		fmt.Fprintf(&b, " ofport_request=%d", t.OFPort)
+	}
+	fmt.Fprintf(&b, " external_ids:%s=%s external_ids:ovs-gre.role=tunnel", Owner, t.Network)
+	if t.Peer != "" {
+		fmt.Fprintf(&b, " external_ids:ovs-gre.peer=%s", ovsString(t.Peer))
+	}
 	return b.String() + complaint(t.Error)
 }
 

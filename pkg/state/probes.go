@@ -20,13 +20,14 @@ const maxProbed = 64
 // permanent: those must not depend on answers. They are IPv4's alone: an IPv6
 // gateway is not on the transit link.
 //
+// There are none where all peers share one port: that learns nothing.
 // There are none for more than maxProbed peers; there the next ADD, up or pass of
 // the agent brings the FDB entries back.
 //
 // Desired leaves them out, because not every kernel can: see
 // kernel.CanProbe.
 func Probes(c *config.Network, m nodes.Topology) []Object {
-	if !UsesTunnelBridge(c) || !primary(m.Self).Is4() {
+	if !UsesTunnelBridge(c) || OneTunnel(c) || !primary(m.Self).Is4() {
 		return nil
 	}
 	dev := TunnelBridge(c)

@@ -18,6 +18,8 @@ var ErrUnreachable = errors.New("no way to the peer")
 type NextHops struct {
 	// Transit is the transit link; "" where there is none.
 	Transit string
+	// OneTunnel: OVS finds the peer by the packet; see Flows.
+	OneTunnel bool
 	// Segment is the link that all peers' containers are on: it holds one segment
 	// over all hosts, or is WireGuard's; "" where there is none.
 	Segment string
@@ -38,9 +40,18 @@ func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) 
 	s := Set{}
 	var errs []error
 	var nexthops []config.Node
+	shared := make([]netip.Prefix, 0, len(m.Peers)) // those that OVS finds the peer of
 	for _, p := range m.Peers {
 		for _, dst := range p.Subnets {
+			if w.OneTunnel && c.Mode == config.ModeTunnel && source(dst, w).IsValid() {
+				shared = append(shared, dst) // as route below, of thousands of peers
+				continue
+			}
 			objs, err := route(c, m, p, dst, w)
+			if len(objs) > 0 && w.OneTunnel && objs[0].(Route).Dev == w.Transit {
+				shared = append(shared, dst)
+				continue
+			}
 			s.Put(objs...)
 			nextHop := len(objs) == 1 && objs[0].(Route).Dev == ""
 			if n := len(nexthops); nextHop && (n == 0 || nexthops[n-1].Name != p.Name) {
@@ -55,15 +66,15 @@ func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) 
 	if more := len(errs) - 8; more > 0 {
 		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrUnreachable, more))
 	}
+	s.Put(toAnyPeer(c, shared, w)...)
 	s.Put(direct(c, m, nexthops, w)...)
 	return s, errors.Join(errs...)
 }
 
 func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, w NextHops) ([]Object, error) {
 	r := Route{Dst: dst, Table: c.Table, Metric: c.Metric}
-	i := slices.IndexFunc(w.Sources, func(a netip.Addr) bool { return a.Is4() == dst.Addr().Is4() })
-	if i >= 0 {
-		r.Src = w.Sources[i]
+	if r.Src = source(dst, w); r.Src.IsValid() {
+		// the next hop is below
 	} else if slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == dst.Addr().Is4() }) {
 		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing", ErrUnreachable, dst, p)
 	} else {
@@ -80,6 +91,9 @@ func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, 
 		return []Object{r}, nil
 	case c.Mode == config.ModeDirect:
 		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", config.ErrInvalid, ErrUnreachable, dst, p)
+	case w.Transit != "" && w.OneTunnel:
+		r.Dev = w.Transit
+		return []Object{r}, nil // toAnyPeer says by which next hop
 	case w.Transit != "":
 		return overTransit(r, p, w.Transit), nil
 	case w.Segment != "":
@@ -88,6 +102,17 @@ func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, 
 	}
 	return nil, fmt.Errorf("%w: %s of %s: no tunnels on this host: there is neither a transit link nor a segment over all hosts",
 		ErrUnreachable, dst, p)
+}
+
+// source is the first of this host's addresses that is of a destination's
+// family; the zero Addr is none.
+func source(dst netip.Prefix, w NextHops) netip.Addr {
+	for _, a := range w.Sources {
+		if a.Is4() == dst.Addr().Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
 }
 
 // overTransit routes by the peer's transit link. Its MAC address is known, so
@@ -102,4 +127,25 @@ func overTransit(r Route, p config.Node, dev string) []Object {
 		r.Via = config.LinkLocal(mac)
 	}
 	return []Object{r, Neigh{Dev: dev, IP: r.Via, MAC: mac}}
+}
+
+// toAnyPeer routes by the transit link, by the fewest routes that lead to the
+// same addresses and no others. Their next hop is every peer's.
+func toAnyPeer(c *config.Routes, subnets []netip.Prefix, w NextHops) []Object {
+	var objs []Object
+	for _, v6 := range []bool{false, true} {
+		list := ofFamily(subnets, v6)
+		if len(list) == 0 {
+			continue
+		}
+		via := config.AnyPeer4
+		if v6 {
+			via = config.LinkLocal(config.AnyPeerMAC)
+		}
+		for _, dst := range merge(list) {
+			objs = append(objs, Route{Dst: dst, Via: via, Dev: w.Transit, Onlink: !v6, Src: source(dst, w), Table: c.Table, Metric: c.Metric})
+		}
+		objs = append(objs, Neigh{Dev: w.Transit, IP: via, MAC: config.AnyPeerMAC})
+	}
+	return objs
 }

@@ -16,6 +16,7 @@ const (
 	KindBridge
 	KindTunnel
 	KindPort
+	KindFlows
 	KindFDB
 	KindWireGuard
 	KindSysctl
@@ -129,12 +130,21 @@ func (c Change) Kind() Kind {
 func (c Change) String() string {
 	switch {
 	case c.Old == nil:
-		return "+ " + c.New.String()
+		return "+ " + typed(c.New, c.New.Noun())
 	case c.New == nil:
-		return "- " + c.Old.String()
+		return "- " + typed(c.Old, c.Old.Noun())
 	default:
-		return "~ " + c.New.String() + "  (was: " + c.Old.String() + ")"
+		return "~ " + typed(c.New, c.New.Noun()) + "  (was: " + typed(c.Old, c.Old.Noun()) + ")"
 	}
+}
+
+// typed is an object's command, or else where that is longer than anybody reads
+// or types: of thousands of peers it is a megabyte.
+func typed(o Object, otherwise string) string {
+	if s := o.String(); len(s) <= 8<<10 {
+		return s
+	}
+	return otherwise
 }
 
 // Diff returns the changes that turn have into want: creations and updates in

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
@@ -10,24 +11,40 @@ import (
 
 const bridgeName = "cni0"
 
-// ours is the conflist of the lab's hosts and as many made-up ones as it takes
-// to have so many peers.
-func ours(lab *testnet.Lab, peers int, ipv6 bool) []byte {
+// nodesFile is where a list of nodes is that the conflist does not have.
+const nodesFile = "/etc/cni/nodes.json"
+
+// ours is the conflist of a host of the lab, others of it and as many made-up
+// ones as it takes to have so many peers; and the list of all these.
+func ours(lab *testnet.Lab, at *testnet.Host, peers int, o options, ports string) (list []byte, file string) {
 	n := cnitest.Network{}
-	nodes := n.NodeList(lab)[:min(peers+1, len(lab.Hosts))]
+	nodes := n.NodeList(lab)
+	self := slices.Index(lab.Hosts, at)
+	nodes[0], nodes[self] = nodes[self], nodes[0]
+	nodes = nodes[:min(peers+1, len(lab.Hosts))]
 	for i := len(nodes); i < peers+1; i++ {
 		nodes = append(nodes, cnitest.Conf{
 			"name": fmt.Sprintf("far%d", i), "address": fmt.Sprintf("172.17.%d.%d", i/250, i%250+1),
-			"subnets": []string{fmt.Sprintf("10.%d.%d.0/24", i/250, i%250), fmt.Sprintf("fd10:%d::/64", i)},
+			"subnets": []string{fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("fd10:%d::/64", i)},
 		})
 	}
 	for _, node := range nodes {
-		if s := node["subnets"].([]string); !ipv6 {
+		if s := node["subnets"].([]string); !o.ipv6 {
 			node["subnets"] = s[:1]
 		}
 	}
+	raw, err := json.Marshal(nodes)
+	if err != nil {
+		panic(err)
+	}
 	n.OVSGRE = cnitest.Conf{"nodes": nodes}
-	return []byte(n.Conflist(lab))
+	if o.nodesFile {
+		n.OVSGRE = cnitest.Conf{"nodes": nil, "nodesFile": nodesFile}
+	}
+	if ports != "peer" { // else other builds know the conflist, too
+		n.OVSGRE["tunnel"] = cnitest.Conf{"ports": ports}
+	}
+	return []byte(n.Conflist(lab)), string(raw)
 }
 
 // bridge is the conflist that it is compared with, one subnet of a family.

@@ -28,6 +28,9 @@ type options struct {
 	cold       int
 	atOnce     []int
 	peers      []int
+	ports      []string
+	together   bool
+	nodesFile  bool
 	against    string
 	ipv6       bool
 	json       bool
@@ -73,6 +76,9 @@ func parse() (o options, err error) {
 	flag.IntVar(&o.cold, "cold", 5, "times that the first ADD on a bare host is measured")
 	atOnce := flag.String("c", "1,20", "how many at a time, a `list`")
 	peers := flag.String("peers", "2,10,500", "how many peers, a `list`")
+	ports := flag.String("ports", "peer", "values of tunnel.ports, a `list`: peer, one or both")
+	flag.BoolVar(&o.together, "together", false, "measure all numbers of peers in turn, in one lab")
+	flag.BoolVar(&o.nodesFile, "nodes-file", false, "nodes are in a nodesFile instead of the conflist")
 	flag.StringVar(&o.against, "against", "", "`directory` with an ovs-gre and a route-sync of another build, to be measured in between")
 	flag.BoolVar(&o.ipv6, "ipv6", false, "containers get an IPv6 address too; bridge then waits for duplicate address detection")
 	flag.BoolVar(&o.json, "json", false, "print JSON")
@@ -80,6 +86,7 @@ func parse() (o options, err error) {
 	if o.atOnce, err = numbers(*atOnce); err == nil {
 		o.peers, err = numbers(*peers)
 	}
+	o.ports = strings.Split(*ports, ",")
 	if err == nil && flag.NArg() > 0 {
 		err = fmt.Errorf("what is %q?", flag.Arg(0))
 	}
@@ -122,7 +129,14 @@ func bench(ctx context.Context, o options) (*results, error) {
 		}
 	}
 	r := newResults(o)
-	for _, peers := range o.peers {
+	labs := [][]int{o.peers}
+	if !o.together {
+		labs = nil
+		for _, peers := range o.peers {
+			labs = append(labs, []int{peers})
+		}
+	}
+	for _, peers := range labs {
 		if err := measure(ctx, o, bin, peers, r); err != nil {
 			return nil, fmt.Errorf("%d peers: %w", peers, err)
 		}
@@ -141,23 +155,44 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// measure does all of one number of peers. Each chain has a host of its own,
-// so that ovs-vswitchd does not work for the bridge's links.
-func measure(ctx context.Context, o options, bin string, peers int, r *results) error {
-	lab, err := testnet.Start(ctx, testnet.Options{Hosts: 3, PluginDir: bin})
+// measure does all of some numbers of peers, in turn. Each chain has a host of
+// its own, so that ovs-vswitchd does not work for the bridge's links.
+func measure(ctx context.Context, o options, bin string, peers []int, r *results) error {
+	builds := 1
+	if o.against != "" {
+		builds = 2
+	}
+	lab, err := testnet.Start(ctx, testnet.Options{Hosts: max(3, 1+builds*len(peers)*len(o.ports)), PluginDir: bin})
 	if err != nil {
 		return err
 	}
 	defer lab.Close()
-	if r.Datapath = lab.Datapath; lab.Hosts[1].StopOVS(ctx) != nil {
-		return fmt.Errorf("%s: Open vSwitch does not stop", lab.Hosts[1].Name)
+	if r.Datapath = lab.Datapath; lab.Hosts[0].StopOVS(ctx) != nil {
+		return fmt.Errorf("%s: Open vSwitch does not stop", lab.Hosts[0].Name)
 	}
-	runs := []*running{
-		{name: "ovs-gre", host: lab.Hosts[0], conflist: ours(lab, peers, o.ipv6), path: "/opt/cni/bin"},
-		{name: "bridge", host: lab.Hosts[1], conflist: bridge(o.ipv6), path: "/opt/cni/bin", bare: "ip link delete " + bridgeName},
+	runs := []*running{{name: "bridge", peers: peers[0], host: lab.Hosts[0], conflist: bridge(o.ipv6), path: "/opt/cni/bin", bare: "ip link delete " + bridgeName}}
+	add := func(name string, peers int, ports, path string) error {
+		h := lab.Hosts[len(runs)]
+		list, nodes := ours(lab, h, peers, o, ports)
+		runs = append(runs, &running{name: name, peers: peers, host: h, conflist: list, path: path})
+		cmd := h.Command(ctx, "sh", "-ec", `mkdir -p "${1%/*}"; cat >"$1"`, "sh", nodesFile)
+		cmd.Stdin = strings.NewReader(nodes)
+		return cmd.Run()
 	}
-	if o.against != "" {
-		runs = append(runs, &running{name: "other", host: lab.Hosts[2], conflist: ours(lab, peers, o.ipv6), path: "/opt/cni/bin/other"})
+	for _, n := range peers {
+		for _, ports := range o.ports {
+			name := ""
+			if ports != "peer" {
+				name = " " + ports
+			}
+			err := add("ovs-gre"+name, n, ports, "/opt/cni/bin")
+			if err == nil && o.against != "" {
+				err = add("other"+name, n, ports, "/opt/cni/bin/other")
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
 	for _, run := range runs {
 		if err := run.start(ctx); err != nil {
@@ -165,7 +200,7 @@ func measure(ctx context.Context, o options, bin string, peers int, r *results) 
 		}
 		defer run.stop()
 	}
-	m := measuring{ctx, o, runs, r, peers}
+	m := measuring{ctx, o, runs, r}
 	if err := m.cold(); err != nil {
 		return err
 	}
@@ -179,11 +214,10 @@ func measure(ctx context.Context, o options, bin string, peers int, r *results) 
 
 // measuring is what is done in one lab.
 type measuring struct {
-	ctx   context.Context
-	o     options
-	runs  []*running
-	r     *results
-	peers int
+	ctx  context.Context
+	o    options
+	runs []*running
+	r    *results
 }
 
 var verbs = []string{"ADD", "CHECK", "DEL"}
@@ -193,7 +227,7 @@ func (m measuring) cold() error {
 	for range m.o.cold {
 		for _, run := range m.runs {
 			for _, verb := range []string{"ADD", "DEL"} {
-				if err := m.call(run, key{m.peers, 1, run.name, "cold " + verb}, verb, 1); err != nil {
+				if err := m.call(run, key{run.peers, 1, run.name, "cold " + verb}, verb, 1); err != nil {
 					return err
 				}
 			}
@@ -217,7 +251,7 @@ func (m measuring) steady(c int) error {
 		for j := range m.runs {
 			run := m.runs[(i+j)%len(m.runs)]
 			for _, verb := range verbs {
-				if err := m.call(run, key{m.peers, c, run.name, verb}, verb, c); err != nil {
+				if err := m.call(run, key{run.peers, c, run.name, verb}, verb, c); err != nil {
 					return err
 				}
 			}
@@ -242,7 +276,7 @@ func (m measuring) memory(c int) error {
 			if err != nil {
 				return err
 			}
-			m.r.memory(key{m.peers, c, run.name, verb}, a)
+			m.r.memory(key{run.peers, c, run.name, verb}, a)
 		}
 	}
 	return nil
@@ -262,6 +296,7 @@ func (m measuring) call(run *running, k key, verb string, c int) error {
 // running is a chain and the part of this program that runs in its host.
 type running struct {
 	name     string
+	peers    int
 	host     *testnet.Host
 	conflist []byte
 	path     string

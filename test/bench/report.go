@@ -37,6 +37,8 @@ type line struct {
 	RatioMedian float64 `json:"ratioMedian,omitempty"`
 	RatioMin    float64 `json:"ratioMin,omitempty"`
 	RatioCPU    float64 `json:"ratioCPU,omitempty"`
+	// Growth is the ratio of the median to that with the first number of peers.
+	Growth float64 `json:"growth,omitempty"`
 }
 
 // results are all samples of a run.
@@ -137,6 +139,14 @@ func (r *results) lines() []line {
 		list = append(list, l)
 	}
 	for i, l := range list {
+		for _, first := range list[:i] {
+			if k := l.key; first.Peers != k.Peers && first.Median > 0 {
+				if k.Peers = first.Peers; k == first.key {
+					list[i].Growth = l.Median / first.Median
+					break
+				}
+			}
+		}
 		other := l.key
 		other.Chain = "bridge"
 		if j, ok := at[other]; ok && l.Chain != "bridge" && list[j].Min > 0 {
@@ -165,14 +175,15 @@ func (r *results) MarshalJSON() ([]byte, error) {
 func (r *results) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d CPUs, %s datapath; load %s before, %s now. Times in ms, memory in MiB.\n"+
-		"cpu: the plugins' processes, ovs: ovsdb-server and ovs-vswitchd. The ratios are to bridge + host-local.\n\n",
+		"cpu: the plugins' processes, ovs: ovsdb-server and ovs-vswitchd. The ratios are to bridge + host-local,\n"+
+		"growth is the median's ratio to that with the first number of peers.\n\n",
 		runtime.NumCPU(), r.Datapath, r.load, load())
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "peers\tat once\tverb\tchain\tcalls\tfailed\tmin\tmedian\tp95\tcpu\tovs\trss\tmedian ratio\tmin ratio\tcpu ratio\t")
+	fmt.Fprintln(w, "peers\tat once\tverb\tchain\tcalls\tfailed\tmin\tmedian\tp95\tcpu\tovs\trss\tmedian ratio\tmin ratio\tcpu ratio\tgrowth\t")
 	for _, l := range r.lines() {
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t\n", l.Peers, l.AtOnce, l.Verb, l.Chain,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t%s\t\n", l.Peers, l.AtOnce, l.Verb, l.Chain,
 			l.Calls, l.Failures, l.Min, l.Median, l.P95, l.CPU, l.Daemons, unless0("%.1f", l.MaxRSS),
-			unless0("%.2f", l.RatioMedian), unless0("%.2f", l.RatioMin), unless0("%.2f", l.RatioCPU))
+			unless0("%.2f", l.RatioMedian), unless0("%.2f", l.RatioMin), unless0("%.2f", l.RatioCPU), unless0("%.2f", l.Growth))
 	}
 	_ = w.Flush()
 	return b.String()

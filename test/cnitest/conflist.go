@@ -3,6 +3,7 @@ package cnitest
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"testing"
 
 	"ovs-gre-cni/pkg/testnet"
@@ -82,6 +83,7 @@ func (n Network) Conflist(l *testnet.Lab) string {
 	}
 	sync := Conf{"type": "route-sync"}
 	merge(main, n.OVSGRE)
+	onePort(main)
 	merge(sync, n.RouteSync)
 	plugins := []Conf{main, sync}
 	raw, err := json.MarshalIndent(Conf{"cniVersion": version, "name": n.NetworkName(), "plugins": append(plugins, n.Chain...)}, "", "  ")
@@ -89,6 +91,19 @@ func (n Network) Conflist(l *testnet.Lab) string {
 		panic(err)
 	}
 	return string(raw)
+}
+
+// PortsEnv is an environment variable: with "one" networks that can and do not
+// say otherwise have one tunnel port for all peers, so that a suite runs for it.
+const PortsEnv = "CNITEST_PORTS"
+
+func onePort(main Conf) {
+	tunnel := Conf{"ports": os.Getenv(PortsEnv)}
+	given, _ := main["tunnel"].(Conf)
+	merge(tunnel, given)
+	if tunnel["ports"] == "one" && main["segment"] != "mesh" && tunnel["type"] != "none" && tunnel["bfd"] == nil {
+		main["tunnel"] = tunnel
+	}
 }
 
 func merge(into, from Conf) {

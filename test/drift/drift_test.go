@@ -32,9 +32,9 @@ type scene struct {
 	want state.Set
 }
 
-func setScene(t *testing.T, segment string) *scene {
+func setScene(t *testing.T, segment, ports string) *scene {
 	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true}}
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true, "tunnel": cnitest.Conf{"ports": ports}}}
 	n.Install(t, l)
 	for _, h := range l.Hosts {
 		h.Shell(t, "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP")
@@ -68,7 +68,7 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 	want := state.Desired(conf, m, mtu)
 	ways := state.NextHops{Sources: m.Self.Gateways()}
 	if state.UsesTunnelBridge(conf) {
-		ways.Transit = config.TransitLink(conf.Bridge)
+		ways.Transit, ways.OneTunnel = config.TransitLink(conf.Bridge), state.OneTunnel(conf)
 	} else {
 		ways.Segment = state.GatewayLink(conf)
 	}
@@ -87,10 +87,11 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 func TestFaults(t *testing.T) {
 	var total atomic.Int64
 	var kinds sync.Map
-	for _, segment := range []string{"host", "mesh", "container"} {
-		t.Run(segment, func(t *testing.T) {
+	for _, kind := range [][2]string{{"host", "peer"}, {"mesh", "peer"}, {"container", "peer"}, {"host", "one"}} {
+		segment, ports := kind[0], kind[1]
+		t.Run(segment+" with ports "+ports, func(t *testing.T) {
 			t.Parallel()
-			s := setScene(t, segment)
+			s := setScene(t, segment, ports)
 			objects := s.want.Sorted()
 			for _, o := range objects {
 				kinds.Store(o.ID().Kind, true)
@@ -105,13 +106,13 @@ func TestFaults(t *testing.T) {
 					t.Run(name, func(t *testing.T) { s.play(t, o, f) })
 				}
 			}
-			fmt.Printf("drift: segment %s: %d objects\n", segment, len(objects))
+			fmt.Printf("drift: segment %s with ports %s: %d objects\n", segment, ports, len(objects))
 		})
 	}
 	t.Cleanup(func() {
 		n := 0
 		kinds.Range(func(any, any) bool { n++; return true })
-		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, each mended by ADD and by up\n", total.Load(), n)
+		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, of one also with one tunnel port, each mended by ADD and by up\n", total.Load(), n)
 	})
 }
 

@@ -34,7 +34,8 @@ var named = map[reflect.Type]map[string]string{
 	reflect.TypeFor[state.Forward](): {
 		"Network": "owner", "Routes": "owner", "In": "name", "Out": "name", "From": "another rule", "To": "another rule", "Answers": "name",
 	},
-	reflect.TypeFor[state.FDB](): {"Network": "owner", "Bridge": "name", "MAC": "name"},
+	reflect.TypeFor[state.FDB]():   {"Network": "owner", "Bridge": "name", "MAC": "name"},
+	reflect.TypeFor[state.Flows](): {"Network": "owner", "Bridge": "name"},
 }
 
 const vsctl = "ovs-vsctl --timeout=60 "
@@ -45,16 +46,19 @@ func faults(o state.Object, other string) []fault {
 	switch o := o.(type) {
 	case state.Bridge:
 		set := vsctl + "set bridge " + o.Name + " "
-		return []fault{
+		list := []fault{
 			{"", vsctl + "del-br " + o.Name},
-			{"FailMode", set + "fail_mode=secure"},
+			{"FailMode", set + "fail_mode=" + otherMode(o.FailMode)},
 			{"HWAddr", set + `other_config:hwaddr='"02:00:00:00:00:77"'`},
 			{"MTU", vsctl + "set interface " + o.Name + " mtu_request=1300"},
 			{"Controller", vsctl + "set-controller " + o.Name + " tcp:127.0.0.1:6653"},
 			{"SpanningTree", set + "stp_enable=true"},
-			{"Flows", "ovs-ofctl del-flows " + o.Name},
 			{"Error", vsctl + "set port " + o.Name + " tag=7"},
 		}
+		if o.FailMode == state.FailStandalone { // else they are state.Flows
+			list = append(list, fault{"Flows", "ovs-ofctl del-flows " + o.Name})
+		}
+		return list
 	case state.Tunnel:
 		set := vsctl + "set interface " + o.Name + " "
 		return []fault{
@@ -62,6 +66,7 @@ func faults(o state.Object, other string) []fault {
 			{"Bridge", move(o.Name, o.Bridge, other)},
 			{"Type", set + "type=vxlan"},
 			{"Remote", set + "options:remote_ip=172.16.32.250"},
+			{"OFPort", set + "ofport_request=64999"},
 			{"Local", set + "options:local_ip=172.16.32.251"},
 			{"Key", set + "options:key=77"},
 			{"Csum", set + "options:csum=true"},
@@ -132,6 +137,13 @@ func others(o state.Object) []fault {
 	case state.Forward:
 		command := strings.Replace(o.String(), " -A FORWARD", " -D FORWARD", 1)
 		return []fault{{"", command}}
+	case state.Flows:
+		peer, _, _ := strings.Cut(o.Peers, " ")
+		return []fault{
+			{"", "ovs-ofctl del-flows " + o.Bridge},
+			{"Peers", "ovs-ofctl del-flows " + o.Bridge + " tun_src=" + peer},
+			{"Wrong", "ovs-ofctl add-flow " + o.Bridge + " priority=9,actions=NORMAL"},
+		}
 	case state.FDB:
 		return []fault{
 			{"", fmt.Sprintf("ovs-appctl fdb/del %s 0 %s", o.Bridge, o.MAC)},
@@ -139,6 +151,14 @@ func others(o state.Object) []fault {
 		}
 	}
 	return nil
+}
+
+// otherMode is the other fail_mode.
+func otherMode(mode string) string {
+	if mode == state.FailSecure {
+		return state.FailStandalone
+	}
+	return state.FailSecure
 }
 
 // move takes a port from one bridge to another.

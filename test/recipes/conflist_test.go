@@ -33,6 +33,7 @@ var examples = map[string]struct {
 	"vxlan":         {tunnel: "udp dst port 4789"},
 	"geneve":        {tunnel: "udp dst port 6081"},
 	"wireguard":     {tunnel: "udp dst port 51820", keyed: true},
+	"one-port":      {tunnel: "ip proto 47"},
 	"mesh":          {tunnel: "ip proto 47"},
 	"container":     {tunnel: "ip proto 47"},
 	"static-routes": {noOVS: true},

@@ -1,0 +1,144 @@
+package state
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/openflow"
+)
+
+// FailSecure is the fail_mode of a bridge that forwards by its flows alone, and
+// nothing where it has none (ovs-vswitchd.conf.db(5)).
+const FailSecure = "secure"
+
+// OneTunnelPort is the OpenFlow number of the tunnel port that all peers share.
+// Flows name it before it is there. It is a choice below OFPP_MAX, 65280.
+const OneTunnelPort = 65000
+
+// Flows is the OpenFlow table of the tunnels' bridge where all peers share one
+// port: it sends each frame to the peer that it is for, lets in what peers send,
+// and drops and counts the rest. It goes with its bridge and with ovs-vswitchd.
+type Flows struct {
+	Network, Bridge string
+	// Peers are the peers' addresses, each with its container subnets behind it,
+	// joined by commas.
+	Peers string `says:"peers"`
+	// Wrong is what the table has otherwise; wanted is "".
+	Wrong string `fault:""`
+}
+
+func (f Flows) ID() ID       { return ID{KindFlows, f.Bridge} }
+func (f Flows) Noun() string { return "OpenFlow table of " + f.Bridge }
+
+// String is the command that replaces the table by this one.
+func (f Flows) String() string {
+	var b strings.Builder
+	b.WriteString(`printf '%s\n'`)
+	for _, flow := range f.Table() {
+		fmt.Fprintf(&b, " 'cookie=%#x,%s'", f.Cookie(), flow)
+	}
+	fmt.Fprintf(&b, " | ovs-ofctl -O OpenFlow14 --bundle replace-flows %s -", f.Bridge)
+	return b.String() + complaint(f.Wrong)
+}
+
+// Cookie is the number that each of the flows carries: it tells this table from
+// any other.
+func (f Flows) Cookie() uint64 {
+	// The form of the table is a part of it: another version's is another table.
+	h := sha256.New()
+	for _, s := range []string{"1 ", f.Bridge, " ", f.Peers} {
+		_, _ = io.WriteString(h, s) // never fails
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// Count is how many flows Table returns.
+func (f Flows) Count() int {
+	n := 1 + strings.Count(f.Peers, " ")
+	if f.Peers == "" {
+		return n
+	}
+	peers := strings.Count(f.Peers, ",") + 1
+	if f.six() {
+		return n + 2*peers
+	}
+	return n + 1 + peers
+}
+
+// six reports whether the underlay is IPv6: all nodes use one family.
+func (f Flows) six() bool {
+	first, _, _ := strings.Cut(f.Peers, " ")
+	return strings.Contains(first, ":")
+}
+
+// Strangers matches what comes by the port that all peers share; the only flow
+// of the table that names it drops and counts what no peer has sent.
+func Strangers() openflow.Match { return openflow.Match{InPort: OneTunnelPort} }
+
+// Priorities of the flows. Each peer's are for that peer alone.
+const (
+	priorityStrangers = 1
+	priorityPeers     = 2
+)
+
+// Table returns the flows. What is for a peer's transit MAC goes to that peer,
+// and so does what is for AnyPeerMAC and one of its subnets.
+func (f Flows) Table() []openflow.Flow {
+	flows := make([]openflow.Flow, 0, f.Count())
+	out := func(m openflow.Match) openflow.Flow {
+		m.InPort = openflow.Local
+		return openflow.Flow{Priority: priorityPeers, Match: m, Output: OneTunnelPort}
+	}
+	flows = append(flows, openflow.Flow{Priority: priorityStrangers, Match: Strangers()})
+	if f.Peers != "" && !f.six() {
+		// A transit MAC is the IPv4 address itself: see config.MAC.
+		all := out(openflow.Match{EthDst: openflow.MAC{0x0a, 0x58}, EthDstMask: openflow.MAC{0xff, 0xff}})
+		all.TunDstFromEth = true
+		flows = append(flows, all)
+	}
+	for peer := range strings.SplitSeq(f.Peers, ",") {
+		words := strings.Fields(peer)
+		if len(words) == 0 {
+			continue
+		}
+		address, _ := netip.ParseAddr(words[0])
+		mac := openflow.ParseMAC(config.MAC(address))
+		flows = append(flows, openflow.Flow{Priority: priorityPeers, Match: openflow.Match{TunSrc: address}, Output: openflow.Local})
+		if f.six() {
+			to := out(openflow.ToMAC(mac))
+			to.TunDst = address
+			flows = append(flows, to)
+		}
+		for _, subnet := range words[1:] {
+			m := openflow.ToMAC(openflow.ParseMAC(config.AnyPeerMAC))
+			m.IPDst, _ = netip.ParsePrefix(subnet)
+			to := out(m)
+			to.SetEthDst, to.TunDst = mac, address
+			flows = append(flows, to)
+		}
+	}
+	return flows
+}
+
+// oneTunnel is the port of all peers and the table that goes with it.
+func oneTunnel(c *config.Network, m nodes.Topology) []Object {
+	t := TunnelTo(c, m, config.Node{Address: m.Self.Address})
+	t.Name, t.Remote, t.OFPort = config.OneTunnelName(c.Name), netip.Addr{}, OneTunnelPort
+	b := make([]byte, 0, 48*len(m.Peers))
+	for i, p := range m.Peers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = p.Address.AppendTo(b)
+		for _, s := range p.Subnets {
+			b = s.AppendTo(append(b, ' '))
+		}
+	}
+	return []Object{t, Flows{Network: c.Name, Bridge: t.Bridge, Peers: string(b)}}
+}
