@@ -12,7 +12,7 @@ PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint reference packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -97,7 +97,12 @@ lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	go vet ./...
 	go tool staticcheck ./...
 
-packages: build ## .deb and .rpm into bin/packages
+# What ovs-grectl says of itself, for the packages: pages of the manual, completions. It is run here, whatever the packages are for.
+reference:
+	@rm -rf bin/reference
+	@for what in man completions; do GOOS= GOARCH= go run ./cmd/ovs-grectl reference $$what bin/reference/$$what || exit 1; done
+
+packages: build reference ## .deb and .rpm into bin/packages
 	@rm -rf bin/packages && mkdir -p bin/packages
 	@for format in deb rpm; do \
 		ARCH=$$(go env GOARCH) PKG_VERSION=$(PKG_VERSION) go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.3 package -f deploy/packages/nfpm.yaml -p $$format -t bin/packages/ || exit 1; \

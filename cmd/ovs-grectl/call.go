@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"ovs-gre-cni/pkg/config"
@@ -44,8 +44,12 @@ func (c *call) networks() (list []conflist.File, code int) {
 
 // fail tells an error, a line for each that is joined in it.
 func (c *call) fail(err error) int {
+	c.progress.clear()
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(c.err, "ovs-grectl:", oneLine(line))
+	}
+	if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+		fmt.Fprintln(c.err, "ovs-grectl: this is root's: sudo ovs-grectl ...")
 	}
 	if errors.Is(err, fault.ErrForeign) || errors.Is(err, fault.ErrRefused) || errors.Is(err, fault.ErrDrift) {
 		return exitDrift
@@ -53,41 +57,44 @@ func (c *call) fail(err error) int {
 	return exitUnable
 }
 
-// print prints a value as JSON.
-func (c *call) print(v any) int {
-	enc := json.NewEncoder(c.out)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return c.fail(err)
-	}
-	return exitFine
-}
-
 // oneLine keeps others' text from breaking a line or a terminal.
 func oneLine(s string) string { return config.Printable(strings.TrimSpace(s)) }
 
-// A deed is one thing that was done to the host, as --output json tells it.
-type deed struct {
+// A change is one thing that was done to the host, as --output json tells it.
+type change struct {
 	Network string `json:"network"`
 	// Change is the command it stands for, behind a sign: + made, - removed, ~ changed.
 	Change string `json:"change"`
 }
 
-// A log gathers deeds; as text they are printed at once.
+// A log gathers changes; as text they are printed at once.
 type log struct {
 	*call
 	network string
-	deeds   *[]deed
+	changes *[]change
+}
+
+// told ends what up, down and gc print: the changes as JSON or, for a person who
+// would see nothing, that there was nothing to do.
+func (c *call) told(code int, changes []change) int {
+	c.progress.end()
+	if c.json {
+		return max(code, c.print(changes))
+	}
+	if len(changes) == 0 && code == exitFine && c.outTerm {
+		fmt.Fprintln(c.out, "nothing to do")
+	}
+	return code
 }
 
 func (l log) did(format string, args ...any) { l.done(fmt.Sprintf(format, args...)) }
 
 // done is a conflist.Report.
-func (l log) done(change string) {
-	d := deed{l.network, oneLine(change)}
-	*l.deeds = append(*l.deeds, d)
+func (l log) done(text string) {
+	d := change{l.network, oneLine(text)}
+	*l.changes = append(*l.changes, d)
 	if !l.json {
+		l.progress.clear()
 		fmt.Fprintln(l.out, d.Change)
 	}
 }

@@ -89,7 +89,7 @@ func (r *report) tell(found map[string]container) {
 		c := found[port]
 		r.Containers = append(r.Containers, c)
 		if c.State != stateAttached && c.State != stateBusy {
-			r.Drift = append(r.Drift, "container "+oneLine(c.ContainerID+" "+c.IfName)+" ("+port+"): "+c.State)
+			r.differs("container "+c.ContainerID+" "+c.IfName+" ("+port+"): "+c.State, "")
 		}
 	}
 }

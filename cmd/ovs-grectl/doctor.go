@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/doctor"
@@ -21,7 +22,9 @@ func examine(ctx context.Context, c *call) int {
 	for _, path := range c.files {
 		files = append(files, conflist.Load(path))
 	}
+	c.progress.begin("looking at this host and its peers")
 	findings := doctor.Examine(ctx, files)
+	c.progress.end()
 	code := exitFine
 	for i, f := range findings {
 		findings[i].Seen = oneLine(f.Seen)
@@ -32,19 +35,45 @@ func examine(ctx context.Context, c *call) int {
 	if c.json {
 		return max(code, c.print(findings))
 	}
-	for _, f := range findings {
-		what := f.Check
-		if f.Network != "" {
-			what += " (" + f.Network + ")"
-		}
-		level := string(f.Level)
-		if f.Level == doctor.Fail {
-			level = "FAIL"
-		}
-		fmt.Fprintf(c.out, "%-4s  %s: %s\n", level, what, f.Seen)
-		if f.Command != "" {
-			fmt.Fprintf(c.out, "      %s\n", oneLine(f.Command))
+	c.findings(findings)
+	return code
+}
+
+// levels are what the text has for a finding's level, the worst first.
+var levels = []struct {
+	doctor.Level
+	word, sgr string
+}{{doctor.Fail, "FAIL", red}, {doctor.Warn, "warn", yellow}, {doctor.OK, "ok", green}}
+
+// findings prints what is wrong, the worst first. What is fine is counted, or
+// listed behind it.
+func (c *call) findings(list []doctor.Finding) {
+	fine := 0
+	for _, l := range levels {
+		for _, f := range list {
+			if f.Level != l.Level {
+				continue
+			}
+			if f.Level == doctor.OK {
+				if fine++; !c.verbose {
+					continue
+				}
+			}
+			what := f.Check
+			if f.Network != "" {
+				what += " (" + f.Network + ")"
+			}
+			fmt.Fprintf(c.out, "%s  %s: %s\n", c.colour(l.sgr, fmt.Sprintf("%-4s", l.word)), what, f.Seen)
+			if f.Command != "" {
+				fmt.Fprintf(c.out, "      %s\n", oneLine(f.Command))
+			}
 		}
 	}
-	return code
+	switch bad := slices.ContainsFunc(list, func(f doctor.Finding) bool { return f.Level != doctor.OK }); {
+	case c.verbose:
+	case bad:
+		fmt.Fprintf(c.out, "%d other checks are fine (-v lists them)\n", fine)
+	default:
+		fmt.Fprintf(c.out, "%s: %d checks (-v lists them)\n", c.colour(green, "all is fine"), fine)
+	}
 }

@@ -14,16 +14,14 @@ func down(ctx context.Context, c *call) int {
 	if code != exitFine {
 		return code // half of what was meant is nobody's wish
 	}
-	deeds := []deed{}
+	changes := []change{}
 	for _, f := range files {
-		if err := lower(ctx, log{c, f.Name(), &deeds}, f); err != nil {
+		c.progress.begin("removing network " + f.Name())
+		if err := lower(ctx, log{c, f.Name(), &changes}, f); err != nil {
 			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
 		}
 	}
-	if c.json {
-		code = max(code, c.print(deeds))
-	}
-	return code
+	return c.told(code, changes)
 }
 
 func lower(ctx context.Context, l log, f conflist.File) error {

@@ -14,21 +14,19 @@ import (
 // long as its veth pair is there, that is, as long as its namespace exists.
 func gc(ctx context.Context, c *call) int {
 	files, code := c.networks()
-	deeds := []deed{}
+	changes := []change{}
 	for _, f := range files {
 		if f.OVS == nil {
 			// Whose veth pairs they are does not show: the runtime must call GC.
 			fmt.Fprintf(c.err, "ovs-grectl: network %s: nothing to go by: the containers are another plugin's\n", f.Name())
 			continue
 		}
-		if err := collect(ctx, log{c, f.Name(), &deeds}, f); err != nil {
+		c.progress.begin("looking for what is left in network " + f.Name())
+		if err := collect(ctx, log{c, f.Name(), &changes}, f); err != nil {
 			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
 		}
 	}
-	if c.json {
-		code = max(code, c.print(deeds))
-	}
-	return code
+	return c.told(code, changes)
 }
 
 func collect(ctx context.Context, l log, f conflist.File) error {

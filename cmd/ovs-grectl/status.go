@@ -39,10 +39,26 @@ type report struct {
 	Notes []string `json:"notes,omitempty"`
 	// Drift is all that is not as it should be.
 	Drift []string `json:"drift"`
+	// ByHand are commands that make what has drifted as it should be, one for
+	// each in Drift; "" where there is none.
+	ByHand []string `json:"byHand"`
 	// Errors are why something could not be looked at.
 	Errors []string `json:"errors,omitempty"`
 	// unable: one of Errors kept us from looking.
 	unable bool
+	// unmade: no container has come in this boot, and nobody has called up.
+	unmade bool
+	// summary is Drift in few sentences, with the index of the first of each.
+	summary []summary
+}
+
+// A summary tells one or many of a report's Drift.
+type summary struct {
+	text  string
+	first int
+	// unmade: it comes with all the rest once the network is made; what is left
+	// over, or in the way, does not.
+	unmade bool
 }
 
 // A link is a port of OVS that the host uses.
@@ -71,10 +87,12 @@ func status(ctx context.Context, c *call) int {
 	files, code := c.networks()
 	reports := []report{}
 	for _, f := range files {
+		c.progress.begin("looking at network " + f.Name())
 		r := inspect(ctx, f)
 		reports = append(reports, r)
 		code = max(code, r.code())
 	}
+	c.progress.end()
 	if c.json {
 		return max(code, c.print(reports))
 	}
@@ -85,7 +103,7 @@ func status(ctx context.Context, c *call) int {
 		if i > 0 {
 			fmt.Fprintln(c.out)
 		}
-		r.text(c.out)
+		r.text(c, c.out)
 	}
 	return code
 }
@@ -108,10 +126,11 @@ func (r *report) fail(err error) {
 	case err == nil:
 	case errors.As(err, &drift):
 		for _, d := range drift {
-			r.Drift = append(r.Drift, oneLine(d.Text))
+			r.differs(d.Text, d.Command)
 		}
 	case errors.Is(err, fault.ErrDrift), errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid):
-		r.Drift = append(r.Drift, oneLine(err.Error()))
+		r.differs(err.Error(), "")
+		r.summary[len(r.summary)-1].unmade = errors.Is(err, state.ErrUnreachable)
 	default:
 		r.Errors = append(r.Errors, oneLine(err.Error()))
 		r.unable = true
@@ -121,15 +140,15 @@ func (r *report) fail(err error) {
 func inspect(ctx context.Context, f conflist.File) report {
 	ctx, cancel := context.WithTimeout(ctx, look)
 	defer cancel()
-	r := report{Network: f.Name(), File: f.Path, Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{},
-		Persistent: rundir.NetworkDir(f.Name()).Persistent()}
+	r := report{Network: f.Name(), File: f.Path, Persistent: rundir.NetworkDir(f.Name()).Persistent(),
+		Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{}, ByHand: []string{}}
 	if f.OVS != nil {
 		r.fail(r.inspectOVS(ctx, f.OVS))
 	}
 	if f.Routes != nil {
 		r.inspectRoutes(ctx, f)
 	} else if missing, err := f.MissingRoutes(ctx); err == nil && missing != "" {
-		r.Drift = append(r.Drift, oneLine(missing))
+		r.differs(missing, "")
 	}
 	return r
 }
@@ -143,7 +162,7 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	defer n.OVS.Close()
 	r.Node, r.Address, r.Peers = n.Topology.Self.Name, n.Topology.Self.Address.String(), len(n.Topology.Peers)
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
-		r.Drift = append(r.Drift, err.Error())
+		r.differs(err.Error(), "")
 	}
 	if r.Bridge, err = linkState(ctx, c.Bridge); err != nil {
 		return err
@@ -181,12 +200,15 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 		return err
 	}
 	for _, text := range oversized {
-		r.Drift = append(r.Drift, oneLine(text))
+		r.differs(text, "")
 	}
 	if unrouted := n.UnreachablePeers(); unrouted != "" {
 		r.Notes = append(r.Notes, oneLine(unrouted)+": nothing gets to their containers by the tunnel")
 	}
 	changes, err := state.Check(ctx, want, n.Backends()...)
+	if idle, failed := n.Dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); failed == nil && idle {
+		r.unmade = len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
+	}
 	r.drift(changes)
 	return err
 }
@@ -247,9 +269,24 @@ func linkState(ctx context.Context, name string) (*link, error) {
 	return &link{Name: name, State: s, MAC: l.MAC, MTU: l.MTU}, nil
 }
 
+// differs notes one thing that is not as it should be.
+func (r *report) differs(text, byHand string) {
+	text = oneLine(text)
+	r.summary = append(r.summary, summary{text, len(r.Drift), false})
+	r.Drift, r.ByHand = append(r.Drift, text), append(r.ByHand, oneLine(byHand))
+}
+
 func (r *report) drift(changes []state.Change) {
-	for _, c := range changes {
-		r.Drift = append(r.Drift, oneLine(c.Drift()))
+	for _, g := range state.Groups(changes) {
+		_, foreign := g.Changes[0].Old.(state.Foreign)
+		r.summary = append(r.summary, summary{oneLine(g.Text), len(r.Drift), g.Changes[0].New != nil && !foreign})
+		for _, c := range g.Changes {
+			byHand := ""
+			if c.New != nil {
+				byHand = oneLine(c.Command())
+			}
+			r.Drift, r.ByHand = append(r.Drift, oneLine(c.Drift())), append(r.ByHand, byHand)
+		}
 	}
 }
 

@@ -3,27 +3,107 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"ovs-gre-cni/pkg/ovs"
 )
 
 // text prints the report for a person.
-func (r report) text(w io.Writer) {
+func (r report) text(c *call, w io.Writer) {
 	kept := "goes with its last container"
 	if r.Persistent {
 		kept = "persistent"
 	}
-	fmt.Fprintf(w, "network %s  %s\n", r.Network, r.File)
+	fmt.Fprintf(w, "%s  %s\n", c.colour(bold, "network "+r.Network), r.File)
 	fmt.Fprintf(w, "  node %s (%s), %d peers, %s\n", oneLine(r.Node), r.Address, r.Peers, kept)
-	var table strings.Builder
-	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	r.Bridge.text(t, "bridge")
-	if len(r.WireGuard) > 0 {
-		r.Transit.text(t, "wireguard")
-	} else {
-		r.Transit.text(t, "transit")
+	t := table{indent: "  "}
+	t.paint = func(row, column int) string {
+		if column != 2 {
+			return ""
+		}
+		switch t.rows[row][2] {
+		case "up", "ok", stateAttached:
+			return green
+		case stateBusy:
+			return yellow
+		}
+		return red
 	}
+	r.Bridge.row(&t, "bridge")
+	if len(r.WireGuard) > 0 {
+		r.Transit.row(&t, "wireguard")
+	} else {
+		r.Transit.row(&t, "transit")
+	}
+	counted := r.tunnels(c, &t)
+	counted = append(counted, r.wireGuard(c, &t)...)
+	counted = append(counted, r.ways(c, &t)...)
+	counted = append(counted, r.attached(c, &t)...)
+	t.print(c, w)
+	for _, line := range counted {
+		fmt.Fprintln(w, "  "+line)
+	}
+	for _, s := range r.Notes {
+		fmt.Fprintln(w, "  note:", s)
+	}
+	if r.unmade && !c.verbose {
+		fmt.Fprintln(w, "  "+c.colour(yellow, "nothing is made yet")+": the first container does it, or ovs-grectl up (-v lists what)")
+		r.summary = slices.DeleteFunc(r.summary, func(s summary) bool { return s.unmade })
+	}
+	for _, s := range r.summary {
+		fmt.Fprintln(w, "  "+c.colour(red, "DRIFT:"), s.text)
+		if byHand := r.ByHand[s.first]; c.verbose && byHand != "" {
+			fmt.Fprintln(w, "         by hand: "+byHand)
+		}
+	}
+	for _, s := range r.Errors {
+		fmt.Fprintln(w, "  "+c.colour(red, "ERROR:"), s)
+	}
+	switch silent := r.silent(); {
+	case len(r.Drift)+len(r.Errors) > 0:
+	case silent > 0:
+		fmt.Fprintf(w, "  as it should be here, but %d tunnels carry nothing\n", silent)
+	default:
+		fmt.Fprintln(w, "  "+c.colour(green, "as it should be"))
+	}
+}
+
+// rows adds those of a kind to the table: all, or where there are many, the
+// first three that are not well, and returns what is to be said of the rest.
+func rows[T any](c *call, t *table, what string, list []T, well func(T) bool, cells func(T) []string) []string {
+	bad, shown := 0, 0
+	for _, x := range list {
+		if !well(x) {
+			bad++
+		}
+		if c.verbose || len(list) <= listed || !well(x) && shown < 3 {
+			t.add(append([]string{what}, cells(x)...)...)
+			shown++
+		}
+	}
+	if shown == len(list) {
+		return nil
+	}
+	return []string{fmt.Sprintf("%d of %d %ss are ok (-v lists all)", len(list)-bad, len(list), what)}
+}
+
+// carries reports whether OVS takes a tunnel for one that works.
+func carries(u ovs.TunnelStatus) bool { return u.State == "up" && (u.BFD == "" || u.BFD == "up") }
+
+// silent is how many tunnels carry nothing, as OVS has it.
+func (r report) silent() int {
+	n := 0
 	for _, u := range r.Tunnels {
+		if !carries(u) {
+			n++
+		}
+	}
+	return n
+}
+
+func (r report) tunnels(c *call, t *table) []string {
+	return rows(c, t, "tunnel", r.Tunnels, carries, func(u ovs.TunnelStatus) []string {
 		extra := ""
 		if u.BFD != "" {
 			extra = "bfd " + u.BFD + " " + u.Diagnostic
@@ -32,46 +112,45 @@ func (r report) text(w io.Writer) {
 		if u.Remote.IsValid() {
 			to = fmt.Sprintf("%s (%s)", oneLine(u.Peer), u.Remote)
 		}
-		fmt.Fprintf(t, "  tunnel\t%s\t%s\t%s to %s\t%s\n", u.Name, u.State, u.Type, to, oneLine(extra+" "+u.Error))
-	}
-	for _, p := range r.WireGuard {
-		fmt.Fprintf(t, "  peer\t%s\t%s\t%s\t%s\n", oneLine(p.Peer), p.State, p.Address, p.age)
-	}
-	for _, rt := range r.Routes {
-		fmt.Fprintf(t, "  route\t%s\t%s\t%s\t\n", rt.Destination, rt.State, rt.Command)
-	}
-	for _, c := range r.Containers {
-		fmt.Fprintf(t, "  container\t%s\t%s\t%s %s\t\n", c.Port, c.State, oneLine(c.ContainerID), oneLine(c.IfName))
-	}
-	_ = t.Flush() // a strings.Builder takes all
-	for line := range strings.Lines(table.String()) {
-		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
-	}
-	for _, s := range r.Notes {
-		fmt.Fprintln(w, "  note:", s)
-	}
-	for _, s := range r.Drift {
-		fmt.Fprintln(w, "  DRIFT:", s)
-	}
-	for _, s := range r.Errors {
-		fmt.Fprintln(w, "  ERROR:", s)
-	}
-	if len(r.Drift)+len(r.Errors) == 0 {
-		fmt.Fprintln(w, "  as it should be")
-	}
+		return []string{u.Name, u.State, u.Type + " to " + to, oneLine(extra + " " + u.Error)}
+	})
 }
 
-func (l *link) text(w io.Writer, what string) {
-	if l == nil {
-		return
+// wireGuard shows the peers of an encrypted network. One that has been idle has no
+// session, and is fine.
+func (r report) wireGuard(c *call, t *table) []string {
+	return rows(c, t, "peer", r.WireGuard, func(p wireGuardPeer) bool { return p.State != "no key" }, func(p wireGuardPeer) []string {
+		return []string{oneLine(p.Peer), p.State, p.Address.String(), p.age}
+	})
+}
+
+func (r report) ways(c *call, t *table) []string {
+	return rows(c, t, "route", r.Routes, func(rt route) bool { return rt.State == "ok" }, func(rt route) []string {
+		way := rt.Command
+		if !c.verbose {
+			way = strings.TrimPrefix(way, "ip route replace "+rt.Destination+" ")
+		}
+		return []string{rt.Destination, rt.State, way}
+	})
+}
+
+func (r report) attached(c *call, t *table) []string {
+	well := func(k container) bool { return k.State == stateAttached || k.State == stateBusy }
+	return rows(c, t, "container", r.Containers, well, func(k container) []string {
+		return []string{k.Port, k.State, oneLine(k.ContainerID) + " " + oneLine(k.IfName)}
+	})
+}
+
+func (l *link) row(t *table, what string) {
+	switch {
+	case l == nil:
+	case l.State == "missing":
+		t.add(what, l.Name, "missing")
+	default:
+		text := fmt.Sprintf("%s mtu %d", l.MAC, l.MTU)
+		if l.Datapath != "" {
+			text += " datapath " + l.Datapath
+		}
+		t.add(what, l.Name, l.State, text)
 	}
-	datapath := ""
-	if l.Datapath != "" {
-		datapath = "datapath " + l.Datapath
-	}
-	if l.State == "missing" {
-		fmt.Fprintf(w, "  %s\t%s\tmissing\t\t\n", what, l.Name)
-		return
-	}
-	fmt.Fprintf(w, "  %s\t%s\t%s\t%s mtu %d\t%s\n", what, l.Name, l.State, l.MAC, l.MTU, datapath)
 }

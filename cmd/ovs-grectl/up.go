@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ovs"
 )
 
 // patience bounds what up and down do for one network. Thousands of tunnels
@@ -17,16 +20,44 @@ const patience = time.Minute
 // come and go. Where nothing is amiss it changes nothing.
 func up(ctx context.Context, c *call) int {
 	files, code := c.networks()
-	deeds := []deed{}
+	changes := []change{}
 	for _, f := range files {
-		if err := raise(ctx, log{c, f.Name(), &deeds}, f); err != nil {
+		c.progress.begin("making network " + f.Name())
+		c.progress.ask(func() string { return made(ctx, f) })
+		if err := raise(ctx, log{c, f.Name(), &changes}, f); err != nil {
 			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
 		}
 	}
-	if c.json {
-		code = max(code, c.print(deeds))
+	return c.told(code, changes)
+}
+
+// made says how many of a network's tunnels OVS has.
+func made(ctx context.Context, f conflist.File) string {
+	if f.OVS == nil || f.OVS.Tunnel.Type == config.TunnelNone {
+		return ""
 	}
-	return code
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := ovs.Dial(ctx, f.OVS.OVSDB)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	m, err := network.Resolve(ctx, f.Base())
+	if err != nil {
+		return ""
+	}
+	tunnels, err := conn.Tunnels(ctx, f.Name())
+	if err != nil {
+		return ""
+	}
+	there := 0
+	for _, t := range tunnels {
+		if t.State == "up" {
+			there++
+		}
+	}
+	return fmt.Sprintf(": %d of %d tunnels", there, len(m.Peers))
 }
 
 func raise(ctx context.Context, l log, f conflist.File) error {
@@ -34,6 +65,7 @@ func raise(ctx context.Context, l log, f conflist.File) error {
 	defer cancel()
 	err := conflist.Up(ctx, f, l.done)
 	if errors.Is(err, conflist.ErrNoRoutesYet) {
+		l.progress.clear()
 		fmt.Fprintf(l.err, "ovs-grectl: network %s: %s\n", f.Name(), oneLine(err.Error()))
 		return nil
 	}

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -66,7 +68,40 @@ func From(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &types.Error{Code: code(err), Msg: oneLine(err.Error()), Details: details(err)}
+	return told(code(err), err)
+}
+
+// most is how many characters a message has at most; all of a longer one is in
+// the details. Runtimes cut what is longer, mostly from its end, where it says
+// what is wrong. It is a choice.
+const most = 400
+
+// told is the CNI error with a message that is not too long: of several
+// problems, those that there is room for.
+func told(code uint, err error) *types.Error {
+	e := &types.Error{Code: code, Msg: oneLine(err.Error()), Details: details(err)}
+	if utf8.RuneCountInString(e.Msg) <= most {
+		return e
+	}
+	e.Details = strings.TrimPrefix(e.Details+"\n"+e.Msg, "\n")
+	problems := distinct(err.Error())
+	more := fmt.Sprintf("; and %d more in details", len(problems))
+	room := most - utf8.RuneCountInString(more)
+	msg, n := "", 0
+	for _, p := range problems {
+		next := strings.TrimPrefix(msg+"; "+config.Printable(p), "; ")
+		if utf8.RuneCountInString(next) > room {
+			break
+		}
+		msg, n = next, n+1
+	}
+	if n == 0 { // the first one alone is too long
+		msg, n = string([]rune(config.Printable(problems[0]))[:room-1])+"…", 1
+	}
+	if e.Msg = msg; n < len(problems) {
+		e.Msg += fmt.Sprintf("; and %d more in details", len(problems)-n)
+	}
+	return e
 }
 
 // FromStatus is From for STATUS: 51 where containers suffer, 50 where only
@@ -82,7 +117,7 @@ func FromStatus(err error) error {
 	case c != types.ErrLimitedConnectivity && c != types.ErrInvalidNetworkConfig && c != types.ErrDecodingFailure && c != types.ErrUnsupportedField:
 		c = types.ErrPluginNotAvailable
 	}
-	return &types.Error{Code: c, Msg: oneLine(err.Error()), Details: details(err)}
+	return told(c, err)
 }
 
 // Print writes an error as the specification wants it, which skel does not:
@@ -151,14 +186,17 @@ func details(err error) string {
 	return ""
 }
 
-// oneLine keeps a message from breaking a log line or a terminal. What several
-// steps failed with in the same words is said once.
-func oneLine(s string) string {
+// oneLine keeps a message from breaking a log line or a terminal.
+func oneLine(s string) string { return config.Printable(strings.Join(distinct(s), "; ")) }
+
+// distinct are the lines of a text. What several steps failed with in the same
+// words is said once.
+func distinct(s string) []string {
 	var said []string
 	for line := range strings.SplitSeq(strings.TrimSpace(s), "\n") {
 		if !slices.Contains(said, line) {
 			said = append(said, line)
 		}
 	}
-	return config.Printable(strings.Join(said, "; "))
+	return said
 }

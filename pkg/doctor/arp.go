@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/ping"
 )
 
 // duplicateGateway asks on each gateway's link whether somebody else has its
@@ -110,7 +111,7 @@ func arpProbe(own stdnet.HardwareAddr, a netip.Addr) []byte {
 // awaitReply returns the sender of a reply about a that is not ourselves.
 func awaitReply(ctx context.Context, fd int, own stdnet.HardwareAddr, a netip.Addr) string {
 	b := make([]byte, 256)
-	for end := time.Now().Add(pause); time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(ping.Pause); time.Now().Before(end) && ctx.Err() == nil; {
 		tv := unix.NsecToTimeval((50 * time.Millisecond).Nanoseconds())
 		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 		n, _, err := unix.Recvfrom(fd, b, 0)

@@ -49,7 +49,7 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 		if state.CheckForeign(changes) != nil {
 			cmd = n.mend("status") // up would be refused, too
 		}
-		list = append(list, fail(n.Name(), cmd, "%s%s", changes[0].Drift(), others(changes)))
+		list = append(list, fail(n.Name(), cmd, "%s%s", state.Groups(changes)[0].Text, others(changes)))
 	}
 	_, mtu, err := open.Want(ctx)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,46 @@ type Finding struct {
 	Seen string `json:"seen"`
 	// Command mends it, typed into a shell; "" where nothing has to be mended.
 	Command string `json:"command,omitempty"`
+	// peer is the one that it is about, many what it says of more of them, with
+	// %s for who they are.
+	peer, many string
+}
+
+// each makes it a finding about one peer, which may be told of many at once.
+func (f Finding) each(peer, many string) Finding {
+	f.peer, f.many = peer, many
+	return f
+}
+
+// fold tells what more than three peers have in common once. The command is
+// the first one's.
+func fold(list []Finding) []Finding {
+	type class struct {
+		network, many string
+		level         Level
+	}
+	peers := map[class][]string{}
+	of := func(f Finding) class { return class{f.Network, f.many, f.Level} }
+	for _, f := range list {
+		if f.many != "" && !slices.Contains(peers[of(f)], f.peer) {
+			peers[of(f)] = append(peers[of(f)], f.peer)
+		}
+	}
+	var out []Finding
+	told := map[class]bool{}
+	for _, f := range list {
+		names := peers[of(f)]
+		if len(names) <= 3 {
+			out = append(out, f)
+			continue
+		}
+		if !told[of(f)] {
+			told[of(f)] = true
+			f.Seen = fmt.Sprintf(f.many, fmt.Sprintf("%d peers (%s, %s and %d more)", len(names), names[0], names[1], len(names)-2))
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // bound is how long one check may take. They all run at once.
@@ -54,6 +95,7 @@ var checks = []check{
 	{"nodes", ownNode},
 	{"subnets", overlaps},
 	{"openvswitch", daemons},
+	{"upcalls", lostUpcalls},
 	{"OVS ports", badPorts},
 	{"kernel modules", modules},
 	{"userspace underlay", userspace},
@@ -100,7 +142,7 @@ func Examine(ctx context.Context, files []conflist.File) []Finding {
 	wg.Wait()
 	var list []Finding
 	for i, findings := range all {
-		for _, f := range findings {
+		for _, f := range fold(findings) {
 			f.Check = checks[i].name
 			list = append(list, f)
 		}

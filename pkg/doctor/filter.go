@@ -219,27 +219,11 @@ func (n *net) rawDrop(ctx context.Context) Finding {
 			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s",
 				d.By, n.arrival(), subnet, unprotected)
 		case d.Sure || d.Part:
-			return fail(n.Name(), acceptRaw(d, n.arrival(), subnet),
+			return fail(n.Name(), d.Accept(n.arrival(), subnet),
 				"%s drops what comes by %s for %s (Docker 28 and later do that to protect its containers)", d.By, n.arrival(), subnet)
 		default:
 			return warn(n.Name(), d.List(), "%s may drop what comes by %s for %s", d.By, n.arrival(), subnet)
 		}
 	}
 	return ok(n.Name(), "no raw rule drops what peers send to containers")
-}
-
-// acceptRaw is the command that lets the peers' packets by, before Docker's
-// rules; Docker puts its own behind.
-func acceptRaw(d *firewall.Drop, iif string, subnet netip.Prefix) string {
-	cmd, daddr := "iptables", "ip daddr"
-	if subnet.Addr().Is6() {
-		cmd, daddr = "ip6tables", "ip6 daddr"
-	}
-	if d.Legacy {
-		cmd += "-legacy"
-	}
-	if d.IPTables {
-		return fmt.Sprintf("%s -w -t raw -I PREROUTING -i %s -d %s -j ACCEPT", cmd, iif, subnet)
-	}
-	return fmt.Sprintf("nft insert rule %s %s %s iifname %s %s %s accept", d.Family, quote(d.Table), quote(d.Chain), iif, daddr, subnet)
 }

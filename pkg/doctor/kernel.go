@@ -91,18 +91,19 @@ func hostState(ctx context.Context, p *host) []Finding {
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
-			list = append(list, fail(n.Name(), n.upCommand(), "%s%s", changes[0].Drift(), others(changes)))
+			list = append(list, fail(n.Name(), n.upCommand(), "%s%s", state.Groups(changes)[0].Text, others(changes)))
 		}
 	}
 	return list
 }
 
-// others says how many changes there are besides the first.
+// others says how much there is to tell of changes besides the first.
 func others(changes []state.Change) string {
-	if len(changes) == 1 {
+	more := len(state.Groups(changes)) - 1
+	if more == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" (and %d more: ovs-grectl status has all)", len(changes)-1)
+	return fmt.Sprintf(" (and %d more: ovs-grectl status has all)", more)
 }
 
 // unused reports whether no container has come in this boot and nobody has
@@ -122,7 +123,19 @@ func (n *net) unleased(ctx context.Context) string {
 		len(lost), rundir.RunDir, lost[0].ContainerID, lost[0].IfName)
 }
 
+// drift compares the host with what the conflist says, once for all checks.
 func (n *net) drift(ctx context.Context) ([]state.Change, error) {
+	n.comparing.Lock()
+	defer n.comparing.Unlock()
+	if n.compared {
+		return n.changes, nil
+	}
+	changes, err := n.compare(ctx)
+	n.changes, n.compared = changes, err == nil
+	return changes, err
+}
+
+func (n *net) compare(ctx context.Context) ([]state.Change, error) {
 	var changes []state.Change
 	if n.OVS != nil {
 		open, err := network.Open(ctx, n.OVS)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
@@ -35,6 +36,10 @@ type net struct {
 	// barred is why ovs-grectl up would be refused: something in the way that
 	// is not ours. nil is nothing.
 	barred error
+	// changes are what drift has found, if it has compared.
+	comparing sync.Mutex
+	compared  bool
+	changes   []state.Change
 }
 
 // gather gathers what many checks need.
@@ -45,7 +50,13 @@ func gather(ctx context.Context, files []conflist.File) *host {
 	p.addrs, _ = kernel.Addrs(ctx)
 	for _, f := range files {
 		if f.Err == nil && f.SupersededBy == "" {
-			p.nets = append(p.nets, p.net(ctx, f))
+			n := p.net(ctx, f)
+			if n.meshErr == nil {
+				if err := n.bar(ctx); errors.Is(err, fault.ErrForeign) {
+					n.barred = err
+				}
+			}
+			p.nets = append(p.nets, n)
 		}
 	}
 	return p
@@ -70,11 +81,6 @@ func (p *host) net(ctx context.Context, f conflist.File) *net {
 				n.netdev = typ == "netdev"
 			}
 			conn.Close()
-		}
-	}
-	if n.meshErr == nil {
-		if err := n.bar(ctx); errors.Is(err, fault.ErrForeign) {
-			n.barred = err
 		}
 	}
 	return n

@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,8 +31,12 @@ func daemons(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for socket, n := range p.sockets() {
 		conn, err := ovs.Dial(ctx, socket)
+		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+			list = append(list, fail("", "sudo "+n.mend("doctor"), "%v: it is root's to look at", err))
+			continue
+		}
 		if err != nil {
-			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
+			list = append(list, fail("", "systemctl restart "+ovs.Service(), "%v", err))
 			continue
 		}
 		_, _, err = conn.DatapathType(ctx, "")
@@ -41,7 +45,7 @@ func daemons(ctx context.Context, p *host) []Finding {
 			err = ovs.VswitchdServes(ctx, socket)
 		}
 		if errors.Is(err, ovs.ErrNoHandlers) {
-			list = append(list, fail("", "systemctl restart "+unit()+" && "+n.upCommand(), "%v", err))
+			list = append(list, fail("", "systemctl restart "+ovs.Service()+" && "+n.upCommand(), "%v", err))
 			continue
 		}
 		var version string
@@ -49,7 +53,7 @@ func daemons(ctx context.Context, p *host) []Finding {
 			version, err = ovs.VswitchdVersion(ctx, socket)
 		}
 		if err != nil {
-			list = append(list, fail("", "systemctl restart "+unit(), "%v", err))
+			list = append(list, fail("", "systemctl restart "+ovs.Service(), "%v", err))
 			continue
 		}
 		list = append(list, ok("", "%s runs, OVSDB %s answers", version, socket))
@@ -61,14 +65,43 @@ func daemons(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-// unit is the name of OVS's service: Debian has its own.
-func unit() string {
-	for _, dir := range []string{"/lib/systemd/system", "/usr/lib/systemd/system"} {
-		if _, err := os.Stat(filepath.Join(dir, "openvswitch.service")); err == nil {
-			return "openvswitch"
+// lostUpcalls looks for packets that OVS's datapath could hand to no thread of
+// ovs-vswitchd: twice, so that what was lost once is told from what gets lost now.
+func lostUpcalls(ctx context.Context, p *host) []Finding {
+	var list []Finding
+	for socket := range p.sockets() {
+		before, err := ovs.Lookups(ctx, socket)
+		if err != nil {
+			continue // the check of the daemons says why
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second / 2):
+		}
+		after, err := ovs.Lookups(ctx, socket)
+		if err != nil {
+			continue
+		}
+		for i, d := range after {
+			was := d
+			if i < len(before) && before[i].Name == d.Name {
+				was = before[i]
+			}
+			list = append(list, upcalls(was, d))
 		}
 	}
-	return "openvswitch-switch"
+	return list
+}
+
+func upcalls(was, is ovs.Lookup) Finding {
+	cmd := "ovs-appctl upcall/show"
+	switch lost := is.Lost - min(was.Lost, is.Lost); {
+	case lost > 0:
+		return fail("", cmd, "datapath %s loses packets: %d in half a second that ovs-vswitchd did not take", is.Name, lost)
+	case is.Lost > is.Missed/100:
+		return warn("", cmd, "datapath %s has lost %d of %d packets that were for ovs-vswitchd; none just now", is.Name, is.Lost, is.Missed)
+	}
+	return ok("", "datapath %s: ovs-vswitchd was asked about %d packets, %d were lost", is.Name, is.Missed, is.Lost)
 }
 
 // badPorts lists the interfaces that OVS does not have.

@@ -11,6 +11,7 @@ import (
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/ping"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -26,11 +27,11 @@ func peers(ctx context.Context, p *host) []Finding {
 		if len(n.topology.Peers) == 0 {
 			continue
 		}
-		var probes []echo
+		var probes []ping.Echo
 		for _, peer := range n.asked() {
-			probes = append(probes, echo{to: peer.Address, from: n.source()})
+			probes = append(probes, ping.Echo{To: peer.Address, From: n.source()})
 		}
-		err := ping(ctx, probes)
+		err := ping.Ask(ctx, probes)
 		var unrouted []netip.Addr
 		if err == nil {
 			unrouted, err = kernel.Unrouted(ctx, n.topology.Self.Address, addresses(n.topology.Peers))
@@ -42,11 +43,12 @@ func peers(ctx context.Context, p *host) []Finding {
 		answers := 0
 		for i, peer := range n.asked() {
 			switch {
-			case probes[i].answered:
+			case probes[i].Answered:
 				answers++
 			case slices.Contains(unrouted, peer.Address):
 			default:
-				list = append(list, fail(n.Name(), n.lookUp(peer.Address), "peer %s does not answer on the underlay", peer))
+				list = append(list, fail(n.Name(), n.lookUp(peer.Address), "peer %s does not answer on the underlay", peer).
+					each(peer.Name, n.silent(probes)))
 			}
 		}
 		if len(unrouted) > 0 {
@@ -57,6 +59,15 @@ func peers(ctx context.Context, p *host) []Finding {
 		}
 	}
 	return list
+}
+
+// silent is what is said of many peers that do not answer. Where none does, the
+// cause is here, not there.
+func (n *net) silent(probes []ping.Echo) string {
+	if slices.ContainsFunc(probes, func(e ping.Echo) bool { return e.Answered }) {
+		return "%s do not answer on the underlay"
+	}
+	return "none of the %s answers on the underlay: look at this host's own link first"
 }
 
 func addresses(nodes []config.Node) []netip.Addr {
@@ -122,17 +133,17 @@ func tunnels(ctx context.Context, p *host) []Finding {
 }
 
 func (n *net) askGateways(ctx context.Context) []Finding {
-	var probes []echo
+	var probes []ping.Echo
 	var of []config.Node
 	for _, peer := range n.asked() {
-		probes, of = append(probes, echo{to: peer.Address, from: n.source()}), append(of, peer)
+		probes, of = append(probes, ping.Echo{To: peer.Address, From: n.source()}), append(of, peer)
 		for _, gw := range peer.Gateways() {
 			if n.has(gw.Is6()) {
-				probes, of = append(probes, echo{to: gw, from: n.local(gw.Is6())}), append(of, peer)
+				probes, of = append(probes, ping.Echo{To: gw, From: n.local(gw.Is6())}), append(of, peer)
 			}
 		}
 	}
-	if err := ping(ctx, probes); err != nil {
+	if err := ping.Ask(ctx, probes); err != nil {
 		return []Finding{unknown(n.Name(), err)}
 	}
 	reachable := map[string]bool{}
@@ -140,12 +151,14 @@ func (n *net) askGateways(ctx context.Context) []Finding {
 	var list []Finding
 	for i, e := range probes {
 		switch peer := of[i]; {
-		case e.to == peer.Address:
-			reachable[peer.Name] = e.answered
-		case e.answered:
+		case e.To == peer.Address:
+			reachable[peer.Name] = e.Answered
+		case e.Answered:
 			answers++
 		case reachable[peer.Name]:
-			list = append(list, fail(n.Name(), n.mend("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s", e.to, peer, n.reasons()))
+			f := fail(n.Name(), n.mend("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s",
+				e.To, peer, n.reasons())
+			list = append(list, f.each(peer.Name, "the gateways of %s do not answer, although the peers do: "+n.reasons()))
 		}
 	}
 	if len(list) == 0 && answers > 0 {
@@ -224,27 +237,29 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 	if len(n.asked()) > 32 {
 		try = []int{need, 0}
 	}
-	var probes []echo
+	var probes []ping.Echo
 	for _, peer := range n.asked() {
 		for _, s := range try {
-			probes = append(probes, echo{to: peer.Address, from: n.source(), size: s})
+			probes = append(probes, ping.Echo{To: peer.Address, From: n.source(), Size: s})
 		}
 	}
-	if err := ping(ctx, probes); err != nil {
+	if err := ping.Ask(ctx, probes); err != nil {
 		return []Finding{unknown(n.Name(), err)}
 	}
 	var list []Finding
 	for i, peer := range n.asked() {
 		of := probes[i*len(try) : (i+1)*len(try)]
-		fits := slices.IndexFunc(of, func(e echo) bool { return e.answered })
+		fits := slices.IndexFunc(of, func(e ping.Echo) bool { return e.Answered })
 		if fits <= 0 {
 			continue // all is well, or it does not answer at all
 		}
 		seen := fmt.Sprintf("packets of %d bytes do not get to peer %s, which the MTU of %d inside containers makes", need, peer, mtu)
-		if of[fits].size > 0 {
-			seen += fmt.Sprintf("; %d bytes do", of[fits].size)
+		if of[fits].Size > 0 {
+			seen += fmt.Sprintf("; %d bytes do", of[fits].Size)
 		}
-		list = append(list, fail(n.Name(), n.shrink(peer.Address, of[fits].size, mtu-need), "%s", seen))
+		f := fail(n.Name(), n.shrink(peer.Address, of[fits].Size, mtu-need), "%s", seen)
+		const many = "packets of %d bytes do not get to %%s, which the MTU of %d inside containers makes"
+		list = append(list, f.each(peer.Name, fmt.Sprintf(many, need, mtu)))
 	}
 	if len(list) == 0 {
 		list = append(list, ok(n.Name(), "packets of %d bytes, for an MTU of %d inside containers, are not too large for the way to the peers", need, mtu))

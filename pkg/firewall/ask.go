@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +18,7 @@ type Hook byte
 const (
 	Input      Hook = iota // what is for this host
 	Prerouting             // all that comes, before it is routed or its connection known
+	Forward                // what is for others
 )
 
 // A Drop says that packets are dropped, and where.
@@ -55,6 +57,22 @@ func (d Drop) List() string {
 	return fmt.Sprintf("nft list chain %s %s %s", d.Family, d.Table, d.Chain)
 }
 
+// Accept is the command that lets packets by, which come by a link for a
+// subnet, in front of all rules of the chain. In raw, Docker puts its own behind.
+func (d Drop) Accept(in string, subnet netip.Prefix) string {
+	cmd, daddr := "iptables", "ip daddr"
+	if subnet.Addr().Is6() {
+		cmd, daddr = "ip6tables", "ip6 daddr"
+	}
+	if d.Legacy {
+		cmd += "-legacy"
+	}
+	if d.IPTables {
+		return fmt.Sprintf("%s -w -t %s -I %s -i %s -d %s -j ACCEPT", cmd, d.Table, d.Chain, in, subnet)
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s iifname %s %s %s accept", d.Family, d.Table, d.Chain, in, daddr, subnet)
+}
+
 func (ft *outcome) drop() *Drop {
 	at, sure, partly := ft.by, ft.drops, false
 	if !sure {
@@ -89,9 +107,12 @@ func (ft *outcome) doubtful() int {
 // nothing does. The error wraps ErrUnsupported on a kernel without nf_tables.
 func Ask(ctx context.Context, hook Hook, classes ...Packet) ([]*Drop, error) {
 	number, table, chainName, keep := uint32(unix.NF_INET_LOCAL_IN), "filter", "INPUT", func(chain) bool { return true }
-	if hook == Prerouting {
+	switch hook {
+	case Prerouting:
 		const raw = -300 // NF_IP_PRI_RAW
 		number, table, chainName, keep = unix.NF_INET_PRE_ROUTING, "raw", "PREROUTING", func(c chain) bool { return c.priority <= raw }
+	case Forward:
+		number, chainName = unix.NF_INET_FORWARD, "FORWARD"
 	}
 	out := make([]*Drop, len(classes))
 	meet := func(s *ruleset, gates []baseChain) error {

@@ -172,7 +172,7 @@ func (c *conn) sameRoute(ctx context.Context, want *netlink.Route) error {
 		if have, want := hops(r)[0], hops(want)[0]; via(have) == via(want) && have.LinkIndex == want.LinkIndex {
 			return nil
 		}
-		in = c.text(ctx, r)
+		in = c.text(r)
 	}
 	return fmt.Errorf("%w: %s", unix.EEXIST, in)
 }

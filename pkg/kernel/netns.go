@@ -59,6 +59,9 @@ func (n *Netns) Close() error {
 	return n.ns.Close()
 }
 
+// Path is the one that the namespace was opened by.
+func (n *Netns) Path() string { return n.ns.Path() }
+
 // IsHost reports whether it is the namespace that we are in ourselves.
 func (n *Netns) IsHost() (bool, error) {
 	here, err := os.Stat("/proc/thread-self/ns/net")

@@ -62,7 +62,7 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 					r := &routes[i]
 					list = append(list, Prefix{
 						Prefix: prefix(r.Dst), Link: c.name(hops(r)[0].LinkIndex), Src: addrOf(r.Src),
-						Proto: int(r.Protocol), Table: r.Table, text: c.text(ctx, r),
+						Proto: int(r.Protocol), Table: r.Table, text: c.text(r),
 					})
 				}
 			}

@@ -69,7 +69,7 @@ var routeTypes = map[int]string{
 }
 
 // text is the route as "ip route" prints it.
-func (c *conn) text(ctx context.Context, r *netlink.Route) string {
+func (c *conn) text(r *netlink.Route) string {
 	var b strings.Builder
 	switch name, ok := routeTypes[r.Type]; {
 	case ok:
@@ -80,7 +80,7 @@ func (c *conn) text(ctx context.Context, r *netlink.Route) string {
 	dst, list := prefix(r.Dst), hops(r)
 	b.WriteString(dst.String())
 	if len(list) == 1 {
-		b.WriteString(c.hopText(ctx, list[0], dst))
+		b.WriteString(c.hopText(list[0], dst))
 	}
 	if r.Table != unix.RT_TABLE_MAIN {
 		fmt.Fprintf(&b, " table %d", r.Table)
@@ -94,13 +94,13 @@ func (c *conn) text(ctx context.Context, r *netlink.Route) string {
 	}
 	if len(list) > 1 {
 		for _, h := range list {
-			b.WriteString(" nexthop" + c.hopText(ctx, h, dst))
+			b.WriteString(" nexthop" + c.hopText(h, dst))
 		}
 	}
 	return b.String()
 }
 
-func (c *conn) hopText(ctx context.Context, h *netlink.NexthopInfo, dst netip.Prefix) string {
+func (c *conn) hopText(h *netlink.NexthopInfo, dst netip.Prefix) string {
 	var s string
 	if a := via(h); a.IsValid() && a.Is4() != dst.Addr().Is4() {
 		s = " via inet6 " + a.String()
@@ -231,7 +231,7 @@ func (b *Backend) inTheWay(ctx context.Context, c *conn, q routeQuery, wanted wa
 			continue
 		}
 		if w, ok := wanted.find(r); ok && !b.own(r, w) {
-			have.Put(state.Foreign{Want: w, Have: c.text(ctx, r)})
+			have.Put(state.Foreign{Want: w, Have: c.text(r)})
 		}
 	}
 	return nil

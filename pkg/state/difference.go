@@ -35,13 +35,16 @@ func DriftOfTexts(texts ...string) Drift {
 }
 
 // DriftOf is the Drift of those of changes that are not about what is left over,
-// which harms no container; nil where there are none.
+// which harms no container; nil where there are none. What many have in common
+// is one Difference.
 func DriftOf(changes []Change) Drift {
 	var d Drift
-	for _, c := range changes {
-		if c.New != nil {
-			d = append(d, Difference{c.Drift(), c.Command()})
+	for _, g := range Groups(creationsAndUpdates(changes)) {
+		cmd := g.Changes[0].Command()
+		if more := len(g.Changes) - 1; more > 0 {
+			cmd += fmt.Sprintf("  # and %d more: ovs-grectl plan has them", more)
 		}
+		d = append(d, Difference{g.Text, cmd})
 	}
 	return d
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,7 +35,7 @@ func check(t *testing.T, file, want string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(have), want); diff != "" {
-		t.Errorf("%s is not what pkg/config says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
+		t.Errorf("%s is not what the code says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
 	}
 }
 
@@ -163,6 +164,20 @@ func TestReference(t *testing.T) {
 		want = before + begin + table(keys) + end + after
 	}
 	check(t, file, want)
+}
+
+// TestCommands keeps what is written about ovs-grectl equal to what it says
+// itself.
+func TestCommands(t *testing.T) {
+	for file, what := range map[string]string{"docs/ovs-grectl.md": "markdown", "docs/ovs-grectl.schema.json": "schema"} {
+		cmd := exec.Command("go", "run", "./cmd/ovs-grectl", "reference", what)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v", cmd.Args, err)
+		}
+		check(t, file, string(out))
+	}
 }
 
 // TestTroubleshooting: the page has a row for every check of doctor, and none more.

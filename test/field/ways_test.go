@@ -53,7 +53,7 @@ ip route add unreachable 172.16.32.0/24`, link, h.Addr4))
 		t.Errorf("in the container: %s", mtu)
 	}
 	_ = far
-	out := cnitest.Ctl(t, h, "doctor").Out
+	out := cnitest.Ctl(t, h, "doctor", "-v").Out
 	for _, check := range []string{"peers", "path MTU"} {
 		has(t, "doctor", out, "ok    "+check+" (ovsnet)")
 	}

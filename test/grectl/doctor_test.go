@@ -90,9 +90,15 @@ func TestDoctor(t *testing.T) {
 	l := lab(t, 3, cnitest.Network{OVSGRE: cnitest.Conf{"ipMasq": true}})
 	h := l.Hosts[0]
 	upAll(t, l)
-	cnitest.Add(t, h, "ovsnet", "c1")
+	port := cnitest.Add(t, h, "ovsnet", "c1").Result.Interfaces[1].Name
 	f := see(t, h, nil)
 	f.fine(t)
+	if r := want(t, 0, h, "doctor"); strings.Contains(r.out, "\nok") || strings.HasPrefix(r.out, "ok") || !strings.Contains(r.out, "(-v lists them)") {
+		t.Errorf("what is fine: %s", r.out)
+	}
+	if r := want(t, 0, h, "doctor", "-v"); strings.Count(r.out, "ok    ") < 20 {
+		t.Errorf("-v: %s", r.out)
+	}
 	if !slices.ContainsFunc(f.list, func(x doctor.Finding) bool {
 		return x.Check == "openvswitch" && strings.HasPrefix(x.Seen, "ovs-vswitchd (Open vSwitch) ")
 	}) {
@@ -102,7 +108,7 @@ func TestDoctor(t *testing.T) {
 	owner := map[string]string{
 		"OVS ports": "ovs-vsctl del-port nosuchdev", "subnets": "ip link delete x0", "conflists": "rm /etc/cni/net.d/99-broken.conflist",
 	}
-	for _, b := range []struct {
+	for i, b := range []struct {
 		check, do, seen string
 		level           doctor.Level
 	}{
@@ -118,6 +124,11 @@ func TestDoctor(t *testing.T) {
 		{"docker raw drop", "nft 'add table ip dock2; add chain ip dock2 raw { type filter hook prerouting priority raw; policy accept; }; add rule ip dock2 raw iifname != { br0, eth9 } ip daddr 192.168.1.9 counter drop'", "table ip dock2", doctor.Fail},
 		{"OVS ports", "ovs-vsctl add-port obr0 nosuchdev 2>/dev/null", "nosuchdev", doctor.Warn},
 		{"host state", "ovs-vsctl del-br obr0-t", "OVS bridge obr0-t is missing", doctor.Fail},
+		{"host state", "ovs-vsctl set-fail-mode obr0 secure", "fail_mode is secure", doctor.Fail},
+		{"host state", "ovs-ofctl del-flows obr0-t", "its flows: none", doctor.Fail},
+		{"host state", "ovs-vsctl set-controller obr0 tcp:127.0.0.1:9", "it has a controller", doctor.Fail},
+		{"containers", "ovs-vsctl del-port " + port, "OVS port " + port + " is missing", doctor.Fail},
+		{"containers", "ip link set " + port + " down", "link " + port, doctor.Fail},
 		{"host state", "nft delete table inet ovs-gre-ovsnet", "masquerade", doctor.Fail},
 		{"leaked addresses", `printf 'gone\r\neth0' >/var/lib/cni/networks/ovsnet/192.168.1.77`, "192.168.1.77", doctor.Fail},
 		{"subnets", "ip link add x0 type bridge; ip addr add 192.168.2.77/24 dev x0", "192.168.2.77/24", doctor.Fail},
@@ -128,6 +139,11 @@ func TestDoctor(t *testing.T) {
 		env := []string{"PATH=/run/fake:/usr/sbin:/usr/bin:/sbin:/bin"}
 		f := see(t, h, env)
 		x := f.only(t, b.check)
+		if i == 0 {
+			if r := want(t, 1, h, "doctor"); !strings.HasPrefix(r.out, "FAIL") {
+				t.Errorf("%s: findings are not first: %s", b.do, r.out)
+			}
+		}
 		if x.Level != b.level || !strings.Contains(x.Seen, b.seen) || x.Command == "" || (f.code == 1) != (len(failures(f)) > 0) {
 			t.Errorf("%s: exit %d, %+v", b.do, f.code, x)
 		}

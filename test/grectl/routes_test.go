@@ -9,19 +9,26 @@ import (
 	"ovs-gre-cni/test/cnitest"
 )
 
+// bridgeChain is a conflist of bridge and route-sync.
+func bridgeChain(t testing.TB, subnet string, nodes []cnitest.Conf) string {
+	t.Helper()
+	raw, err := json.Marshal(cnitest.Conf{"cniVersion": "1.0.0", "name": "ovsnet", "plugins": []cnitest.Conf{
+		{"type": "bridge", "bridge": "cni0", "isGateway": true,
+			"ipam": cnitest.Conf{"type": "host-local", "subnet": subnet, "routes": []cnitest.Conf{{"dst": "0.0.0.0/0"}}}},
+		{"type": "route-sync", "mode": "direct", "nodes": nodes},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // TestRoutesAlone: a chain of bridge and route-sync, on hosts without OVS.
 func TestRoutesAlone(t *testing.T) {
 	l := testnet.New(t, testnet.Options{Hosts: 2, NoOVS: true, PluginDir: cnitest.BinDir(t)})
 	subnets := func(i int) []string { return cnitest.Subnets(i)[:1] }
 	for i, h := range l.Hosts {
-		raw, err := json.Marshal(cnitest.Conf{"cniVersion": "1.0.0", "name": "ovsnet", "plugins": []cnitest.Conf{
-			{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": cnitest.Conf{"type": "host-local", "subnet": subnets(i)[0], "routes": []cnitest.Conf{{"dst": "0.0.0.0/0"}}}},
-			{"type": "route-sync", "mode": "direct", "nodes": cnitest.Network{Subnets: subnets}.NodeList(l)},
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.WriteFile(t, conflist, string(raw))
+		h.WriteFile(t, conflist, bridgeChain(t, subnets(i)[0], cnitest.Network{Subnets: subnets}.NodeList(l)))
 		h.Shell(t, "sysctl -qw net.ipv4.ip_forward=1")
 	}
 	h := l.Hosts[0]

@@ -26,10 +26,13 @@ inside dpkg -i /pkg.deb >/dev/null
 for f in /opt/cni/bin/ovs-gre /opt/cni/bin/route-sync /usr/bin/ovs-grectl; do
 	inside test -x "$f" || echo "missing: $f"
 done
-for f in /lib/systemd/system/ovs-gre.service /etc/iproute2/rt_protos.d/ovs-gre.conf /usr/share/man/man8/ovs-grectl.8 /usr/share/doc/ovs-gre/examples/gre.conflist; do
+for f in /lib/systemd/system/ovs-gre.service /etc/iproute2/rt_protos.d/ovs-gre.conf /usr/share/man/man8/ovs-grectl.8 /usr/share/man/man8/ovs-grectl-trace.8 \
+	/usr/share/bash-completion/completions/ovs-grectl /usr/share/zsh/vendor-completions/_ovs-grectl /usr/share/fish/vendor_completions.d/ovs-grectl.fish \
+	/usr/share/doc/ovs-gre/ovs-grectl.schema.json /usr/share/doc/ovs-gre/examples/gre.conflist; do
 	inside test -s "$f" || echo "missing: $f"
 done
 echo "version: $(inside ovs-grectl version)"
+inside bash -c '. /usr/share/bash-completion/completions/ovs-grectl && complete -p ovs-grectl' >/dev/null || echo "the completion does not load"
 inside sh -c 'CNI_COMMAND=VERSION /opt/cni/bin/ovs-gre </dev/null' | grep -q '"1.1.0"' || echo "the plugin does not answer"
 inside ip route add 192.0.2.0/24 dev lo proto ovs-gre && inside ip route show proto 121 | grep -q '^192.0.2.0/24' || echo "the protocol has no name"
 inside ip route del 192.0.2.0/24 dev lo

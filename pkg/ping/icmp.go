@@ -1,26 +1,11 @@
-package doctor
+package ping
 
 import (
-	"context"
-	"crypto/rand"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// An echo is an echo request, and whether it was answered.
-type echo struct {
-	to netip.Addr
-	// from is the source address, by which policy rules may choose the way; the
-	// zero Addr leaves it to the kernel.
-	from netip.Addr
-	// size is that of the whole IP packet, which is never fragmented; 0 is any.
-	size     int
-	answered bool
-}
 
 // What an echo request is made of: RFC 792, RFC 4443.
 const (
@@ -33,56 +18,6 @@ const (
 	leastSize  = icmpHeader + cookieSize + 4
 )
 
-// tries is how often an echo is sent, pause how long an answer may take.
-const (
-	tries = 3
-	pause = 700 * time.Millisecond
-)
-
-// ping sends the echo requests, again where no answer comes, and fills in
-// which were answered. It takes at most tries × pause.
-func ping(ctx context.Context, list []echo) error {
-	for _, v6 := range []bool{false, true} {
-		var of []*echo
-		for i := range list {
-			if list[i].to.Is6() == v6 {
-				of = append(of, &list[i])
-			}
-		}
-		if len(of) == 0 {
-			continue
-		}
-		if err := pingFamily(ctx, v6, of); err != nil {
-			return fmt.Errorf("ping: %w", err)
-		}
-	}
-	return nil
-}
-
-func pingFamily(ctx context.Context, v6 bool, list []*echo) error {
-	fd, err := icmpSocket(v6)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	cookie := make([]byte, cookieSize)
-	_, _ = rand.Read(cookie) // never fails
-	for range tries {
-		for i, e := range list {
-			if !e.answered {
-				// What cannot be sent, for want of a route or because it is too
-				// large, is not answered.
-				_, _ = unix.SendmsgN(fd, echoRequest(v6, cookie, i, e.size), source(e.from), sockaddr(e.to), 0)
-			}
-		}
-		left := listen(ctx, fd, v6, cookie, list)
-		if left == 0 || ctx.Err() != nil {
-			break
-		}
-	}
-	return nil
-}
-
 // icmpSocket sends packets as they are, without regard to what the kernel has
 // learned of the path's MTU.
 func icmpSocket(v6 bool) (int, error) {
@@ -94,7 +29,9 @@ func icmpSocket(v6 bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
+	for _, option := range []int{unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20)
+	}
 	if err := unix.SetsockoptInt(fd, level, discover, unix.IP_PMTUDISC_PROBE); err != nil {
 		unix.Close(fd)
 		return -1, err
@@ -146,34 +83,6 @@ func sockaddr(a netip.Addr) unix.Sockaddr {
 		return &unix.SockaddrInet6{Addr: a.As16()}
 	}
 	return &unix.SockaddrInet4{Addr: a.As4()}
-}
-
-// listen takes answers until all are there or a pause is over, and returns how
-// many are missing.
-func listen(ctx context.Context, fd int, v6 bool, cookie []byte, list []*echo) (left int) {
-	for _, e := range list {
-		if !e.answered {
-			left++
-		}
-	}
-	b := make([]byte, 64<<10)
-	for end := time.Now().Add(pause); left > 0 && ctx.Err() == nil; {
-		wait := time.Until(end)
-		if wait <= 0 {
-			break
-		}
-		tv := unix.NsecToTimeval(min(wait, 50*time.Millisecond).Nanoseconds())
-		_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-		n, _, err := unix.Recvfrom(fd, b, 0)
-		if err != nil {
-			continue
-		}
-		if i := echoReply(b[:n], v6, cookie); i >= 0 && i < len(list) && !list[i].answered {
-			list[i].answered = true
-			left--
-		}
-	}
-	return left
 }
 
 // echoReply returns the number of the echo that a packet answers, or -1. IPv4

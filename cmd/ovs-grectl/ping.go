@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/ping"
+)
+
+// A row is what ping tells of a network: this host's row of the matrix.
+type row struct {
+	Network string `json:"network"`
+	File    string `json:"file"`
+	Node    string `json:"node"`
+	// Sends is the largest packet in bytes that containers send here, and what
+	// that makes on the underlay.
+	Inside   int         `json:"mtuInside"`
+	Underlay int         `json:"mtuUnderlay"`
+	Peers    []ping.Edge `json:"peers"`
+}
+
+// listed is how many peers fit on a screen.
+const listed = 30
+
+// pingPeers measures this host's ways to its peers.
+func pingPeers(ctx context.Context, c *call) int {
+	files, code := c.networks()
+	rows := []row{}
+	for _, f := range files {
+		r, err := c.measure(ctx, f)
+		if err != nil {
+			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
+			continue
+		}
+		rows = append(rows, r)
+		if slices.ContainsFunc(r.Peers, func(e ping.Edge) bool { return !fine(e) }) {
+			code = max(code, exitDrift)
+		}
+	}
+	c.progress.end()
+	if c.json {
+		return max(code, c.print(rows))
+	}
+	for _, r := range rows {
+		r.text(c, c.out)
+	}
+	if len(rows) == 0 {
+		return max(code, exitUnable)
+	}
+	return code
+}
+
+func (c *call) measure(ctx context.Context, f conflist.File) (row, error) {
+	c.progress.begin("measuring the peers of network " + f.Name())
+	h, err := doctor.Ways(ctx, f)
+	if err != nil {
+		return row{}, err
+	}
+	r := row{Network: f.Name(), File: f.Path, Node: h.Mesh.Self.Name, Inside: h.Inside, Underlay: h.Underlay}
+	r.Peers, err = ping.Row(ctx, h, func(done, of int) {
+		c.progress.step("measuring %d peers of network %s, step %d of %d", len(h.Mesh.Peers), f.Name(), done, of)
+	})
+	return r, err
+}
+
+func fine(e ping.Edge) bool { return e.Underlay.OK() && (e.Tunnel == nil || e.Tunnel.OK()) }
+
+func (r row) text(c *call, w io.Writer) {
+	good := 0
+	t := table{indent: "  "}
+	t.add("peer", "underlay", "loss", "ms", "MTU", "tunnel", "loss", "ms", "MTU")
+	for _, e := range r.Peers {
+		if fine(e) {
+			good++
+			if !c.verbose && len(r.Peers) > listed {
+				continue
+			}
+		}
+		if len(t.rows) > listed && !c.verbose {
+			continue
+		}
+		tunnel := []string{"", "", "", ""}
+		if e.Tunnel != nil {
+			tunnel = cells(*e.Tunnel)
+		}
+		t.add(slices.Concat([]string{oneLine(e.Peer)}, cells(e.Underlay), tunnel)...)
+	}
+	title := c.colour(bold, "network "+r.Network)
+	fmt.Fprintf(w, "%s  from %s: %d of %d peers answer everything\n", title, oneLine(r.Node), good, len(r.Peers))
+	if len(t.rows) == 1 {
+		return
+	}
+	t.paint = func(n, column int) string {
+		cell := t.rows[n][column]
+		switch {
+		case n == 0:
+			return bold
+		case (column == 2 || column == 6) && cell != "" && cell != "0 %":
+			return red
+		case (column == 4 || column == 8) && len(cell) > 0 && cell[len(cell)-1] == '<':
+			return red
+		}
+		return ""
+	}
+	t.print(c, w)
+	if shown := len(t.rows) - 1; !c.verbose && len(r.Peers)-good > shown {
+		fmt.Fprintf(w, "  and %d more (-v lists all)\n", len(r.Peers)-good-shown)
+	}
+}
+
+// cells are a path's; a MTU that is less than what this host sends has a "<"
+// behind it.
+func cells(p ping.Path) []string {
+	s := []string{p.Address.String(), strconv.Itoa(p.Lost()) + " %", "", ""}
+	if p.Received > 0 {
+		s[2], s[3] = strconv.FormatFloat(p.RTT, 'f', 2, 64), strconv.Itoa(p.MTU)
+	}
+	if p.Small {
+		s[3] += " <"
+	}
+	return s
+}

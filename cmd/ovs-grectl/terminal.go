@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// isTerminal reports whether what is written to w is read by a person.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// Colours of a terminal (ECMA-48, SGR).
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	bold   = "1"
+)
+
+// colour paints a text, on a terminal only, and not where NO_COLOR is set
+// (no-color.org).
+func (c *call) colour(sgr, s string) string {
+	if !c.outTerm || os.Getenv("NO_COLOR") != "" || s == "" {
+		return s
+	}
+	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
+}
+
+// A table is aligned by the widths of its cells. paint, unless it is nil, gives
+// a cell's colour by its place.
+type table struct {
+	indent string
+	rows   [][]string
+	paint  func(row, column int) string
+}
+
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) print(c *call, w io.Writer) {
+	var widths []int
+	for _, r := range t.rows {
+		for i, cell := range r {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for n, r := range t.rows {
+		var b strings.Builder
+		b.WriteString(t.indent)
+		for i, cell := range r {
+			painted := cell
+			if t.paint != nil {
+				if sgr := t.paint(n, i); sgr != "" {
+					painted = c.colour(sgr, cell)
+				}
+			}
+			b.WriteString(painted + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+		}
+		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+	}
+}
+
+// progress says on a terminal how far something is that lasts over a second.
+type progress struct {
+	w  io.Writer
+	on bool
+
+	mu    sync.Mutex
+	what  string
+	far   func() string // how far it is; nil: nobody knows
+	shown bool
+	stop  chan struct{}
+}
+
+// patient is how long nothing is said.
+const patient = time.Second
+
+// begin starts to show a text after a second, with the seconds that it takes.
+func (p *progress) begin(what string) {
+	if !p.on {
+		return
+	}
+	p.end()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.what, p.stop = what, make(chan struct{})
+	began, stop := time.Now(), p.stop
+	go func() {
+		ticker := time.NewTicker(patient / 4)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+			if d := time.Since(began); d >= patient {
+				p.show(stop, p.howFar(), d)
+			}
+		}
+	}()
+}
+
+func (p *progress) show(of chan struct{}, far string, d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stop == of {
+		p.shown = true
+		fmt.Fprintf(p.w, "\r\x1b[K%s%s … %.0f s", p.what, far, d.Seconds())
+	}
+}
+
+func (p *progress) howFar() string {
+	p.mu.Lock()
+	far := p.far
+	p.mu.Unlock()
+	if far == nil {
+		return ""
+	}
+	return far()
+}
+
+// ask has the text say how far it is, by a function that is called again and
+// again until the end.
+func (p *progress) ask(far func() string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.far = far
+}
+
+// step changes the text.
+func (p *progress) step(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.what = fmt.Sprintf(format, args...)
+}
+
+// end takes the text away for good.
+func (p *progress) end() {
+	p.mu.Lock()
+	if p.stop != nil {
+		close(p.stop)
+		p.stop, p.far = nil, nil
+	}
+	p.mu.Unlock()
+	p.clear()
+}
+
+// clear takes the text away, so that something can be printed.
+func (p *progress) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.shown = false
+	}
+}

@@ -1,0 +1,340 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/state"
+)
+
+// A tracer is what the steps of one packet look at.
+type tracer struct {
+	Trace
+	ctx  context.Context
+	file conflist.File
+	q    Question
+	tell func(string)
+	mesh nodes.Topology
+	// net is nil where the chain has no ovs-gre, control where OVS is silent.
+	net     *network.Network
+	control *ovs.Control
+	// end is the container that the packet comes from; nil: it comes from a peer,
+	// or from a container of another plugin, of which only the host's side is
+	// followed.
+	end    *end
+	others bool
+	// ends are all containers of the network here, by the names of their ports.
+	ends map[string]config.Attachment
+	// peer has the other end; nil: there is none.
+	peer *config.Node
+	// want is what the host should have, drift what differs.
+	want  state.Set
+	drift map[state.ID]state.Change
+	// inside is the MTU that a new container would get; 0 is not known.
+	inside int
+}
+
+// An end is a container of this host.
+type end struct {
+	config.Attachment
+	port  string
+	netns *kernel.Netns // nil: it was not found
+	link  kernel.ContainerLink
+	mac   string
+	mtu   int
+	addrs []netip.Addr
+}
+
+func (s *tracer) close() {
+	if s.end != nil && s.end.netns != nil {
+		_ = s.end.netns.Close()
+	}
+	_ = s.control.Close()
+	if s.net != nil {
+		_ = s.net.OVS.Close()
+	}
+}
+
+// open finds the packet's ends in a network. The error wraps ErrUnknown where
+// its source is not of this network; where it wraps fault.ErrUnavailable, there
+// is a tracer that knows the packet's ends.
+func open(ctx context.Context, f conflist.File, q Question, tell func(string)) (*tracer, error) {
+	if tell == nil {
+		tell = func(string) {}
+	}
+	s := &tracer{ctx: ctx, file: f, q: q, tell: tell, want: state.Set{}, drift: map[state.ID]state.Change{}}
+	s.Trace = Trace{Network: f.Name(), To: q.To, Protocol: q.protocol(), Port: q.Port, Steps: []Step{}}
+	var err error
+	if s.mesh, err = network.Resolve(ctx, f.Base()); err != nil {
+		return nil, err
+	}
+	if f.OVS != nil {
+		if s.ends, err = network.LiveAttachments(ctx, f.Name()); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.find(); err != nil {
+		return nil, err
+	}
+	if err := s.expect(); err != nil {
+		s.close()
+		return s, err
+	}
+	return s, nil
+}
+
+// find looks for the container, or the peer, that the packet comes from.
+func (s *tracer) find() error {
+	addr, err := netip.ParseAddr(s.q.Container)
+	if err == nil {
+		return s.findAddr(addr.Unmap())
+	}
+	var ports []string
+	ids := map[string]bool{}
+	for port, a := range s.ends {
+		if port == s.q.Container || strings.HasPrefix(a.ContainerID, s.q.Container) {
+			ports, ids[a.ContainerID] = append(ports, port), true
+		}
+	}
+	switch {
+	case len(ids) == 0:
+		return ErrUnknown
+	case len(ids) > 1:
+		return fmt.Errorf("container %q: %d containers begin so: %s", s.q.Container, len(ids), strings.Join(slices.Sorted(maps.Keys(ids)), ", "))
+	}
+	slices.Sort(ports)
+	e, err := s.look(ports[0])
+	if err != nil {
+		return err
+	}
+	s.start(e, e.addr(s.q.To.Is6()))
+	return nil
+}
+
+func (s *tracer) findAddr(a netip.Addr) error {
+	if a.Is6() != s.q.To.Is6() {
+		return fmt.Errorf("container %s, destination %s: want addresses of one family", a, s.q.To)
+	}
+	if e, err := s.endOf(a); err != nil || e != nil {
+		s.start(e, a)
+		return err
+	}
+	s.From = a
+	if s.shared() && s.own(a) {
+		s.others, s.peer = true, s.node(s.To)
+		return nil
+	}
+	if s.peer = s.node(a); s.peer == nil {
+		return ErrUnknown
+	}
+	return nil
+}
+
+// shared reports whether containers of other plugins have the network's
+// addresses, too: there is no ovs-gre in the chain, or it is on their bridge.
+func (s *tracer) shared() bool { return s.file.OVS == nil || s.file.OVS.LinuxBridge != "" }
+
+// own reports whether an address is in this host's subnets.
+func (s *tracer) own(a netip.Addr) bool {
+	return slices.ContainsFunc(s.mesh.Self.Subnets, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+func (s *tracer) start(e *end, from netip.Addr) {
+	if e != nil {
+		s.end, s.ContainerID, s.IfName, s.From = e, e.ContainerID, e.IfName, from
+		s.peer = s.node(s.To)
+	}
+}
+
+// node is the peer that has an address, as its own or in its subnets.
+func (s *tracer) node(a netip.Addr) *config.Node {
+	for i, p := range s.mesh.Peers {
+		if p.Address == a || slices.ContainsFunc(p.Subnets, func(n netip.Prefix) bool { return n.Contains(a) }) {
+			return &s.mesh.Peers[i]
+		}
+	}
+	return nil
+}
+
+// endOf is the container here that has an address; nil is none.
+func (s *tracer) endOf(a netip.Addr) (*end, error) {
+	for _, port := range slices.Sorted(maps.Keys(s.ends)) {
+		far, err := kernel.VethPeerOf(s.ctx, port)
+		if err == nil && slices.Contains(far.Addrs, a) {
+			return s.look(port)
+		}
+	}
+	return nil, nil
+}
+
+// look looks at a container by its port.
+func (s *tracer) look(port string) (*end, error) {
+	e := &end{Attachment: s.ends[port], port: port}
+	far, err := kernel.VethPeerOf(s.ctx, port)
+	if err == nil {
+		e.mac, e.mtu, e.addrs = far.MAC, far.MTU, far.Addrs
+	}
+	var link kernel.Link
+	e.netns, link, err = kernel.NetnsOf(s.ctx, port)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.link, err = e.netns.Inspect(s.ctx, link.Name)
+	return e, err
+}
+
+// addr is the container's address of a family; the zero Addr is none.
+func (e *end) addr(v6 bool) netip.Addr {
+	if i := slices.IndexFunc(e.addrs, func(a netip.Addr) bool { return a.Is6() == v6 }); i >= 0 {
+		return e.addrs[i]
+	}
+	return netip.Addr{}
+}
+
+// expect gathers what the host should have, and what differs.
+func (s *tracer) expect() error {
+	s.tell("what this host should have")
+	if s.file.OVS != nil {
+		n, err := network.Open(s.ctx, s.file.OVS)
+		if err != nil {
+			return err
+		}
+		s.net = n
+		if err := ovs.VswitchdServes(s.ctx, s.file.OVS.OVSDB); err != nil {
+			return err
+		}
+		if s.control, err = ovs.DialControl(s.ctx, s.file.OVS.OVSDB); err != nil {
+			return err
+		}
+		want, inside, err := n.Want(s.ctx)
+		if err != nil {
+			return err
+		}
+		s.inside = inside
+		if err := s.compare(want, n.Backends()); err != nil {
+			return err
+		}
+		changes, err := attach.DriftedPorts(s.ctx, n)
+		if err != nil {
+			return err
+		}
+		s.note(changes)
+	}
+	if s.file.Routes == nil {
+		return nil
+	}
+	r, err := routes.Open(s.ctx, s.file.Routes, s.file.Bridge())
+	if err != nil {
+		return err
+	}
+	want, err := r.Want()
+	if err != nil && !errors.Is(err, state.ErrUnreachable) {
+		return err
+	}
+	return s.compare(want, r.Backends())
+}
+
+func (s *tracer) compare(want state.Set, backends []state.Backend) error {
+	changes, err := state.Check(s.ctx, want, backends...)
+	s.note(changes)
+	s.want.Put(want.Sorted()...)
+	return err
+}
+
+func (s *tracer) note(changes []state.Change) {
+	for _, c := range changes {
+		if c.New != nil {
+			s.drift[c.New.ID()] = c
+		}
+	}
+}
+
+// amiss is what is wrong with one of the objects; "" is nothing.
+func (s *tracer) amiss(objects ...state.Object) string {
+	for _, o := range objects {
+		if c, differs := s.drift[o.ID()]; differs {
+			return c.Drift()
+		}
+	}
+	return ""
+}
+
+// wanted picks objects that the host should have.
+func wanted[T state.Object](s *tracer, pick func(T) bool) (list []T) {
+	for _, o := range s.want.Sorted() {
+		if t, ok := o.(T); ok && pick(t) {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// up is the command that mends what is ours.
+func (s *tracer) up() string { return "ovs-grectl up " + quote(s.file.Path) }
+
+// edit is the command where what is in the way is another's.
+func (s *tracer) edit() string { return "${EDITOR:-vi} " + quote(s.file.Path) }
+
+// mend is up, or where something foreign is in the way of any of the objects,
+// edit: up would be refused.
+func (s *tracer) mend() string {
+	for _, c := range s.drift {
+		if _, foreign := c.Old.(state.Foreign); foreign {
+			return s.edit()
+		}
+	}
+	return s.up()
+}
+
+// quote keeps a shell from taking a path for more than one word.
+func quote(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._/:+", r)
+	}) {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
+// next is the command that follows the packet on the peer.
+func (s *tracer) next() string {
+	cmd := fmt.Sprintf("ovs-grectl trace %s %s", s.From, s.To)
+	if s.Protocol != "icmp" {
+		cmd += " " + s.Protocol
+	}
+	if s.Port != 0 {
+		cmd += fmt.Sprintf(" %d", s.Port)
+	}
+	return cmd
+}
+
+// gateway is the link of the gateway addresses.
+func (s *tracer) gateway() string {
+	if s.file.OVS != nil {
+		return state.GatewayLink(s.file.OVS)
+	}
+	addrs, _ := kernel.Addrs(s.ctx)
+	for _, a := range addrs {
+		if slices.Contains(s.mesh.Self.Gateways(), a.Prefix.Addr()) {
+			return a.Link
+		}
+	}
+	return ""
+}
