@@ -3,16 +3,14 @@
 SHELL := bash
 .SHELLFLAGS := -o pipefail -ec
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION ?= $(shell deploy/release/version)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 HOSTS ?= 3
-# A package version begins with a digit.
-PKG_VERSION = $(shell echo "$(VERSION)" | sed -n "s/^v\?\([0-9]*\.[0-9].*\)/\1/p" | grep . || echo "0~$(VERSION)")
 
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint reference packages image manifests test-manifests test-k8s test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,36 +23,42 @@ demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
 	@./test/need $(LAB)
 	@go run ./test/demo -hosts $(HOSTS)
 
-test: unit e2e ## everything but runtimes and the kernel datapath, on real OVS; conformance and faults by samples
-	@$(MAKE) --no-print-directory -O -j2 recipes drift chains hostile conformance-sample faults-sample
+# go test; make test has its own, which says how far all of it is (test/suite).
+GOTEST = go test -count=1
+
+test: ## everything but runtimes and the kernel datapath, on real OVS; conformance and faults by samples
+	@go build -o bin/suite ./test/suite && bin/suite bin/test begin
+	@code=0; make="$(MAKE) --no-print-directory -s"; run="GOTEST=bin/suite bin/test run -count=1"; \
+		{ $$make unit "$$run" && $$make e2e "$$run" && $$make -j2 recipes drift chains hostile conformance-sample faults-sample "$$run"; } || code=1; \
+		bin/suite bin/test sum || code=1; exit $$code
 
 unit: ## packages, with the race detector
 	@./test/need $(LAB) gcc libc6-dev
-	go test -race -count=1 ./pkg/... ./plugins/... ./deploy/... ./test/lint/... ./test/docs/...
+	$(GOTEST) -race ./pkg/... ./plugins/... ./deploy/... ./test/lint/... ./test/docs/... ./test/suite
 
 e2e: ## the built plugins and ovs-grectl on simulated hosts
 	@./test/need $(LAB)
 	@if modprobe -nq openvswitch; then echo "datapath: the kernel's"; else echo "datapath: Open vSwitch's own in userspace: this kernel has none (make test-kernel runs one that has)"; fi
-	go test -count=1 -timeout 20m ./test/e2e ./test/field ./test/grectl ./test/agent ./test/bench
+	$(GOTEST) -timeout 20m ./test/e2e ./test/field ./test/grectl ./test/agent ./test/bench
 
 recipes: ## the two recipes this replaces, with a real Docker Engine; every conflist
 	@./test/need $(LAB) docker.io
-	go test -count=1 -timeout 20m ./test/recipes
+	$(GOTEST) -timeout 20m ./test/recipes
 
 chains: ## containernetworking's portmap, bandwidth, tuning, firewall, sbr behind ovs-gre
 	@./test/need $(LAB)
-	go test -count=1 -timeout 10m ./test/chains
+	$(GOTEST) -timeout 10m ./test/chains
 
 drift: ## each attribute of what a host has, changed by hand: CHECK tells, ADD and up mend
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m ./test/drift
+	$(GOTEST) -timeout 20m ./test/drift
 
 hostile: ## attacks by a container, a neighbour on a LAN, a stranger on the underlay; what they reach is printed
 	@./test/need $(LAB)
-	go test -count=1 -timeout 20m -v ./test/hostile | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
-	CNITEST_PORTS=one go test -count=1 -timeout 20m -v ./test/hostile -run 'Stranger|NoFlooding|NoFrame|NoBridged|NoLoops' | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
+	$(GOTEST) -timeout 20m -v ./test/hostile | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
+	CNITEST_PORTS=one $(GOTEST) -timeout 20m -v ./test/hostile -run 'Stranger|NoFlooding|NoFrame|NoBridged|NoLoops' | grep -E '^(hostile:|--- |FAIL|ok|PASS|panic)|^ *--- FAIL|_test\.go:'
 
-CONFORMANCE = go test -count=1 -timeout 40m -v -run Conformance ./test/conformance/...
+CONFORMANCE = $(GOTEST) -timeout 40m -v -run Conformance ./test/conformance/...
 
 conformance: ## clauses of the CNI specification, in every version of it, on our chains and on bridge
 	@./test/need $(LAB)
@@ -71,7 +75,7 @@ fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
 	go test ./pkg/config -run XXX -fuzz FuzzReadResult -fuzztime 20s
 	go test ./pkg/ovs -run XXX -fuzz FuzzReply -fuzztime 20s -fuzzminimizetime 1s
 
-FAULTS = go test -count=1 -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
+FAULTS = $(GOTEST) -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
 
 faults: ## failures and kill -9 at every system call, concurrency, a hostile OVS, a soak of 2,000
 	@./test/need $(LAB)
@@ -92,21 +96,32 @@ test-runtimes: ## with real container runtimes; RUNTIMES=all builds more of them
 	@./test/need $(LAB) $(RUNTIME_PACKAGES)
 	RUNTIMES=$(RUNTIMES) go test -count=1 -timeout 40m -v ./test/runtimes | grep -vE '^=== '
 
+test-page: ## the agent's page and the picture of a mesh, in headless Chromium
+	@./test/need chromium fonts-dejavu-core
+	go test -count=1 ./test/page
+
+test-rules: ## the alert rules on made-up series, by promtool
+	@./test/need prometheus
+	cd test/monitoring && promtool test rules rules.yaml
+
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	@test -z "$$(gofmt -l cmd deploy pkg plugins test)" || { gofmt -l cmd deploy pkg plugins test; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 
-# What ovs-grectl says of itself, for the packages: pages of the manual, completions. It is run here, whatever the packages are for.
-reference:
-	@rm -rf bin/reference
-	@for what in man completions; do GOOS= GOARCH= go run ./cmd/ovs-grectl reference $$what bin/reference/$$what || exit 1; done
+packages: ## .deb and .rpm of ovs-gre and of its agent into bin/packages
+	@rm -rf bin/packages
+	@VERSION=$(VERSION) deploy/release/package $$(go env GOARCH) bin/packages
 
-packages: build reference ## .deb and .rpm into bin/packages
-	@rm -rf bin/packages && mkdir -p bin/packages
-	@for format in deb rpm; do \
-		ARCH=$$(go env GOARCH) PKG_VERSION=$(PKG_VERSION) go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.41.3 package -f deploy/packages/nfpm.yaml -p $$format -t bin/packages/ || exit 1; \
-	done
+release: ## archives, packages, images, chart, SBOM and sums for amd64 and arm64 into bin/release
+	@VERSION=$(VERSION) deploy/release/build bin/release
+
+test-upgrade: ## containers attached, from the version before this one and back
+	@./test/need $(LAB)
+	go test -count=1 -v ./test/upgrade | grep -E '^(upgrade:|--- |FAIL|ok|PASS|panic)|_test\.go:'
+
+test-release: ## make release twice, elsewhere: the same bytes, one version everywhere
+	go test -count=1 -timeout 40m -v ./test/release
 
 # The name that the chart has for the image.
 IMAGE ?= localhost/ovs-gre:$(shell sed -n 's/^appVersion: //p' deploy/helm/ovs-gre/Chart.yaml)

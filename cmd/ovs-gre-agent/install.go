@@ -56,7 +56,7 @@ func uninstall(ctx context.Context, log *slog.Logger, args []string) error {
 		return remove()
 	}
 	state := &removal{err: errors.New("not everything is gone yet")}
-	if err := serve(ctx, *listen, agent.Probes(func() error { return nil }, state.get), log); err != nil {
+	if err := serve(ctx, "--listen", *listen, agent.Probes(func() error { return nil }, state.get), log); err != nil {
 		return err
 	}
 	for state.set(remove()) != nil && ctx.Err() == nil {

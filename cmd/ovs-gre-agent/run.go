@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -46,8 +50,8 @@ func (p *place) use() (conflist string, err error) {
 // options are the flags of run.
 type options struct {
 	place
-	node, template, nodesFile, kubeconfig, listen string
-	resync                                        time.Duration
+	node, template, nodesFile, kubeconfig, listen, page string
+	resync                                              time.Duration
 }
 
 func run(ctx context.Context, log *slog.Logger, args []string) error {
@@ -58,7 +62,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f.StringVar(&o.template, "template", "", "the conflist to write: a `file` without nodes, which are the agent's to set")
 	f.StringVar(&o.nodesFile, "nodes-file", "", "take the nodes from a `file` instead of Kubernetes")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says how to reach Kubernetes (default: as a pod does)")
-	f.StringVar(&o.listen, "listen", ":9178", "`address` of /healthz, /readyz and /metrics; \"\" is off")
+	f.StringVar(&o.listen, "listen", ":9178", "`address` of /healthz, /readyz, /metrics and /row; \"\" is off")
+	f.StringVar(&o.page, "page", "127.0.0.1:9179", "`address` of the page that shows the mesh and this host; \"\" is off")
 	f.DurationVar(&o.resync, "resync", 30*time.Second, "`time` after which all is looked at although nothing happened")
 	if err := parse(f, args); err != nil {
 		return err
@@ -74,7 +79,8 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err != nil {
 		return err
 	}
-	ao := agent.Options{Template: raw, Conflist: conflist, Store: o.store, Resync: max(o.resync, time.Second), Log: log}
+	ao := agent.Options{Template: raw, Conflist: conflist, Store: o.store, Resync: max(o.resync, time.Second),
+		Version: release, PeerPort: peerPort(o.listen), Log: log}
 	if err := o.identify(&ao); err != nil {
 		return err
 	}
@@ -90,7 +96,13 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		return err
 	}
 	defer unlock()
-	if err := serve(ctx, o.listen, a.Handler(), log); err != nil {
+	if err := serve(ctx, "--listen", o.listen, a.Handler(), log); err != nil {
+		return err
+	}
+	err = serve(ctx, "--page", o.page, a.PageHandler(), log)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		log.Warn("the page is not served", "error", err) // no reason to leave the host alone
+	} else if err != nil {
 		return err
 	}
 	log.Info("running", "version", release, "node", ao.Node, "conflist", ao.Conflist)
@@ -137,14 +149,25 @@ func (o *options) cluster() (*rest.Config, error) {
 	return rest.InClusterConfig()
 }
 
-// serve answers HTTP until ctx ends.
-func serve(ctx context.Context, addr string, h http.Handler, log *slog.Logger) error {
+// peerPort is the port at which this agent tells its row to others, and so they
+// to this one; 0 where it tells nobody.
+func peerPort(listen string) uint16 {
+	host, port, err := net.SplitHostPort(listen)
+	if a, parsed := netip.ParseAddr(host); err != nil || parsed == nil && a.IsLoopback() || host == "localhost" {
+		return 0
+	}
+	n, _ := strconv.ParseUint(port, 10, 16)
+	return uint16(n)
+}
+
+// serve answers HTTP at the address of a flag until ctx ends.
+func serve(ctx context.Context, name, addr string, h http.Handler, log *slog.Logger) error {
 	if addr == "" {
 		return nil
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	context.AfterFunc(ctx, func() { _ = s.Close() })

@@ -108,6 +108,10 @@ there.`,
 		long: `Does GC for runtimes that never call it: attachments whose veth pair is gone lose their port, their lease and their
 address.`,
 		example: "ovs-grectl gc"},
+	{name: "picture", args: "[FILE]", run: picture, short: "measure the way to every peer, and draw the mesh as SVG",
+		long: `Measures loss and round trip to every peer for a second and prints the mesh as an SVG picture: a graph of a few hosts, a
+matrix of many. It draws one network: where the host has more, name its conflist.`,
+		example: "ovs-grectl picture >mesh.svg"},
 	{name: "version", run: version, result: versionReply{}, short: "print the version",
 		takes: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -213,6 +217,9 @@ func (c *call) cobra(cmd command) *cobra.Command {
 		RunE: func(sub *cobra.Command, args []string) error {
 			if c.force && cmd.name != "down" {
 				return errors.New("--force is for down alone")
+			}
+			if c.json && cmd.result == nil {
+				return fmt.Errorf("%s has no --output json", cmd.name)
 			}
 			c.files = args
 			c.code = cmd.run(sub.Context(), c)

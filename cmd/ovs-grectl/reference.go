@@ -44,7 +44,11 @@ func synopsis(cmd command) string {
 	return strings.TrimSpace("ovs-grectl " + cmd.name + " " + cmd.args)
 }
 
+// jsonResult is what a command prints as JSON; of one that prints none, that.
 func jsonResult(cmd command) string {
+	if cmd.result == nil {
+		return "refused"
+	}
 	if reflect.TypeOf(cmd.result).Kind() == reflect.Slice {
 		return "a list of " + definition(reflect.TypeOf(cmd.result).Elem())
 	}
@@ -67,6 +71,9 @@ func markdown(w io.Writer) error {
 		}
 		if cmd.name == "down" {
 			b.WriteString("* `-f`, `--force`: remove the host state although containers are attached\n")
+		}
+		if cmd.name == "key" {
+			b.WriteString("* `--next`: print the key that is to take the place of this one\n")
 		}
 		fmt.Fprintf(&b, "* `-o json`: %s\n\n```sh\n%s\n```\n", jsonResult(cmd), cmd.example)
 	}
@@ -107,6 +114,9 @@ func manual(dir string) error {
 		if cmd.name == "down" {
 			page += ".TP\n.B \\-f, \\-\\-force\nremove the host state although containers are attached\n"
 		}
+		if cmd.name == "key" {
+			page += ".TP\n.B \\-\\-next\nprint the key that is to take the place of this one\n"
+		}
 		page += ".SH EXAMPLES\n.nf\n" + strings.ReplaceAll(roff(cmd.example), "\n.br\n", "\n") + "\n.fi\n" +
 			".SH SEE ALSO\n.BR ovs\\-grectl (8)\n"
 		if err := os.WriteFile(filepath.Join(dir, "ovs-grectl-"+cmd.name+".8"), []byte(page), 0o644); err != nil {
@@ -138,6 +148,9 @@ func completions(root *cobra.Command, dir string) error {
 func (c *call) schema() error {
 	defs, results := map[string]any{}, map[string]any{}
 	for _, cmd := range commands {
+		if cmd.result == nil {
+			continue
+		}
 		results[cmd.name] = schemaOf(reflect.TypeOf(cmd.result), defs)
 	}
 	enc := json.NewEncoder(c.out)

@@ -17,15 +17,16 @@ import (
 func main() {
 	root := flag.String("root", "bin/image", "directory that becomes the image's root")
 	ref := flag.String("ref", "localhost/ovs-gre:devel", "reference of the image")
+	arch := flag.String("arch", runtime.GOARCH, "architecture of the programs in it, as Go names it")
 	out := flag.String("o", "bin/ovs-gre-image.tar", "file to write")
 	flag.Parse()
-	if err := run(*root, *ref, *out); err != nil {
+	if err := run(*root, *ref, *arch, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(root, ref, out string) error {
+func run(root, ref, arch, out string) error {
 	files, err := archive.Dir(root)
 	if err != nil {
 		return err
@@ -38,6 +39,6 @@ func run(root, ref, out string) error {
 		return err
 	}
 	return errors.Join(archive.Write(file, archive.Image{
-		Ref: ref, Arch: runtime.GOARCH, Files: files, Entrypoint: []string{"/ovs-gre-agent"},
+		Ref: ref, Arch: arch, Files: files, Entrypoint: []string{"/ovs-gre-agent"},
 	}), file.Close())
 }

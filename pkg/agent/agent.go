@@ -14,6 +14,7 @@ import (
 
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/nodes"
+	"ovs-gre-cni/pkg/probe"
 	"ovs-gre-cni/pkg/rundir"
 )
 
@@ -33,7 +34,12 @@ type Options struct {
 	Store string
 	// Resync is the time after which a pass is made although nothing happened.
 	Resync time.Duration
-	Log    *slog.Logger
+	// Version is the agent's own, for metrics and the page.
+	Version string
+	// PeerPort is the port at which other agents tell their rows of the mesh; 0
+	// is that they are not asked.
+	PeerPort uint16
+	Log      *slog.Logger
 }
 
 // An Agent keeps one network on this host.
@@ -44,6 +50,8 @@ type Agent struct {
 	file    conflist.File
 	trigger chan struct{}
 	metrics *metrics
+	meter   probe.Meter
+	view    view
 	// absent are the addresses without a route; the loop's alone.
 	absent unroutedSince
 
@@ -83,6 +91,7 @@ func New(o Options) (*Agent, error) {
 	}
 	a := &Agent{Options: o, template: t, file: f, trigger: make(chan struct{}, 1), absent: unroutedSince{}}
 	a.metrics = newMetrics(a)
+	a.meter.Answered = a.metrics.probed
 	return a, nil
 }
 
@@ -112,6 +121,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.watch(ctx, &watches)
+	watches.Go(func() { a.measure(ctx) })
 	failures := 0
 	for {
 		err := a.once(ctx)

@@ -5,12 +5,16 @@ import (
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ovs-gre-cni/pkg/page"
 )
 
-// Handler serves /healthz, /readyz and /metrics.
+// Handler serves /healthz, /readyz, /metrics and, for the pages of other agents,
+// what this host knows of the mesh.
 func (a *Agent) Handler() http.Handler {
 	mux := Probes(a.Healthy, a.Ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeBound}))
+	mux.HandleFunc("GET "+page.RowPath, a.serveRow)
 	return mux
 }
 

@@ -27,8 +27,11 @@ type metrics struct {
 	duration prometheus.Histogram
 	changes  prometheus.Counter
 	drift    prometheus.Counter
+	probes   *prometheus.CounterVec
+	trips    prometheus.Histogram
 
 	peers, leftOut, tunnels, routes, portErrors, leases, addresses *prometheus.Desc
+	unreachable, lossy, missed, lost, dropped                      *prometheus.Desc
 }
 
 const namespace = "ovs_gre_agent"
@@ -47,6 +50,11 @@ func newMetrics(a *Agent) *metrics {
 		changes:  counter("changes_total", "Changes made to the host."),
 		drift:    counter("drift_repaired_total", "Changes made although the pass before wanted the same: somebody else had changed the host."),
 
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "probes_total",
+			Help: "Echo requests to the peers' gateways, the way of containers' packets, by result: answered, lost."}, []string{"result"}),
+		trips: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "probe_round_trip_seconds",
+			Help: "Round trips of the echo requests that were answered.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15)}),
+
 		peers:      desc("peers", "Peers of this host."),
 		leftOut:    desc("nodes_left_out", "Nodes that are not part of the network; the log says why."),
 		tunnels:    desc("tunnels", "Tunnels by state: up, down, error; of an encrypted network its peers: up (there is a session), idle, no key.", "state"),
@@ -54,11 +62,20 @@ func newMetrics(a *Agent) *metrics {
 		portErrors: desc("port_errors", "Ports of the network that OVS complains about."),
 		leases:     desc("leaked_leases", "Leases of containers that have no link."),
 		addresses:  desc("leaked_addresses", "Addresses that host-local holds for containers that have no link."),
+
+		unreachable: desc("peers_unreachable", "Peers that answered none of the last three echo requests."),
+		lossy:       desc("peers_lossy", "Peers that answered some, not all, of the last 20 echo requests."),
+		missed:      desc("upcalls_missed_total", "Packets that no flow of OVS's datapaths knew, of all bridges of this host."),
+		lost:        desc("upcalls_lost_total", "Packets of those that ovs-vswitchd did not take: they are lost."),
+		dropped:     desc("tunnel_dropped_packets_total", "Packets that flows of the tunnels' bridge drop, such as those of no peer."),
+	}
+	for _, result := range []string{resultAnswered, resultLost} {
+		m.probes.WithLabelValues(result)
 	}
 	for _, result := range []string{resultOK, resultWaiting, resultError} {
 		m.passes.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m, m.passes, m.duration, m.changes, m.drift, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, m.passes, m.duration, m.changes, m.drift, m.probes, m.trips, buildInfo(a.Version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -68,6 +85,28 @@ const (
 	resultWaiting = "waiting"
 	resultError   = "error"
 )
+
+// How echo requests end.
+const (
+	resultAnswered = "answered"
+	resultLost     = "lost"
+)
+
+// buildInfo tells the version, as a label of 1.
+func buildInfo(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: "build_info",
+		Help: "1, with the agent's version.", ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 })
+}
+
+// probed counts an echo request; a round trip of 0 is one that was lost.
+func (m *metrics) probed(rtt time.Duration) {
+	if rtt == 0 {
+		m.probes.WithLabelValues(resultLost).Inc()
+		return
+	}
+	m.probes.WithLabelValues(resultAnswered).Inc()
+	m.trips.Observe(rtt.Seconds())
+}
 
 func (m *metrics) passed(took time.Duration, err error) {
 	result := resultOK
@@ -90,7 +129,8 @@ func (m *metrics) changed(drift bool) {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.peers, m.leftOut, m.tunnels, m.routes, m.portErrors, m.leases, m.addresses} {
+	for _, d := range []*prometheus.Desc{m.peers, m.leftOut, m.tunnels, m.routes, m.portErrors, m.leases, m.addresses,
+		m.unreachable, m.lossy, m.missed, m.lost, m.dropped} {
 		to <- d
 	}
 }
@@ -113,6 +153,10 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.peers, len(last.topology.Peers))
 	if last.file.OVS == nil {
 		return // there has been nothing to look at
+	}
+	m.collectMesh(gauge)
+	if err := m.collectOVSCounters(ctx, last, to); err != nil {
+		m.agent.Log.Warn("metrics", "error", err, "metric", m.lost.String())
 	}
 	for d, look := range map[*prometheus.Desc]func(context.Context, outcome, func(*prometheus.Desc, int, ...string)) error{
 		m.tunnels: m.collectOVS, m.routes: m.collectRoutes, m.leases: m.collectLeaks,

@@ -17,6 +17,7 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/doctor"
+	made "ovs-gre-cni/test/page"
 )
 
 var update = flag.Bool("update", false, "write generated files anew")
@@ -128,6 +129,17 @@ func schema() string {
 }
 
 func TestSchema(t *testing.T) { check(t, "conflist/schema.json", schema()) }
+
+// TestPictures keeps the pictures in the docs as pkg/page draws them.
+func TestPictures(t *testing.T) {
+	for file, hosts := range map[string]int{"docs/mesh.svg": 4, "docs/mesh-matrix.svg": 12} {
+		var b strings.Builder
+		if err := made.Mesh(hosts).WriteSVG(&b); err != nil {
+			t.Fatal(err)
+		}
+		check(t, file, b.String())
+	}
+}
 
 // table is the reference of a plugin's keys.
 func table(keys []config.Key) string {

@@ -19,7 +19,7 @@ func all() bool { return os.Getenv("RUNTIMES") == "all" }
 // Each runtime of the suite has a line in the table, whatever becomes of it.
 // Those of more are only there with RUNTIMES=all.
 var (
-	usual = []string{"ctr, containerd 1.6", "nerdctl, containerd 1.6", "nerdctl quick start", "Docker Engine", "podman, CNI"}
+	usual = []string{"ctr, containerd 1.6", "nerdctl, containerd 1.6", "nerdctl quick start", "on real hosts", "Docker Engine", "podman, CNI"}
 	more  = []string{"ctr, containerd 2", "nerdctl, containerd 2", "CRI, containerd 1.6", "CRI, containerd 2"}
 )
 

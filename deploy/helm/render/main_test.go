@@ -9,6 +9,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
+	"sigs.k8s.io/yaml"
 )
 
 func load(t *testing.T) *chart.Chart {
@@ -50,6 +51,9 @@ func TestValues(t *testing.T) {
 		"image":     {"image: {repository: registry.example/ovs-gre, tag: v9}", []string{"image: registry.example/ovs-gre:v9"}},
 		"no probes": {"agent: {port: 0}", []string{"- --listen=\n"}},
 		"monitor":   {"podMonitor: {enabled: true}", []string{"kind: PodMonitor"}},
+		"no page":   {"agent: {pagePort: 0}", []string{"- --page=\n"}},
+		"rules":     {"prometheusRule: {enabled: true}", []string{"kind: PrometheusRule", "alert: OVSGrePeerUnreachable", "{{ $labels.instance }}"}},
+		"dashboard": {"dashboard: {enabled: true, labels: {mine: \"yes\"}}", []string{"name: ovs-gre-dashboard", `mine: "yes"`, `"uid": "ovs-gre"`}},
 		"version":   {"cniVersion: 1.0.0", []string{`"cniVersion": "1.0.0"`}},
 		"CIDRs":     {"network: {noMasqueradeCIDRs: [10.0.0.0/8]}", []string{`"10.0.0.0/8"`}},
 	} {
@@ -68,6 +72,27 @@ func TestValues(t *testing.T) {
 		}
 	}
 }
+
+// TestYAML: whatever is switched on, each document is YAML; the first is a comment.
+func TestYAML(t *testing.T) {
+	text, err := render(load(t), chartutil.Values{"podMonitor": on, "prometheusRule": on, "dashboard": on, "openvswitch": on})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	for _, doc := range strings.Split(text, "\n---\n") {
+		var o struct{ Kind string }
+		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+			t.Errorf("%v in\n%s", err, doc)
+		}
+		kinds[o.Kind]++
+	}
+	if kinds["ConfigMap"] != 2 || kinds["PrometheusRule"] != 1 || kinds["DaemonSet"] != 1 || kinds[""] != 1 {
+		t.Errorf("kinds: %v", kinds)
+	}
+}
+
+var on = map[string]any{"enabled": true}
 
 // TestWrongValues: what the schema does not know is an error that names it.
 func TestWrongValues(t *testing.T) {

@@ -1,0 +1,122 @@
+package page
+
+import (
+	"cmp"
+	_ "embed"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"ovs-gre-cni/pkg/config"
+)
+
+//go:embed page.html
+var source string
+
+var tmpl = template.Must(template.New("page").Parse(source))
+
+// A View is all that the page shows.
+type View struct {
+	Mesh     *Mesh
+	Networks []Network
+	// Version is the agent's.
+	Version string
+	At      time.Time
+	// Problems are what keeps the agent from its work, a sentence each.
+	Problems []string
+}
+
+// hostsMost is how many hosts the page lists at once; the others unfold.
+const hostsMost = 20
+
+// A hostLine is a host in the page's table.
+type hostLine struct {
+	Name, Address, Subnets string
+	Self                   bool
+	// State is the grade of the edge to it as a class, Words and Back both
+	// directions of it.
+	State, Words, Back string
+	worse              grade
+}
+
+// content is what page.html is filled with.
+type content struct {
+	*View
+	Host, Summary string
+	Picture       template.HTML
+	Hosts, More   []hostLine
+	Culprits      []string
+	// Mute are the hosts that told nothing, the first few of them.
+	Mute  string
+	Drift []Drift
+	Bad   bool
+}
+
+// WriteHTML writes the page.
+func (v *View) WriteHTML(w io.Writer) error {
+	c := content{View: v}
+	for _, n := range v.Networks {
+		for _, text := range n.Errors {
+			c.Problems = append(c.Problems, "network "+n.Name+": "+text)
+		}
+		c.Drift = append(c.Drift, n.Drift...)
+	}
+	if v.Mesh != nil {
+		c.Host = v.Mesh.Self
+		// It is made here, of text that is escaped there.
+		c.Picture = template.HTML(v.Mesh.svg()) //nolint:gosec
+		g := newGrid(v.Mesh)
+		c.Summary = g.summary()
+		c.Hosts = g.lines()
+		for _, u := range g.culprits(10) {
+			c.Culprits = append(c.Culprits, g.words(u))
+		}
+		c.Mute = muteText(v.Mesh)
+		if len(c.Hosts) > hostsMost+5 {
+			c.Hosts, c.More = c.Hosts[:hostsMost], c.Hosts[hostsMost:]
+		}
+	}
+	c.Bad = len(c.Problems)+len(c.Drift)+len(c.Culprits) > 0
+	return tmpl.Execute(w, c)
+}
+
+// muteText names the hosts that told nothing; "" is none.
+func muteText(m *Mesh) string {
+	names := m.mute()
+	if len(names) == 0 {
+		return ""
+	}
+	text := "Nothing is told by " + plural(len(names), "host") + ", where no agent runs or its port is not reached: "
+	if more := len(names) - 5; more > 1 {
+		names = append(names[:5], plural(more, "other"))
+	}
+	return text + strings.Join(names, ", ")
+}
+
+// lines are the hosts, this one first, then those that are worst reached.
+func (g grid) lines() []hostLine {
+	self := slices.IndexFunc(g.Hosts, func(n config.Node) bool { return n.Name == g.Self })
+	var list []hostLine
+	for j, h := range g.Hosts {
+		l := hostLine{Name: h.Name, Address: h.Address.String(), Subnets: subnets(h), Self: j == self}
+		if self >= 0 && !l.Self {
+			l.worse = g.both(self, j).grade()
+			l.State = l.worse.class()
+			l.Words, l.Back = g.edges[self][j].sentence(), g.edges[j][self].sentence()
+		}
+		list = append(list, l)
+	}
+	slices.SortStableFunc(list, func(a, b hostLine) int {
+		if a.Self != b.Self {
+			return map[bool]int{true: -1, false: 1}[a.Self]
+		}
+		return cmp.Compare(b.worse, a.worse)
+	})
+	return list
+}
+
+// Policy is the Content-Security-Policy to serve the page with: it runs nothing
+// and loads nothing.
+const Policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,0 +1,159 @@
+package page
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/conflist"
+	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/routes"
+	"ovs-gre-cni/pkg/state"
+)
+
+// A Network is one of this host's, as the page tells of it.
+type Network struct {
+	Name, File              string
+	Segment, Bridge, Tunnel string
+	MTU, Peers, Tunnels     int
+	Containers              []Container
+	Drift                   []Drift
+	// Errors are why something could not be looked at.
+	Errors []string
+}
+
+// A Container is an attachment whose veth pair is there.
+type Container struct {
+	ID, IfName, Port string
+	// Error is what OVS says against its port; "" is nothing.
+	Error string
+}
+
+// A Drift is something that is not as it should be.
+type Drift struct{ Text, Command string }
+
+// lookBound is how long a look at one network may take.
+const lookBound = 5 * time.Second
+
+// Look looks at the networks of this host whose conflists are in a directory. It
+// changes nothing.
+func Look(ctx context.Context, dir string) ([]Network, error) {
+	files, err := conflist.LoadDir(dir)
+	list := make([]Network, 0, len(files))
+	for _, f := range files {
+		if f.SupersededBy == "" {
+			list = append(list, look(ctx, f))
+		}
+	}
+	return list, err
+}
+
+func look(ctx context.Context, f conflist.File) Network {
+	ctx, cancel := context.WithTimeout(ctx, lookBound)
+	defer cancel()
+	n := Network{Name: f.Name(), File: f.Path}
+	if f.Err != nil {
+		n.fail(f.Err)
+		return n
+	}
+	if f.OVS != nil {
+		n.fail(n.lookOVS(ctx, f))
+	}
+	if f.Routes != nil {
+		n.fail(n.lookRoutes(ctx, f))
+	}
+	return n
+}
+
+// fail notes an error; each line of it is one.
+func (n *Network) fail(err error) {
+	if err == nil {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		n.Errors = append(n.Errors, oneLine(line))
+	}
+}
+
+func (n *Network) lookOVS(ctx context.Context, f conflist.File) error {
+	c := f.OVS
+	n.Segment, n.Bridge, n.Tunnel = string(c.Segment), c.Bridge, string(c.Tunnel.Type)
+	open, err := network.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer open.OVS.Close()
+	n.Peers = len(open.Topology.Peers)
+	tunnels, err := open.OVS.Tunnels(ctx, c.Name)
+	if err != nil {
+		return err
+	}
+	n.Tunnels = len(tunnels)
+	if err := n.lookContainers(ctx, open); err != nil {
+		return err
+	}
+	want, mtu, err := open.Want(ctx)
+	if err != nil {
+		return err
+	}
+	n.MTU = mtu
+	changes, err := state.Check(ctx, want, open.Backends()...)
+	n.drift(f, changes)
+	return err
+}
+
+func (n *Network) lookContainers(ctx context.Context, open *network.Network) error {
+	live, err := network.LiveAttachments(ctx, n.Name)
+	if err != nil {
+		return err
+	}
+	ports, err := open.OVS.ContainerPorts(ctx, n.Name)
+	if err != nil {
+		return err
+	}
+	bad := map[string]string{}
+	for _, p := range ports {
+		bad[p.Name] = oneLine(p.Error)
+	}
+	for _, port := range slices.Sorted(maps.Keys(live)) {
+		a := live[port]
+		n.Containers = append(n.Containers, Container{oneLine(a.ContainerID), oneLine(a.IfName), port, bad[port]})
+	}
+	changes, err := attach.DriftedPorts(ctx, open)
+	n.drift(conflist.File{Path: n.File}, changes)
+	return err
+}
+
+func (n *Network) lookRoutes(ctx context.Context, f conflist.File) error {
+	r, err := routes.Open(ctx, f.Routes, f.Bridge())
+	if err != nil {
+		return err
+	}
+	changes, err := r.Check(ctx)
+	if f.OVS == nil && errors.Is(err, state.ErrUnreachable) {
+		return nil // the routes come with the first container
+	}
+	n.drift(f, changes)
+	return err
+}
+
+func (n *Network) drift(f conflist.File, changes []state.Change) {
+	for _, c := range changes {
+		n.Drift = append(n.Drift, Drift{oneLine(c.Drift()), "ovs-grectl up " + f.Path})
+	}
+}
+
+// oneLine keeps others' text from breaking a line.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.TrimSpace(s))
+}

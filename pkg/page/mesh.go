@@ -1,0 +1,269 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/probe"
+)
+
+// An Edge is what a host knows of the way to a peer.
+type Edge struct {
+	// To is the peer's name.
+	To string `json:"to"`
+	// Tunnel is the tunnel's state, as OVS says it: up, down or error; "" where
+	// the network has none.
+	Tunnel string `json:"tunnel,omitempty"`
+	// Sent and Lost count the last echo requests to the peer's gateway, at most
+	// probe.Window. Where Sent is 0 nothing has been measured.
+	Sent int `json:"sent"`
+	Lost int `json:"lost"`
+	// RTT is the median round trip in milliseconds; 0 where none was answered.
+	RTT float64 `json:"rttMilliseconds"`
+	// Silent: the last three requests went unanswered.
+	Silent bool `json:"silent,omitempty"`
+}
+
+// A Row is what one host knows of the ways to all its peers.
+type Row struct {
+	Network string `json:"network"`
+	Host    string `json:"host"`
+	Edges   []Edge `json:"edges"`
+}
+
+// NewRow joins what was measured with what OVS says of the tunnels.
+func NewRow(network, host string, peers []config.Node, tunnels []ovs.TunnelStatus, measured map[string]probe.Result) Row {
+	states := make(map[string]string, len(tunnels))
+	for _, t := range tunnels {
+		states[t.Peer] = t.State
+	}
+	r := Row{Network: network, Host: host, Edges: make([]Edge, 0, len(peers))}
+	for _, p := range peers {
+		m := measured[p.Name]
+		r.Edges = append(r.Edges, Edge{p.Name, states[p.Name], m.Sent, m.Lost, float64(m.RTT) / float64(time.Millisecond), m.Silent})
+	}
+	return r
+}
+
+// A Mesh is a network with all that is known of the ways between its hosts.
+type Mesh struct {
+	Network string
+	// Self is the host whose view it is.
+	Self  string
+	Hosts []config.Node
+	// Rows are by the names of the hosts that told them.
+	Rows map[string]Row
+}
+
+// A grade says how good an edge is. The greater, the worse.
+type grade int
+
+const (
+	unknown grade = iota // nobody has told
+	good
+	slow   // as good, but its round trip is more than slowFactor medians of the mesh
+	slower // or more than slowerFactor
+	lossy  // some of the last requests were lost
+	dead   // none of the last requests was answered, or OVS has no tunnel
+)
+
+// Multiples of the mesh's median round trip.
+const slowFactor, slowerFactor = 1.5, 3
+
+// class is the grade as the pictures' style sheet calls it.
+func (g grade) class() string {
+	return [...]string{"unknown", "good", "slow", "slower", "lossy", "dead"}[g]
+}
+
+func (e Edge) grade() grade {
+	switch {
+	case e.Tunnel == "down" || e.Tunnel == "error" || e.Silent || e.Sent > 0 && e.Lost >= e.Sent:
+		return dead
+	case e.Lost > 0:
+		return lossy
+	case e.Sent > 0:
+		return good
+	}
+	return unknown
+}
+
+// loss is in percent.
+func (e Edge) loss() float64 {
+	if e.Sent <= 0 {
+		return 0
+	}
+	return 100 * float64(min(max(e.Lost, 0), e.Sent)) / float64(e.Sent)
+}
+
+// A grid is a mesh as a square: the edge from host i to host j in row i, column
+// j. Edges that nobody has told, and those of a host to itself, are zero.
+type grid struct {
+	*Mesh
+	edges [][]Edge
+	// median is that of all round trips, in milliseconds; 0 where there is none.
+	median float64
+}
+
+func newGrid(m *Mesh) grid {
+	at := make(map[string]int, len(m.Hosts))
+	for i, h := range m.Hosts {
+		at[h.Name] = i
+	}
+	g := grid{Mesh: m, edges: make([][]Edge, len(m.Hosts))}
+	var trips []float64
+	for i, h := range m.Hosts {
+		g.edges[i] = make([]Edge, len(m.Hosts))
+		for _, e := range m.Rows[h.Name].Edges {
+			if j, ok := at[e.To]; ok && j != i {
+				g.edges[i][j] = e
+				if e.RTT > 0 {
+					trips = append(trips, e.RTT)
+				}
+			}
+		}
+	}
+	if len(trips) > 0 {
+		slices.Sort(trips)
+		g.median = trips[len(trips)/2]
+	}
+	return g
+}
+
+// grade is an edge's beside all others.
+func (g grid) grade(e Edge) grade {
+	switch gr := e.grade(); {
+	case gr != good:
+		return gr
+	case e.RTT > slowerFactor*g.median:
+		return slower
+	case e.RTT > slowFactor*g.median:
+		return slow
+	default:
+		return good
+	}
+}
+
+// both is the edge between two hosts as the one that fares worse tells it.
+func (g grid) both(i, j int) Edge {
+	a, b := g.edges[i][j], g.edges[j][i]
+	return slices.MaxFunc([]Edge{a, b}, func(a, b Edge) int {
+		return cmp.Or(cmp.Compare(a.grade(), b.grade()), cmp.Compare(a.loss(), b.loss()), cmp.Compare(a.RTT, b.RTT))
+	})
+}
+
+// A culprit is a host, and how many of its edges are bad that are no other
+// culprit's.
+type culprit struct {
+	host, bad int
+	// peer is the other end where there is one bad edge.
+	peer int
+}
+
+// words tell of a culprit in a line.
+func (g grid) words(u culprit) string {
+	name := g.Hosts[u.host].Name
+	if u.bad > 1 {
+		return fmt.Sprintf("%s: %d of %d edges are bad", name, u.bad, len(g.Hosts)-1)
+	}
+	e := g.both(u.host, u.peer)
+	if e.grade() == lossy {
+		return fmt.Sprintf("%s – %s: %.0f %% lost", name, g.Hosts[u.peer].Name, e.loss())
+	}
+	return fmt.Sprintf("%s – %s: unreachable", name, g.Hosts[u.peer].Name)
+}
+
+// culprits are the fewest hosts, nearly, that all bad edges have an end at,
+// those with the most first: where one host is down, it alone and not the whole
+// mesh.
+func (g grid) culprits(most int) []culprit {
+	n := len(g.Hosts)
+	bad, count := make([][]bool, n), make([]int, n)
+	for i := range n {
+		bad[i] = make([]bool, n)
+	}
+	for i := range n {
+		for j := range i {
+			if g.both(i, j).grade() >= lossy {
+				bad[i][j], bad[j][i] = true, true
+				count[i]++
+				count[j]++
+			}
+		}
+	}
+	var list []culprit
+	for n > 0 && len(list) < most {
+		worst := slices.Index(count, slices.Max(count))
+		if count[worst] == 0 {
+			break
+		}
+		list = append(list, culprit{worst, count[worst], slices.Index(bad[worst], true)})
+		for j := range n {
+			if bad[worst][j] {
+				bad[worst][j], bad[j][worst] = false, false
+				count[j]--
+			}
+		}
+		count[worst] = 0
+	}
+	return list
+}
+
+// tally counts the edges between two hosts each, by their grades.
+func (g grid) tally() (by [dead + 1]int) {
+	for i := range g.Hosts {
+		for j := range i {
+			by[g.grade(g.both(i, j))]++
+		}
+	}
+	return by
+}
+
+// told is how many hosts have told their rows.
+func (m *Mesh) told() int { return len(m.Rows) }
+
+// mute are the hosts that have told nothing.
+func (m *Mesh) mute() []string {
+	var names []string
+	for _, h := range m.Hosts {
+		if _, ok := m.Rows[h.Name]; !ok {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+// sortHosts puts the hosts in the order of their names, numbers by their value.
+func (m *Mesh) sortHosts() {
+	slices.SortFunc(m.Hosts, func(a, b config.Node) int { return natural(a.Name, b.Name) })
+}
+
+// natural compares names as a person counts: host9 before host10.
+func natural(a, b string) int {
+	digits := func(s string) int {
+		for i, c := range s {
+			if c < '0' || c > '9' {
+				return i
+			}
+		}
+		return len(s)
+	}
+	for a != "" && b != "" {
+		m, n := digits(a), digits(b)
+		if m > 0 && n > 0 {
+			if c := cmp.Or(cmp.Compare(m, n), cmp.Compare(a[:m], b[:n])); c != 0 {
+				return c
+			}
+			a, b = a[m:], b[n:]
+			continue
+		}
+		if a[0] != b[0] {
+			return cmp.Compare(a[0], b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
