@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +44,15 @@ e2e: ## the built plugins and ovs-grectl on simulated hosts
 recipes: ## the two recipes this replaces, with a real Docker Engine; every conflist
 	@./test/need $(LAB) docker.io
 	$(GOTEST) -timeout 20m ./test/recipes
+
+test-cri: ## containerd's CRI as kubelet calls it, and critest's network tests, with our chain
+	@./test/need $(LAB) $(RUNTIME_PACKAGES)
+	CI=true RUNTIMES=all go test -count=1 -timeout 20m -run 'TestCRI|TestCritest' -v ./test/runtimes | grep -vE '^=== '
+
+test-docker: ## Docker Engine 20.10 and today's, by iptables and by nftables, in the recipes' layouts
+	@./test/need $(LAB) docker.io
+	@upstream=$$(./test/upstream dockerd docker-proxy containerd); \
+		CI=true OVSGRE_UPSTREAM=$$upstream go test -count=1 -timeout 20m -run TestEngines -v ./test/recipes | grep -vE '^=== '
 
 chains: ## containernetworking's portmap, bandwidth, tuning, firewall, sbr behind ovs-gre
 	@./test/need $(LAB)
@@ -140,11 +149,24 @@ manifests: ## deploy/kubernetes from the Helm chart
 test-manifests: ## deploy/kubernetes is what the Helm chart renders to
 	cd deploy/helm/render && CGO_ENABLED=0 go test -count=1 -trimpath .
 
-test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
+# What a cluster consists of, and how its tests are run: $(1) names them, $(2) is how long they may take, $(3) is built beside.
+CLUSTER := containerd crictl etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl
+define on-cluster
 	@./test/need $(LAB) containerd runc
-	@upstream=$$(./test/upstream containerd crictl etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl); \
-		CI=true OVSGRE_UPSTREAM=$$upstream go test -count=1 -timeout 60m -v ./test/k8s 2>&1 | tee bin/test-k8s.log | grep --line-buffered -E '^(k8s:|--- |FAIL|ok|PASS|panic)|^ *(--- FAIL|[a-z0-9_]*_test\.go:)' || \
-		{ echo "everything that it said: bin/test-k8s.log" >&2; exit 1; }
+	@upstream=$$(./test/upstream $(CLUSTER) $(3)); \
+		CI=true OVSGRE_UPSTREAM=$$upstream go test -count=1 -timeout $(2) -run '$(1)' -v ./test/k8s 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(k8s:|--- |FAIL|ok|PASS|panic)|^ *(--- FAIL|[a-z0-9_]*_test\.go:)' || \
+		{ echo "everything that it said: bin/$@.log" >&2; exit 1; }
+endef
+
+test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
+	$(call on-cluster,TestKubernetes|TestOpenVSwitch,60m,)
+
+test-k8s-conformance: image ## Kubernetes' own network conformance on that cluster, kube-proxy nftables and iptables
+	@./test/need curl netcat-openbsd bind9-dnsutils wget
+	$(call on-cluster,TestConformance,180m,agnhost e2e.test coredns)
+
+test-multus: image ## Multus on that cluster, with a second network of ours
+	$(call on-cluster,TestMultus,30m,multus)
 
 test-packages: packages ## install and remove the .deb
 	go test -count=1 ./test/packages

@@ -23,8 +23,18 @@ const (
 	firstService  = "10.96.0.1"
 )
 
+// options are the kinds of cluster there are.
+type options struct {
+	// proxy is kube-proxy's mode.
+	proxy string
+	// whole is a cluster as Kubernetes' own tests want one: with DNS, privileged
+	// pods, nodes that have names of their own, pods that the API server reaches.
+	whole bool
+}
+
 // A cluster is a control plane and its nodes.
 type cluster struct {
+	options
 	t     testing.TB // the whole test, at whose end daemons stop
 	lab   *testnet.Lab
 	dir   string // of this machine: logs, keys, data
@@ -56,6 +66,12 @@ func programs(t testing.TB) func(string) string {
 			found[program] = at[len(at)-1]
 		}
 	}
+	// These are wanted by the conformance tests alone.
+	for _, program := range []string{"kubernetes-*/e2e.test", "kubernetes-*/agnhost", "coredns-*/coredns"} {
+		if at, _ := filepath.Glob(filepath.Join(dir, program)); len(at) > 0 {
+			found[filepath.Base(program)] = at[len(at)-1]
+		}
+	}
 	for _, program := range []string{"runc", "busybox", "nft"} {
 		if _, err := exec.LookPath(program); err != nil {
 			errs = append(errs, err)
@@ -77,9 +93,9 @@ func programs(t testing.TB) func(string) string {
 }
 
 // newCluster starts a control plane that has no nodes yet.
-func newCluster(t testing.TB, lab *testnet.Lab) *cluster {
+func newCluster(t testing.TB, lab *testnet.Lab, o options) *cluster {
 	t.Helper()
-	c := &cluster{t: t, lab: lab, dir: filepath.Join(lab.Dir, "cluster"), bin: programs(t)}
+	c := &cluster{options: o, t: t, lab: lab, dir: filepath.Join(lab.Dir, "cluster"), bin: programs(t)}
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -123,13 +139,17 @@ func (c *cluster) startControlPlane(t testing.TB) {
 	at, f := c.lab.Underlay, c.pki.file
 	start(t, at, c.dir, "", c.bin("etcd"), "--data-dir="+f("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379", "--listen-peer-urls=http://127.0.0.1:2380")
-	c.api = start(t, at, c.dir, "", c.bin("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address="+at.Addr4.String(), "--secure-port=6443",
-		"--tls-cert-file="+f("apiserver.crt"), "--tls-private-key-file="+f("apiserver.key"), "--client-ca-file="+f("ca.crt"),
-		"--token-auth-file="+f("tokens.csv"), "--authorization-mode=Node,RBAC",
-		"--service-account-key-file="+f("sa.pub"), "--service-account-signing-key-file="+f("sa.key"),
-		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range="+serviceRanges,
-		"--kubelet-preferred-address-types=InternalIP")
+	args := []string{c.bin("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379",
+		"--advertise-address=" + at.Addr4.String(), "--secure-port=6443",
+		"--tls-cert-file=" + f("apiserver.crt"), "--tls-private-key-file=" + f("apiserver.key"), "--client-ca-file=" + f("ca.crt"),
+		"--token-auth-file=" + f("tokens.csv"), "--authorization-mode=Node,RBAC",
+		"--service-account-key-file=" + f("sa.pub"), "--service-account-signing-key-file=" + f("sa.key"),
+		"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=" + serviceRanges,
+		"--kubelet-preferred-address-types=InternalIP"}
+	if c.whole {
+		args = append(args, "--allow-privileged=true")
+	}
+	c.api = start(t, at, c.dir, "", args...)
 	c.api.ready(t, c.apiReady)
 	c.controllers = start(t, at, c.dir, "", c.bin("kube-controller-manager"), "--kubeconfig="+c.config("admin"), "--leader-elect=false",
 		"--bind-address=127.0.0.1", "--allocate-node-cidrs", "--cluster-cidr="+podRanges, "--service-cluster-ip-range="+serviceRanges,

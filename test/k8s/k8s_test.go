@@ -11,7 +11,7 @@ import (
 
 func TestKubernetes(t *testing.T) {
 	lab := testnet.New(t, testnet.Options{Hosts: 5})
-	c := newCluster(t, lab)
+	c := newCluster(t, lab, options{proxy: "nftables"})
 	c.images = append(images(t, c.dir), agentImage(t))
 	for _, h := range lab.Hosts[:3] {
 		c.join(t, h)

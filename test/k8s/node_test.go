@@ -55,7 +55,7 @@ func (c *cluster) join(t testing.TB, h *testnet.Host) *node {
 	t.Cleanup(func() { n.removePods(t) })
 	n.startKubelet(t)
 	n.proxy = start(t, h, n.dir, "", c.bin("kube-proxy"), "--kubeconfig="+c.config("kube-proxy"), "--hostname-override="+h.Name,
-		"--proxy-mode=nftables", "--cluster-cidr="+podRanges, "--conntrack-max-per-core=0", "--conntrack-min=0")
+		"--proxy-mode="+c.proxy, "--cluster-cidr="+podRanges, "--conntrack-max-per-core=0", "--conntrack-min=0")
 	c.nodes = append(c.nodes, n)
 	return n
 }
@@ -85,8 +85,13 @@ state = "/run/containerd"
 [plugins."io.containerd.internal.v1.opt"]
   path = "%[1]s/opt"
 `, n.dir, pauseImage))
+	args := []string{n.c.bin("containerd"), "-c", conf}
+	if n.c.whole {
+		// Pods with hostNetwork have the name of their node.
+		args = append([]string{"unshare", "--uts", "sh", "-c", `hostname "$0"; exec "$@"`, n.Name}, args...)
+	}
 	// It looks for its shim in PATH.
-	n.containerd = start(t, n.Host, n.dir, filepath.Dir(n.c.bin("containerd")), n.c.bin("containerd"), "-c", conf)
+	n.containerd = start(t, n.Host, n.dir, filepath.Dir(n.c.bin("containerd")), args...)
 	n.containerd.ready(t, func() error {
 		_, err := n.Output(context.Background(), n.c.bin("ctr"), "version")
 		return err
@@ -119,9 +124,17 @@ evictionHard: {memory.available: 1Mi}
 syncFrequency: 10s
 fileCheckFrequency: 1s
 nodeStatusUpdateFrequency: 4s
-`, criSocket, n.cgroup, n.dir))
+%[4]s`, criSocket, n.cgroup, n.dir, n.dnsConf()))
 	n.kubelet = start(t, n.Host, n.dir, "", n.c.bin("kubelet"), "--config="+conf, "--root-dir="+filepath.Join(n.dir, "kubelet"),
 		"--kubeconfig="+n.c.config(n.Name), "--hostname-override="+n.Name, "--node-ip="+n.Addr4.String()+","+n.Addr6.String())
+}
+
+// dnsConf is what kubelet is told of the cluster's DNS.
+func (n *node) dnsConf() string {
+	if !n.c.whole {
+		return ""
+	}
+	return fmt.Sprintf("clusterDNS: [%s]\nclusterDomain: cluster.local\n", dnsService)
 }
 
 // crictl calls the node's runtime as kubelet does.

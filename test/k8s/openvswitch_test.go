@@ -29,8 +29,16 @@ func openvswitchImage(t testing.TB, dir, ref string) string {
 		archive.File{Path: "start", From: project(t, "deploy/image/openvswitch/start")},
 		archive.File{Path: "usr/share/openvswitch/vswitch.ovsschema", From: "/usr/share/openvswitch/vswitch.ovsschema"},
 		archive.File{Path: "var/run", Link: "/run"})
+	files = append(files, withLibraries(t, "ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl")...)
+	return writeImage(t, dir, archive.Image{Ref: ref, Arch: runtime.GOARCH, Env: []string{"PATH=/bin"}, Files: files, Entrypoint: []string{"/start"}})
+}
+
+// withLibraries are programs of this machine, in /bin, with the shared libraries
+// that they need.
+func withLibraries(t testing.TB, programs ...string) (files []archive.File) {
+	t.Helper()
 	libraries := map[string]bool{}
-	for _, program := range []string{"ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl"} {
+	for _, program := range programs {
 		at, err := exec.LookPath(program)
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +55,7 @@ func openvswitchImage(t testing.TB, dir, ref string) string {
 	for l := range libraries {
 		files = append(files, archive.File{Path: l, From: l})
 	}
-	return writeImage(t, dir, archive.Image{Ref: ref, Arch: runtime.GOARCH, Env: []string{"PATH=/bin"}, Files: files, Entrypoint: []string{"/start"}})
+	return files
 }
 
 // tun gives the container the device that OVS's userspace datapath makes its
@@ -64,7 +72,7 @@ func (c *cluster) tun(text string) string {
 // TestOpenVSwitch has Open vSwitch in a container, on a node that has none.
 func TestOpenVSwitch(t *testing.T) {
 	lab := testnet.New(t, testnet.Options{Hosts: 1, NoOVS: true})
-	c := newCluster(t, lab)
+	c := newCluster(t, lab, options{proxy: "nftables"})
 	const ref = "localhost/ovs-gre-openvswitch:"
 	text := c.tun(c.manifests(t, "ovs-gre-openvswitch.yaml"))
 	at := strings.Index(text, ref)

@@ -20,26 +20,34 @@ import (
 const bringUp = 2 * time.Minute
 
 // image is the name of the image that every Docker Engine of the lab gets.
-const image = "recipes:latest"
+const image = "localhost/recipes:latest"
 
 // A docker is a Docker Engine on a host.
 type docker struct {
 	host  *testnet.Host
 	named int
+	// network is the network that containers are put on; "" is Docker's choice.
+	network string
 	// stop ends the engine and all its containers.
 	stop func()
 }
 
-// startDocker starts a Docker Engine on a host: all paths of it are the host's
-// own, for the lab's hosts have their own /run; what it keeps on disk is in the
-// lab's directory. It ends with the test.
+// startDocker starts the distribution's Docker Engine on a host, see start.
 func startDocker(t *testing.T, h *testnet.Host, options ...string) *docker {
+	t.Helper()
+	return distribution.start(t, h, obj{}, options...)
+}
+
+// start starts a Docker Engine on a host, by what daemon.json says: all paths of
+// it are the host's own, for the lab's hosts have their own /run; what it keeps
+// on disk is in the lab's directory. It ends with the test.
+func (e engine) start(t *testing.T, h *testnet.Host, conf obj, options ...string) *docker {
 	t.Helper()
 	needDocker(t)
 	d := &docker{host: h}
 	disk := h.Dir + "/docker"
 	// What the machine's own engine is told to do is none of ours.
-	h.WriteFile(t, disk+"/daemon.json", "{}")
+	h.WriteFile(t, disk+"/daemon.json", e.conf(t, conf))
 	args := append([]string{"--config-file", disk + "/daemon.json", "--data-root", disk + "/data", "--exec-root", "/run/docker",
 		"--pidfile", "/run/docker.pid", "--host", "unix:///run/docker.sock", "--exec-opt", "native.cgroupdriver=cgroupfs"}, options...)
 	log, err := os.OpenFile(filepath.Join(disk, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -49,6 +57,7 @@ func startDocker(t *testing.T, h *testnet.Host, options ...string) *docker {
 	defer log.Close()
 	cmd := h.Command(context.Background(), "dockerd", args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "PATH="+e.path())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,8 +155,12 @@ func (d *docker) container(t testing.TB) *dockerContainer {
 	t.Helper()
 	d.named++
 	name := fmt.Sprintf("c%d", d.named)
-	d.run(t, "run", "-d", "--name", name, image, "httpd", "-f", "-h", "/tmp")
-	addr, err := netip.ParseAddr(d.run(t, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", name))
+	args := []string{"run", "-d", "--pull=never", "--name", name}
+	if d.network != "" {
+		args = append(args, "--network", d.network)
+	}
+	d.run(t, append(args, image, "httpd", "-f", "-h", "/tmp")...)
+	addr, err := netip.ParseAddr(d.run(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name))
 	if err != nil {
 		t.Fatalf("%s: %s: %v", d.host.Name, name, err)
 	}
