@@ -159,7 +159,7 @@ define on-cluster
 endef
 
 test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
-	$(call on-cluster,TestKubernetes|TestOpenVSwitch,60m,)
+	$(call on-cluster,TestKubernetes|TestOpenVSwitch|TestWireGuard,60m,)
 
 test-k8s-conformance: image ## Kubernetes' own network conformance on that cluster, kube-proxy nftables and iptables
 	@./test/need curl netcat-openbsd bind9-dnsutils wget

@@ -35,7 +35,7 @@ var podsInClear = "net " + strings.ReplaceAll(podRanges, ",", " or net ") + " or
 // nothing of theirs is in clear, and a key is changed.
 func TestWireGuard(t *testing.T) {
 	lab := testnet.New(t, testnet.Options{Hosts: 2})
-	c := newCluster(t, lab)
+	c := newCluster(t, lab, options{proxy: "nftables"})
 	text := encrypted(t, c.manifests(t, "ovs-gre.yaml"))
 	c.images = append(images(t, c.dir), agentImage(t))
 	for _, h := range lab.Hosts {
