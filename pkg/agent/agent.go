@@ -106,8 +106,8 @@ const (
 	firstRetry, lastRetry, eventRetry = 250 * time.Millisecond, 15 * time.Second, time.Second
 )
 
-// errUnlinked says that what is mounted is not what the plugins use.
-var errUnlinked = errors.New("the directory was removed under this mount: a restart mounts the new one")
+// errRemoved says that what is mounted is not what the plugins use.
+var errRemoved = errors.New("the directory was removed under this mount: a restart mounts the new one")
 
 // Run makes passes until ctx ends: at once, after whatever happens, after
 // Resync, and soon again after one that failed.
@@ -124,7 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	watches.Go(func() { a.measure(ctx) })
 	failures := 0
 	for {
-		err := a.once(ctx)
+		err := a.runPass(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -132,14 +132,14 @@ func (a *Agent) Run(ctx context.Context) error {
 		if err == nil || errors.Is(err, nodes.ErrNotReady) {
 			failures = 0
 		} else {
-			if unlinked(rundir.RunDir) {
-				return fmt.Errorf("%s: %w", rundir.RunDir, errUnlinked)
+			if isRemoved(rundir.RunDir) {
+				return fmt.Errorf("%s: %w", rundir.RunDir, errRemoved)
 			}
 			failures++
 			next = min(next, retry(failures))
 			rest = min(next, eventRetry)
 		}
-		if !pause(ctx, rest, nil) || !pause(ctx, next-rest, a.trigger) {
+		if !wait(ctx, rest, nil) || !wait(ctx, next-rest, a.trigger) {
 			return nil
 		}
 	}
@@ -151,8 +151,8 @@ func retry(failures int) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d)/4))
 }
 
-// pause waits, until something comes. It reports whether ctx is still good.
-func pause(ctx context.Context, d time.Duration, something <-chan struct{}) bool {
+// wait waits, until something comes. It reports whether ctx is still good.
+func wait(ctx context.Context, d time.Duration, something <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -173,8 +173,8 @@ func (a *Agent) changed() {
 	}
 }
 
-// once makes one pass and tells how it went.
-func (a *Agent) once(run context.Context) error {
+// runPass makes one pass and tells how it went.
+func (a *Agent) runPass(run context.Context) error {
 	ctx, cancel := context.WithTimeout(run, passBound)
 	defer cancel()
 	began := time.Now()
@@ -186,7 +186,7 @@ func (a *Agent) once(run context.Context) error {
 	if run.Err() != nil {
 		return err // a pass that was broken off says nothing
 	}
-	a.metrics.passed(time.Since(began), err)
+	a.metrics.passEnded(time.Since(began), err)
 	a.mu.Lock()
 	a.began, a.err = time.Time{}, err
 	a.done++
@@ -224,9 +224,9 @@ func (a *Agent) Ready() error {
 	return err
 }
 
-// unlinked reports whether a directory that is mounted here has been removed
+// isRemoved reports whether a directory that is mounted here has been removed
 // where it came from.
-func unlinked(dir string) bool {
+func isRemoved(dir string) bool {
 	st, err := os.Stat(dir)
 	if err != nil {
 		return false

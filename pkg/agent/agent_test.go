@@ -19,13 +19,13 @@ func TestAbsence(t *testing.T) {
 		old, new bool
 	}{
 		{0, []netip.Addr{old, fresh}, true, false, true},
-		{flap - time.Second, []netip.Addr{old, fresh}, true, false, true},
-		{flap, []netip.Addr{old, fresh}, false, false, true},
-		{flap, []netip.Addr{old, fresh}, true, true, true},
-		{flap + time.Second, nil, true, false, false},
-		{flap + 2*time.Second, []netip.Addr{old}, true, false, false},
+		{unroutedGrace - time.Second, []netip.Addr{old, fresh}, true, false, true},
+		{unroutedGrace, []netip.Addr{old, fresh}, false, false, true},
+		{unroutedGrace, []netip.Addr{old, fresh}, true, true, true},
+		{unroutedGrace + time.Second, nil, true, false, false},
+		{unroutedGrace + 2*time.Second, []netip.Addr{old}, true, false, false},
 	} {
-		out := s.out(now.Add(step.after), step.unrouted, known, step.others)
+		out := s.leaveOut(now.Add(step.after), step.unrouted, known, step.others)
 		if out[old] != step.old || out[fresh] != step.new {
 			t.Errorf("step %d: %v is out", i, out)
 		}

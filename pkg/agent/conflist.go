@@ -111,7 +111,7 @@ func writeConflist(path string, raw []byte) (bool, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return false, err
 	}
-	return true, replace(path, raw, 0o644)
+	return true, replaceFile(path, raw, 0o644)
 }
 
 // ours reports whether a conflist names ovs-gre.

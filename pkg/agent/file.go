@@ -52,7 +52,7 @@ func (f NodesFile) Run(ctx context.Context, changed func()) error {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
 		changed()
-		if unwatched(buf[:n]) {
+		if endsWatch(buf[:n]) {
 			return fmt.Errorf("watch %s: %w", dir, errGone)
 		}
 	}
@@ -60,8 +60,8 @@ func (f NodesFile) Run(ctx context.Context, changed func()) error {
 
 var errGone = errors.New("the directory went away")
 
-// unwatched reports whether one of inotify's events (inotify(7)) ends the watch.
-func unwatched(events []byte) bool {
+// endsWatch reports whether one of inotify's events (inotify(7)) ends the watch.
+func endsWatch(events []byte) bool {
 	for len(events) >= unix.SizeofInotifyEvent {
 		mask, name := binary.NativeEndian.Uint32(events[4:]), int(binary.NativeEndian.Uint32(events[12:]))
 		if mask&(unix.IN_IGNORED|unix.IN_MOVE_SELF) != 0 {

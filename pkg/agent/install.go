@@ -64,5 +64,5 @@ func install(from, to string) (bool, error) {
 			return false, nil
 		}
 	}
-	return true, replace(to, want, executable)
+	return true, replaceFile(to, want, executable)
 }

@@ -41,7 +41,7 @@ func (a *Agent) row(ctx context.Context) (r page.Row, ok bool) {
 	if last.file.OVS == nil {
 		return r, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, scrapeBound)
+	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	return page.NewRow(last.file.Name(), last.topology.Self.Name, last.topology.Peers, page.Tunnels(ctx, last.file), a.meter.Results()), true
 }

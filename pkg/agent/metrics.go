@@ -108,7 +108,7 @@ func (m *metrics) probed(rtt time.Duration) {
 	m.trips.Observe(rtt.Seconds())
 }
 
-func (m *metrics) passed(took time.Duration, err error) {
+func (m *metrics) passEnded(took time.Duration, err error) {
 	result := resultOK
 	switch {
 	case errors.Is(err, nodes.ErrNotReady):
@@ -135,13 +135,13 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// scrapeBound is how long a look at the host may take.
-const scrapeBound = 5 * time.Second
+// scrapeTimeout is how long a look at the host may take.
+const scrapeTimeout = 5 * time.Second
 
 // Collect implements prometheus.Collector. What cannot be looked at is left
 // out; the log says why.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), scrapeBound)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	gauge := func(d *prometheus.Desc, n int, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)

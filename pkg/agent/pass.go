@@ -173,7 +173,7 @@ func (a *Agent) up(ctx context.Context, o outcome) error {
 		} else if failing {
 			break // it has been told
 		}
-		a.Log.Info(what, "network", o.file.Name(), "change", cut(change), "drift", drift)
+		a.Log.Info(what, "network", o.file.Name(), "change", truncate(change), "drift", drift)
 	}
 	if err == nil {
 		a.mu.Lock()
@@ -183,9 +183,9 @@ func (a *Agent) up(ctx context.Context, o outcome) error {
 	return err
 }
 
-// cut shortens a command for the log: a filter with a thousand subnets has
+// truncate shortens a command for the log: a filter with a thousand subnets has
 // tens of thousands of characters.
-func cut(command string) string { return config.Clip(command, 1000) }
+func truncate(command string) string { return config.Clip(command, 1000) }
 
 // logLeftOut logs who is left out, when that is another than before, and who
 // is not any more.

@@ -7,8 +7,8 @@ import (
 	"ovs-gre-cni/pkg/atomicfile"
 )
 
-// replace writes a file. It first removes what a killed call has left: nobody
+// replaceFile writes a file. It first removes what a killed call has left: nobody
 // but one agent writes it.
-func replace(path string, content []byte, mode os.FileMode) error {
+func replaceFile(path string, content []byte, mode os.FileMode) error {
 	return errors.Join(atomicfile.RemoveLeftovers(path), atomicfile.WriteDurable(path, content, mode))
 }

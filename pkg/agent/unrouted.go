@@ -11,9 +11,9 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// flap is how long a peer that is stored may be without a route before it is
+// unroutedGrace is how long a peer that is stored may be without a route before it is
 // left out: a link that flaps takes the routes along.
-const flap = time.Minute
+const unroutedGrace = time.Minute
 
 // An unroutedSince tells since when addresses have been without a route.
 type unroutedSince map[netip.Addr]time.Time
@@ -37,7 +37,7 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List, self netip.Addr, s
 	if err != nil {
 		return err
 	}
-	out := a.absent.out(time.Now(), unrouted, known, len(unrouted) < len(addrs))
+	out := a.absent.leaveOut(time.Now(), unrouted, known, len(unrouted) < len(addrs))
 	if len(out) == 0 {
 		return nil
 	}
@@ -56,9 +56,9 @@ func (a *Agent) dropUnrouted(ctx context.Context, list *List, self netip.Addr, s
 	return nil
 }
 
-// out notes which addresses are without a route now and returns those to leave
+// leaveOut notes which addresses are without a route now and returns those to leave
 // out. others: there are some with a route.
-func (s unroutedSince) out(now time.Time, unrouted []netip.Addr, known map[netip.Addr]bool, others bool) map[netip.Addr]bool {
+func (s unroutedSince) leaveOut(now time.Time, unrouted []netip.Addr, known map[netip.Addr]bool, others bool) map[netip.Addr]bool {
 	was := maps.Clone(s)
 	clear(s)
 	out := map[netip.Addr]bool{}
@@ -68,7 +68,7 @@ func (s unroutedSince) out(now time.Time, unrouted []netip.Addr, known map[netip
 			since = now
 		}
 		s[a] = since
-		if !known[a] || others && now.Sub(since) >= flap {
+		if !known[a] || others && now.Sub(since) >= unroutedGrace {
 			out[a] = true
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // A watch that has ended begins again after rewatch.
-const rewatch = 200 * time.Millisecond
+const watchRetry = 200 * time.Millisecond
 
 // watch starts whatever asks for passes.
 func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
@@ -58,7 +58,7 @@ func (a *Agent) watchAgain(ctx context.Context, what string, watch func(context.
 			told = err.Error()
 			a.Log.Warn("watch ended", "watch", what, "error", err)
 		}
-		if !pause(ctx, rewatch, nil) {
+		if !wait(ctx, watchRetry, nil) {
 			return
 		}
 	}

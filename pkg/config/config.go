@@ -233,7 +233,7 @@ func completed(given, kept map[string]json.RawMessage) (full map[string]json.Raw
 		case !ok:
 			given[key], more = value, true
 		case (key == "ipam" || key == "tunnel") && json.Unmarshal(have, &a) == nil && json.Unmarshal(value, &b) == nil && a != nil:
-			if a["type"] != nil && text(a["type"]) != text(b["type"]) {
+			if a["type"] != nil && stringOf(a["type"]) != stringOf(b["type"]) {
 				continue // of another kind: keys of the one mean nothing to the other
 			}
 			if inner, lost := completed(a, b); lost {
@@ -258,10 +258,10 @@ func (c *Network) ChecksSpoof(datapath string) bool {
 // itself it says nothing more.
 func (c *Network) check(p *problems) {
 	t := c.Tunnel
-	if len(c.Nodes) == 0 && c.NodesFile == "" && p.none("nodes", "nodesFile") {
+	if len(c.Nodes) == 0 && c.NodesFile == "" && p.noneOf("nodes", "nodesFile") {
 		p.invalid("nodes", nil, "missing: list every host of the network, or name a nodesFile")
 	}
-	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && t.Type != TunnelWireGuard && p.none("tunnel.type") {
+	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && t.Type != TunnelWireGuard && p.noneOf("tunnel.type") {
 		p.invalid("tunnel.port", quoteInt(int(t.Port)), "only VXLAN, Geneve and WireGuard have a port, tunnel.type is "+t.Type)
 	}
 	c.checkWireGuard(p)
@@ -285,7 +285,7 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelNone && c.Segment == SegmentMesh {
 		p.invalid("segment", quote(string(c.Segment)), "one segment over all hosts needs a tunnel, tunnel.type is none")
 	}
-	if c.LinuxBridge != "" && p.none("bridge") {
+	if c.LinuxBridge != "" && p.noneOf("bridge") {
 		switch c.LinuxBridge {
 		case c.Bridge:
 			p.invalid("linuxBridge", quote(c.LinuxBridge), "the same name as bridge: the Linux bridge and the OVS bridge are two devices")
@@ -307,7 +307,7 @@ func (c *Network) check(p *problems) {
 func (c *Network) checkWireGuard(p *problems) {
 	t := c.Tunnel
 	if t.Type != TunnelWireGuard {
-		if t.Keepalive != 0 && p.none("tunnel.type") {
+		if t.Keepalive != 0 && p.noneOf("tunnel.type") {
 			p.invalid("tunnel.keepalive", quoteInt(int(t.Keepalive)), "only WireGuard sends keepalives, tunnel.type is "+t.Type)
 		}
 		return
@@ -329,14 +329,14 @@ func (c *Network) checkOnePort(p *problems) {
 	if c.Tunnel.BFD {
 		p.invalid("tunnel.ports", one, "BFD watches a port, and this one has no far end: leave out tunnel.bfd, or want peer")
 	}
-	if !slices.Contains([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve}, c.Tunnel.Type) && p.none("tunnel.type") {
+	if !slices.Contains([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve}, c.Tunnel.Type) && p.noneOf("tunnel.type") {
 		p.invalid("tunnel.ports", one, "only GRE, VXLAN and Geneve can, tunnel.type is "+c.Tunnel.Type)
 	}
 }
 
 // check is what must hold between keys of route-sync.
 func (c *Routes) check(p *problems) {
-	if c.Mode != ModeDirect || !p.none("nodes") || len(c.Nodes) == 0 || c.Nodes[0].Address.Is6() {
+	if c.Mode != ModeDirect || !p.noneOf("nodes") || len(c.Nodes) == 0 || c.Nodes[0].Address.Is6() {
 		return
 	}
 	for i, n := range c.Nodes {

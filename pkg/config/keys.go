@@ -48,7 +48,7 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "tunnel.bfd", Type: "boolean", Default: "false", Doc: "watch each tunnel by bidirectional forwarding detection", set: network(field(func(c *Network) *bool { return &c.Tunnel.BFD }))},
 	Key{Name: "tunnel.keepalive", Type: "integer", Default: "0", Doc: "seconds after which WireGuard sends something to each peer, so that a NAT on the way remembers this host; 0 is never", set: network(number(0, 65535, func(c *Network) *uint16 { return &c.Tunnel.Keepalive }))},
 	Key{Name: "tunnel.ports", Type: "string", Enum: []string{"peer", "one"}, Default: "peer", Doc: "one OVS port a peer, or one for all of them, which a flow leads to the right one; hosts with either meet", set: network(choice([]string{PortsPeer, PortsOne}, func(c *Network) *string { return &c.Tunnel.Ports }))},
-	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(mtu)},
+	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(setMTU)},
 	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
 	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},
 	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true", Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do", set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
@@ -77,14 +77,14 @@ var RuntimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabil
 // has none.
 var Capabilities = []string{"ips", "mac", "ipRanges"}
 
-// retired are keys that were ours, and why they need not be given any more.
-var retired = map[string]string{
+// retiredKeys are keys that were ours, and why they need not be given any more.
+var retiredKeys = map[string]string{
 	"transitVLAN": "not needed any more: the tunnels have a bridge of their own: leave it out",
 }
 
-// strange are keys that conflists for others have, of containernetworking's
+// foreignKeys are keys that conflists for others have, of containernetworking's
 // bridge above all, and what becomes of what they say.
-var strange = map[string]string{
+var foreignKeys = map[string]string{
 	"isGateway":                 "always so: leave it out",
 	"ipMasqBackend":             "always nftables: leave it out",
 	"portIsolation":             `no such thing here: "segment": "container" is nearest`,
@@ -161,30 +161,30 @@ func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessag
 			}
 			p.fields(c, prefix+name+".", inner, keys)
 		case prefix == "":
-			p.notOurs(name, fields[name], known)
+			p.unknownKey(name, fields[name], known)
 		default:
 			p.unknown(prefix, name, known)
 		}
 	}
 }
 
-// notOurs says what helps about a key that the plugin does not have.
-func (p *problems) notOurs(name string, raw json.RawMessage, known []string) {
-	plugin := keyOf(name)
+// unknownKey says what helps about a key that the plugin does not have.
+func (p *problems) unknownKey(name string, raw json.RawMessage, known []string) {
+	plugin := pluginWithKey(name)
 	switch {
-	case retired[name] != "":
-		p.invalid(name, raw, retired[name])
+	case retiredKeys[name] != "":
+		p.invalid(name, raw, retiredKeys[name])
 	case plugin != "":
 		p.invalid(name, nil, "a key of "+plugin+", unknown here")
-	case strange[name] != "":
-		p.invalid(name, nil, "unknown key ("+strange[name]+")")
+	case foreignKeys[name] != "":
+		p.invalid(name, nil, "unknown key ("+foreignKeys[name]+")")
 	default:
 		p.unknown("", name, append(slices.Clone(RuntimeKeys), known...))
 	}
 }
 
-// keyOf names the plugin that knows a key.
-func keyOf(name string) string {
+// pluginWithKey names the plugin that knows a key.
+func pluginWithKey(name string) string {
 	is := func(k Key) bool { return strings.Split(k.Name, ".")[0] == name }
 	switch {
 	case slices.ContainsFunc(NetworkKeys, is):
@@ -197,7 +197,7 @@ func keyOf(name string) string {
 
 // runtime reads what the runtime and libcni put in.
 func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
-	b.CNIVersion, b.Name, b.Type = text(fields["cniVersion"]), text(fields["name"]), text(fields["type"])
+	b.CNIVersion, b.Name, b.Type = stringOf(fields["cniVersion"]), stringOf(fields["name"]), stringOf(fields["type"])
 	if !isNetworkName(b.Name) {
 		p.invalid("name", fields["name"], wantName)
 	}
@@ -292,9 +292,9 @@ func CheckName(name string) error {
 // else.
 func isLinkName(s string) bool { return s != "" && only(s[:1], "_.") && only(s, "_.+-") }
 
-// notLinks are directories of the file system or of net.ipv4.conf; the kernel
+// reservedLinkNames are directories of the file system or of net.ipv4.conf; the kernel
 // refuses them as names of links.
-var notLinks = []string{".", "..", "all", "default"}
+var reservedLinkNames = []string{".", "..", "all", "default"}
 
 // requestedMAC is runtimeConfig.mac, else args.cni.mac.
 func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
@@ -330,7 +330,7 @@ func NormalizeMAC(s string) (string, error) {
 	return m.String(), nil
 }
 
-func text(raw json.RawMessage) string {
+func stringOf(raw json.RawMessage) string {
 	var s string
 	_ = json.Unmarshal(raw, &s)
 	return s
@@ -403,7 +403,7 @@ func linkName[C any](most int, at func(C) *string) setter[C] {
 			p.invalid(key, raw, err.Error())
 		case len(v) > most:
 			p.invalid(key, quote(v), fmt.Sprintf("%d characters, at most %d fit", len(v), most))
-		case slices.Contains(notLinks, v):
+		case slices.Contains(reservedLinkNames, v):
 			p.invalid(key, quote(v), "the kernel has no links of this name")
 		case !isLinkName(v):
 			p.invalid(key, quote(v), "want a link name of letters, digits, '_', '.', '+', '-', the first not '-'")
@@ -413,7 +413,7 @@ func linkName[C any](most int, at func(C) *string) setter[C] {
 	}
 }
 
-func mtu(p *problems, c *Network, key string, raw json.RawMessage) {
+func setMTU(p *problems, c *Network, key string, raw json.RawMessage) {
 	v, err := decode[int](raw)
 	// 1280 is the least MTU of IPv6 (RFC 8200, section 5), 576 what every
 	// IPv4 host takes (RFC 791); which applies shows with the subnets.
@@ -426,7 +426,7 @@ func mtu(p *problems, c *Network, key string, raw json.RawMessage) {
 
 func setNodes(p *problems, c *Base, key string, raw json.RawMessage) {
 	c.Nodes = p.nodes(key, raw)
-	if len(c.Nodes) == 0 && p.none(key) {
+	if len(c.Nodes) == 0 && p.noneOf(key) {
 		p.invalid(key, raw, "empty: list every host of the network")
 	}
 }
@@ -489,7 +489,7 @@ func setIPAM(p *problems, c *Network, key string, raw json.RawMessage) {
 		p.invalid(key, raw, err.Error())
 		return
 	}
-	c.IPAM.Type, c.IPAM.DataDir = text(fields["type"]), text(fields["dataDir"])
+	c.IPAM.Type, c.IPAM.DataDir = stringOf(fields["type"]), stringOf(fields["dataDir"])
 	if len(fields) > 0 && (c.IPAM.Type == "" || strings.ContainsRune(c.IPAM.Type, '/')) {
 		p.invalid(key+".type", fields["type"], "want the name of an IPAM plugin, such as host-local")
 	}
@@ -523,7 +523,7 @@ func setDNS(p *problems, c *Network, key string, raw json.RawMessage) {
 }
 
 func setTable(p *problems, c *Routes, key string, raw json.RawMessage) {
-	if n, ok := map[string]int{"main": 254, "default": 253, "local": 255}[text(raw)]; ok {
+	if n, ok := map[string]int{"main": 254, "default": 253, "local": 255}[stringOf(raw)]; ok {
 		c.Table = n
 		return
 	}

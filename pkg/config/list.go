@@ -52,7 +52,7 @@ func ParseList(raw []byte) (*List, error) {
 		}
 	}
 	if plugins == nil {
-		if text(fields["type"]) == "" {
+		if stringOf(fields["type"]) == "" {
 			return nil, fmt.Errorf("%w: neither plugins nor type: no CNI configuration", ErrInvalid)
 		}
 		plugins = append(plugins, fields)
@@ -62,7 +62,7 @@ func ParseList(raw []byte) (*List, error) {
 			l.CNIVersion = v
 		}
 	}
-	if err := twice(raw, plugins); err != nil {
+	if err := duplicateKeys(raw, plugins); err != nil {
 		return nil, err
 	}
 	for i, fields := range plugins {
@@ -75,11 +75,11 @@ func ParseList(raw []byte) (*List, error) {
 	return l, nil
 }
 
-// twice tells keys that stand twice in the list itself or in the configurations
+// duplicateKeys tells keys that stand twice in the list itself or in the configurations
 // of our plugins: the others' are not for us to judge.
-func twice(raw []byte, plugins []map[string]json.RawMessage) error {
+func duplicateKeys(raw []byte, plugins []map[string]json.RawMessage) error {
 	ours := func(fields map[string]json.RawMessage) bool {
-		return slices.Contains([]string{"ovs-gre", "route-sync"}, text(fields["type"]))
+		return slices.Contains([]string{"ovs-gre", "route-sync"}, stringOf(fields["type"]))
 	}
 	if !slices.ContainsFunc(plugins, ours) {
 		return nil
@@ -104,7 +104,7 @@ func (l *List) plugin(fields map[string]json.RawMessage) (Plugin, error) {
 		Type string `json:"type"`
 	}
 	_ = json.Unmarshal(fields["ipam"], &ipam)
-	p := Plugin{Type: text(fields["type"]), IPAM: ipam.Type}
+	p := Plugin{Type: stringOf(fields["type"]), IPAM: ipam.Type}
 	if p.Type == "" {
 		return p, errors.New("type: missing")
 	}

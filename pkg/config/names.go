@@ -31,15 +31,15 @@ const AliasBegin = "ovs-gre "
 // MaxAlias is the kernel's limit.
 const MaxAlias = 255
 
-// aliasedName leaves room behind it for a container's id as all runtimes make
+// maxAliasedName leaves room behind it for a container's id as all runtimes make
 // them, of 64 characters, and an interface's name of 15.
-const aliasedName = MaxAlias - len(AliasBegin) - len(" ") - 64 - len(" ") - 15
+const maxAliasedName = MaxAlias - len(AliasBegin) - len(" ") - 64 - len(" ") - 15
 
 // AliasPrefix begins the aliases of a network's links. A name that is too long
 // is cut, and told from others by its hash; no name has a '~'.
 func AliasPrefix(network string) string {
-	if len(network) > aliasedName {
-		network = network[:aliasedName-14] + "~" + hash13(network)
+	if len(network) > maxAliasedName {
+		network = network[:maxAliasedName-14] + "~" + hash13(network)
 	}
 	return AliasBegin + network + " "
 }

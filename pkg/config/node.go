@@ -135,7 +135,7 @@ func (p *problems) nodes(key string, raw []byte) []Node {
 		}
 	}
 	if len(nodes) == len(list) {
-		p.together(key, nodes)
+		p.checkNodes(key, nodes)
 	}
 	return nodes
 }
@@ -174,7 +174,7 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 			case "subnets":
 				_, err = decode[[]string](fields[k])
 			default:
-				if p.none(at + "." + k) {
+				if p.noneOf(at + "." + k) {
 					p.unknown(at+".", k, []string{"name", "address", "subnets", "key"})
 				}
 			}
@@ -183,7 +183,7 @@ func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 			}
 		}
 	}
-	if p.none(key) {
+	if p.noneOf(key) {
 		p.invalid(key, raw, `want a list of {"name","address","subnets"}`)
 	}
 	return nil, false
@@ -262,8 +262,8 @@ func (p *problems) prefix(key, s string) (netip.Prefix, bool) {
 	return sub, true
 }
 
-// together checks what must hold between nodes.
-func (p *problems) together(key string, nodes []Node) {
+// checkNodes checks what must hold between nodes.
+func (p *problems) checkNodes(key string, nodes []Node) {
 	var set NodeSet
 	set.grow(len(nodes))
 	for i := range nodes {

@@ -54,8 +54,8 @@ func (p *Problem) Unwrap() error {
 // problems gathers what is wrong, so that all of it is told at once.
 type problems []error
 
-// none reports whether nothing was said against keys, nor against what is in them.
-func (p problems) none(keys ...string) bool {
+// noneOf reports whether nothing was said against keys, nor against what is in them.
+func (p problems) noneOf(keys ...string) bool {
 	for _, err := range p {
 		var pr *Problem
 		if !errors.As(err, &pr) {

@@ -28,7 +28,7 @@ func Down(ctx context.Context, f File, force bool, did Report) error {
 		return err
 	}
 	if len(users) > 0 && !force {
-		return fmt.Errorf("%w: %w: %s", fault.ErrDrift, ErrAttached, list(users))
+		return fmt.Errorf("%w: %w: %s", fault.ErrDrift, ErrAttached, describe(users))
 	}
 	var conn *ovs.Conn
 	if f.OVS != nil {
@@ -75,8 +75,8 @@ func attached(ctx context.Context, f File) (map[string]config.Attachment, error)
 	return users, nil
 }
 
-// list names attachments, the first few of them.
-func list(users map[string]config.Attachment) string {
+// describe names attachments, the first few of them.
+func describe(users map[string]config.Attachment) string {
 	const most = 20
 	var names []string
 	for _, port := range slices.Sorted(maps.Keys(users)) {

@@ -44,7 +44,7 @@ func duplicateGateway(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func askDuplicate(ctx context.Context, n *net, gw netip.Addr, link string) Finding {
+func askDuplicate(ctx context.Context, n *networkInfo, gw netip.Addr, link string) Finding {
 	mac, err := whoHas(ctx, link, gw)
 	switch {
 	case err != nil:

@@ -88,7 +88,7 @@ func plugins(_ context.Context, p *host) []Finding {
 					continue
 				}
 				missing = true
-				list = append(list, fail(n.Name(), install(dirs[0], typ), "plugin %q is in none of %s", typ, strings.Join(dirs, ", ")))
+				list = append(list, fail(n.Name(), installCommand(dirs[0], typ), "plugin %q is in none of %s", typ, strings.Join(dirs, ", ")))
 			}
 		}
 		if !missing {
@@ -107,9 +107,9 @@ func executable(dirs []string, name string) bool {
 	return false
 }
 
-// install is the command that brings a plugin: Debian and Fedora keep the
+// installCommand is the command that brings a plugin: Debian and Fedora keep the
 // reference plugins elsewhere than runtimes look.
-func install(dir, name string) string {
+func installCommand(dir, name string) string {
 	for _, lib := range []string{"/usr/lib/cni", "/usr/libexec/cni"} {
 		if executable([]string{lib}, name) {
 			return "ln -s " + quote(filepath.Join(lib, name)) + " " + quote(filepath.Join(dir, name))
@@ -139,7 +139,7 @@ func versions(ctx context.Context, p *host) []Finding {
 		}
 	}
 	for _, n := range p.nets {
-		v := oldest(n.Path)
+		v := singleVersion(n.Path)
 		switch {
 		case v == "" || config.VersionLess(v, "1.1.0"):
 			list = append(list, ok(n.Name(), "cniVersion %q", v))
@@ -153,9 +153,9 @@ func versions(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-// oldest is the cniVersion of a file, which runtimes that do not know
+// singleVersion is the cniVersion of a file, which runtimes that do not know
 // cniVersions take.
-func oldest(path string) string {
+func singleVersion(path string) string {
 	var in struct {
 		CNIVersion string `json:"cniVersion"`
 	}
@@ -191,10 +191,10 @@ func ownNode(_ context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		switch {
-		case n.meshErr != nil && n.Base().NodesFile != "" && errors.Is(n.meshErr, os.ErrNotExist):
-			list = append(list, fail(n.Name(), "ls -l "+quote(n.Base().NodesFile), "%v", n.meshErr))
-		case n.meshErr != nil:
-			list = append(list, fail(n.Name(), n.edit(), "%v", n.meshErr))
+		case n.topologyErr != nil && n.Base().NodesFile != "" && errors.Is(n.topologyErr, os.ErrNotExist):
+			list = append(list, fail(n.Name(), "ls -l "+quote(n.Base().NodesFile), "%v", n.topologyErr))
+		case n.topologyErr != nil:
+			list = append(list, fail(n.Name(), n.editCommand(), "%v", n.topologyErr))
 		case n.underlay == "":
 			list = append(list, ok(n.Name(), "this host is %s by its name; no link has that address", n.topology.Self))
 		default:
@@ -209,7 +209,7 @@ func ownNode(_ context.Context, p *host) []Finding {
 func overlaps(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for i, n := range p.nets {
-		if n.meshErr != nil {
+		if n.topologyErr != nil {
 			continue
 		}
 		before := len(list)
@@ -221,7 +221,7 @@ func overlaps(ctx context.Context, p *host) []Finding {
 			switch err := open.CheckSubnetsFree(ctx); {
 			case errors.Is(err, fault.ErrForeign):
 				for line := range strings.Lines(err.Error()) {
-					list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
+					list = append(list, fail(n.Name(), n.editCommand(), "%s", strings.TrimSpace(line)))
 				}
 			case err != nil:
 				list = append(list, unknown(n.Name(), err))
@@ -232,7 +232,7 @@ func overlaps(ctx context.Context, p *host) []Finding {
 				continue
 			}
 			if s, owner := n.within(a.Prefix.Masked()); s.IsValid() && (n.OVS == nil || owner != n.topology.Self.Name) {
-				list = append(list, fail(n.Name(), n.edit(), "link %s has %s, which overlaps %s of %s: give the network other subnets",
+				list = append(list, fail(n.Name(), n.editCommand(), "link %s has %s, which overlaps %s of %s: give the network other subnets",
 					a.Link, a.Prefix, s, owner))
 			}
 		}
@@ -243,11 +243,11 @@ func overlaps(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) overlapsNet(o *net) []Finding {
+func (n *networkInfo) overlapsNet(o *networkInfo) []Finding {
 	for _, node := range o.topology.All() {
 		for _, s := range node.Subnets {
 			if mine, owner := n.overlapping(s); mine.IsValid() {
-				return []Finding{fail(n.Name(), n.edit(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets",
+				return []Finding{fail(n.Name(), n.editCommand(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets",
 					mine, owner, s, node.Name, o.Name())}
 			}
 		}
@@ -257,7 +257,7 @@ func (n *net) overlapsNet(o *net) []Finding {
 
 // within finds a container subnet of the network that s is, or is inside of. A
 // wider one merely covers it.
-func (n *net) within(s netip.Prefix) (netip.Prefix, string) {
+func (n *networkInfo) within(s netip.Prefix) (netip.Prefix, string) {
 	for _, node := range n.topology.All() {
 		for _, mine := range node.Subnets {
 			if s.Bits() >= mine.Bits() && mine.Contains(s.Addr()) {
@@ -269,7 +269,7 @@ func (n *net) within(s netip.Prefix) (netip.Prefix, string) {
 }
 
 // overlapping finds a container subnet of the network that overlaps s.
-func (n *net) overlapping(s netip.Prefix) (netip.Prefix, string) {
+func (n *networkInfo) overlapping(s netip.Prefix) (netip.Prefix, string) {
 	for _, node := range n.topology.All() {
 		for _, mine := range node.Subnets {
 			if mine.Overlaps(s) {

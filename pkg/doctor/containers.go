@@ -16,7 +16,7 @@ import (
 func containers(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.OVS == nil || n.meshErr != nil {
+		if n.OVS == nil || n.topologyErr != nil {
 			continue
 		}
 		found, err := n.containers(ctx)
@@ -33,7 +33,7 @@ func containers(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) containers(ctx context.Context) ([]Finding, error) {
+func (n *networkInfo) containers(ctx context.Context) ([]Finding, error) {
 	open, err := network.Open(ctx, n.OVS)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (n *net) containers(ctx context.Context) ([]Finding, error) {
 	if len(changes) > 0 {
 		cmd := n.upCommand()
 		if state.CheckForeign(changes) != nil {
-			cmd = n.mend("status") // up would be refused, too
+			cmd = n.ctlCommand("status") // up would be refused, too
 		}
 		list = append(list, fail(n.Name(), cmd, "%s%s", state.Groups(changes)[0].Text, others(changes)))
 	}

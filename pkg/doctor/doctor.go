@@ -78,8 +78,8 @@ func fold(list []Finding) []Finding {
 	return out
 }
 
-// bound is how long one check may take. They all run at once.
-const bound = 8 * time.Second
+// checkTimeout is how long one check may take. They all run at once.
+const checkTimeout = 8 * time.Second
 
 // A check looks at one thing.
 type check struct {
@@ -102,7 +102,7 @@ var checks = []check{
 	{"wireguard", wireGuard},
 	{"forwarding", forwarding},
 	{"router advertisements", advertisements},
-	{"mesh ring", rings},
+	{"mesh ring", loops},
 	{"rp_filter", reversePath},
 	{"forward filter", forwardFilter},
 	{"tunnel input", tunnelInput},
@@ -122,7 +122,7 @@ var checks = []check{
 // A host is the host with its networks.
 type host struct {
 	files []conflist.File
-	nets  []*net
+	nets  []*networkInfo
 	addrs []kernel.Addr
 }
 
@@ -134,7 +134,7 @@ func Examine(ctx context.Context, files []conflist.File) []Finding {
 	var wg sync.WaitGroup
 	for i, c := range checks {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, bound)
+			ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 			defer cancel()
 			all[i] = c.run(ctx, p)
 		})

@@ -17,7 +17,7 @@ import (
 func forwardFilter(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.gateway == "" || n.meshErr != nil {
+		if n.gateway == "" || n.topologyErr != nil {
 			continue
 		}
 		found, err := n.obstacles(ctx)
@@ -35,7 +35,7 @@ func forwardFilter(ctx context.Context, p *host) []Finding {
 
 // obstacles tells of all that drops what the network forwards, one finding a
 // rule.
-func (n *net) obstacles(ctx context.Context) ([]Finding, error) {
+func (n *networkInfo) obstacles(ctx context.Context) ([]Finding, error) {
 	want := state.Set{}
 	if n.OVS != nil {
 		want.Put(state.Forwards(n.OVS, n.topology)...)
@@ -70,18 +70,18 @@ func (n *net) obstacles(ctx context.Context) ([]Finding, error) {
 	return list, errors.Join(err, err2)
 }
 
-// unprotected is what helps where Docker's nftables backend drops.
-const unprotected = "give Docker's containers a network with gateway mode nat-unprotected (docs/docker.md)"
+// dockerAdvice is what helps where Docker's nftables backend drops.
+const dockerAdvice = "give Docker's containers a network with gateway mode nat-unprotected (docs/docker.md)"
 
 // obstacle is a finding about what drops packets; told is false where it drops
 // some of those that go out, or come back, which is somebody's wish.
-func (n *net) obstacle(o firewall.Obstacle, what string) (f Finding, told bool) {
+func (n *networkInfo) obstacle(o firewall.Obstacle, what string) (f Finding, told bool) {
 	peers := o.Forward.From != "" && o.Forward.To != ""
 	switch {
 	case (o.Docker() || !o.Sure && o.Part) && !peers:
 		return f, false
 	case o.Docker() && o.Sure:
-		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, unprotected, what), true
+		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, dockerAdvice, what), true
 	case o.Mendable && o.Sure:
 		return fail(n.Name(), n.upCommand(), "%s drops what is forwarded: %s", o.By, what), true
 	case o.Sure:
@@ -98,7 +98,7 @@ func tunnelInput(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		switch {
-		case !n.tunnels() || n.meshErr != nil || len(n.topology.Peers) == 0:
+		case !n.tunnels() || n.topologyErr != nil || len(n.topology.Peers) == 0:
 		case n.netdev && !n.encrypted():
 			list = append(list, ok(n.Name(), "not filtered on the userspace datapath"))
 		default:
@@ -108,14 +108,14 @@ func tunnelInput(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) tunnelInput(ctx context.Context) Finding {
+func (n *networkInfo) tunnelInput(ctx context.Context) Finding {
 	proto, port := n.protocol()
 	what := "GRE (IP protocol 47)"
 	if proto == protoUDP {
 		what = "UDP port " + itoa(int(port))
 	}
 	var classes []firewall.Packet
-	asked := n.asked()
+	asked := n.probedPeers()
 	for _, peer := range asked {
 		p := firewall.Packet{In: n.underlay, IPv6: peer.Address.Is6(), Proto: proto, Port: port}
 		p.From, p.To = single(peer.Address), single(n.topology.Self.Address)
@@ -129,9 +129,9 @@ func (n *net) tunnelInput(ctx context.Context) Finding {
 		switch {
 		case d == nil:
 		case d.Sure && !d.Doubt:
-			return fail(n.Name(), n.accept(d, proto, port), "%s drops %s from peer %s", d.By, what, asked[i])
+			return fail(n.Name(), n.acceptCommand(d, proto, port), "%s drops %s from peer %s", d.By, what, asked[i])
 		default:
-			return warn(n.Name(), n.accept(d, proto, port), "%s may drop %s from peer %s", d.By, what, asked[i])
+			return warn(n.Name(), n.acceptCommand(d, proto, port), "%s may drop %s from peer %s", d.By, what, asked[i])
 		}
 	}
 	return ok(n.Name(), "%s from the peers is let in", what)
@@ -139,10 +139,10 @@ func (n *net) tunnelInput(ctx context.Context) Finding {
 
 func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())} }
 
-// accept is the command that lets the peers' tunnel packets in, first of all.
-func (n *net) accept(d *firewall.Drop, proto byte, port uint16) string {
+// acceptCommand is the command that lets the peers' tunnel packets in, first of all.
+func (n *networkInfo) acceptCommand(d *firewall.Drop, proto byte, port uint16) string {
 	var addrs []string
-	for _, peer := range n.asked() {
+	for _, peer := range n.probedPeers() {
 		addrs = append(addrs, peer.Address.String())
 	}
 	v6 := n.topology.Self.Address.Is6()
@@ -176,7 +176,7 @@ func (n *net) accept(d *firewall.Drop, proto byte, port uint16) string {
 func rawDrop(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr == nil && len(n.topology.Peers) > 0 {
+		if n.topologyErr == nil && len(n.topology.Peers) > 0 {
 			list = append(list, n.rawDrop(ctx))
 		}
 	}
@@ -184,7 +184,7 @@ func rawDrop(ctx context.Context, p *host) []Finding {
 }
 
 // arrival is the link by which peers' packets to containers come.
-func (n *net) arrival() string {
+func (n *networkInfo) arrival() string {
 	switch {
 	case n.mode() == config.ModeDirect || n.OVS == nil:
 		return n.underlay
@@ -194,7 +194,7 @@ func (n *net) arrival() string {
 	return n.gateway
 }
 
-func (n *net) rawDrop(ctx context.Context) Finding {
+func (n *networkInfo) rawDrop(ctx context.Context) Finding {
 	var classes []firewall.Packet
 	for _, s := range n.topology.Self.Subnets {
 		p := firewall.Packet{In: n.arrival(), IPv6: s.Addr().Is6(), To: []netip.Prefix{s}}
@@ -217,7 +217,7 @@ func (n *net) rawDrop(ctx context.Context) Finding {
 		case d == nil:
 		case d.Docker():
 			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s",
-				d.By, n.arrival(), subnet, unprotected)
+				d.By, n.arrival(), subnet, dockerAdvice)
 		case d.Sure || d.Part:
 			return fail(n.Name(), d.Accept(n.arrival(), subnet),
 				"%s drops what comes by %s for %s (Docker 28 and later do that to protect its containers)", d.By, n.arrival(), subnet)

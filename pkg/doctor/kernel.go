@@ -23,8 +23,8 @@ func forwarding(_ context.Context, p *host) []Finding {
 	up := false // else ovs-gre sets them in time
 	for _, n := range p.nets {
 		up = up || n.up || n.OVS == nil
-		need["net/ipv4/ip_forward"] = need["net/ipv4/ip_forward"] || n.has(false)
-		need["net/ipv6/conf/all/forwarding"] = need["net/ipv6/conf/all/forwarding"] || n.has(true)
+		need["net/ipv4/ip_forward"] = need["net/ipv4/ip_forward"] || n.hasSubnet(false)
+		need["net/ipv6/conf/all/forwarding"] = need["net/ipv6/conf/all/forwarding"] || n.hasSubnet(true)
 	}
 	var list []Finding
 	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
@@ -47,7 +47,7 @@ func forwarding(_ context.Context, p *host) []Finding {
 func reversePath(_ context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr != nil || n.underlay == "" || n.topology.Self.Address.Is6() {
+		if n.topologyErr != nil || n.underlay == "" || n.topology.Self.Address.Is6() {
 			continue
 		}
 		all, _ := strconv.Atoi(sysctl("net/ipv4/conf/all/rp_filter"))
@@ -69,7 +69,7 @@ func reversePath(_ context.Context, p *host) []Finding {
 func hostState(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.meshErr != nil {
+		if n.topologyErr != nil {
 			continue
 		}
 		changes, err := n.drift(ctx)
@@ -79,15 +79,15 @@ func hostState(ctx context.Context, p *host) []Finding {
 		case errors.Is(err, state.ErrUnreachable) && n.OVS == nil:
 			list = append(list, ok(n.Name(), "no routes yet: they come with the first container"))
 		case err != nil:
-			list = append(list, fail(n.Name(), n.mend("status"), "%v", err))
-		case n.barred != nil:
-			for line := range strings.Lines(n.barred.Error()) {
-				list = append(list, fail(n.Name(), n.edit(), "%s", strings.TrimSpace(line)))
+			list = append(list, fail(n.Name(), n.ctlCommand("status"), "%v", err))
+		case n.upError != nil:
+			for line := range strings.Lines(n.upError.Error()) {
+				list = append(list, fail(n.Name(), n.editCommand(), "%s", strings.TrimSpace(line)))
 			}
 		case n.unused(changes):
 			list = append(list, warn(n.Name(), n.upCommand(), "nothing is made yet: the first container does it, or ovs-grectl up"))
-		case len(changes) == 0 && n.unleased(ctx) != "":
-			list = append(list, fail(n.Name(), n.upCommand(), "%s", n.unleased(ctx)))
+		case len(changes) == 0 && n.lostLeases(ctx) != "":
+			list = append(list, fail(n.Name(), n.upCommand(), "%s", n.lostLeases(ctx)))
 		case len(changes) == 0:
 			list = append(list, ok(n.Name(), "bridge, tunnels, addresses and routes are as the conflist says"))
 		default:
@@ -108,13 +108,13 @@ func others(changes []state.Change) string {
 
 // unused reports whether no container has come in this boot and nobody has
 // called up.
-func (n *net) unused(changes []state.Change) bool {
+func (n *networkInfo) unused(changes []state.Change) bool {
 	idle, err := rundir.NetworkDir(n.Name()).Unused(rundir.LeasesOVS, rundir.LeasesRoutes)
 	return err == nil && idle && len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() <= state.KindBridge
 }
 
-// unleased names a container that nobody counts any more; "" is none.
-func (n *net) unleased(ctx context.Context) string {
+// lostLeases names a container that nobody counts any more; "" is none.
+func (n *networkInfo) lostLeases(ctx context.Context) string {
 	lost, err := attach.WithoutLease(ctx, n.Name())
 	if err != nil || len(lost) == 0 {
 		return ""
@@ -124,7 +124,7 @@ func (n *net) unleased(ctx context.Context) string {
 }
 
 // drift compares the host with what the conflist says, once for all checks.
-func (n *net) drift(ctx context.Context) ([]state.Change, error) {
+func (n *networkInfo) drift(ctx context.Context) ([]state.Change, error) {
 	n.comparing.Lock()
 	defer n.comparing.Unlock()
 	if n.compared {
@@ -135,7 +135,7 @@ func (n *net) drift(ctx context.Context) ([]state.Change, error) {
 	return changes, err
 }
 
-func (n *net) compare(ctx context.Context) ([]state.Change, error) {
+func (n *networkInfo) compare(ctx context.Context) ([]state.Change, error) {
 	var changes []state.Change
 	if n.OVS != nil {
 		open, err := network.Open(ctx, n.OVS)
@@ -179,7 +179,7 @@ func leaked(ctx context.Context, p *host) []Finding {
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			list = append(list, unknown(n.Name(), err))
 		case len(held) > 0:
-			list = append(list, fail(n.Name(), n.mend("gc"), "host-local holds %d addresses of containers that are gone: %s of %q and others", len(held), held[0].IP, held[0].ContainerID))
+			list = append(list, fail(n.Name(), n.ctlCommand("gc"), "host-local holds %d addresses of containers that are gone: %s of %q and others", len(held), held[0].IP, held[0].ContainerID))
 		default:
 			list = append(list, ok(n.Name(), "host-local holds no address of a container that is gone"))
 		}

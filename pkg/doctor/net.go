@@ -18,12 +18,12 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A net is a network as this host has it.
-type net struct {
+// A networkInfo is a network as this host has it.
+type networkInfo struct {
 	conflist.File
 	// topology is empty where meshErr says why.
-	topology nodes.Topology
-	meshErr  error
+	topology    nodes.Topology
+	topologyErr error
 	// netdev: the bridge is on OVS's userspace datapath.
 	netdev bool
 	// underlay is the link with this host's address; "" where none has it.
@@ -33,9 +33,9 @@ type net struct {
 	up      bool
 	// gateways are those of its addresses that this host has.
 	gateways []netip.Addr
-	// barred is why ovs-grectl up would be refused: something in the way that
+	// upError is why ovs-grectl up would be refused: something in the way that
 	// is not ours. nil is nothing.
-	barred error
+	upError error
 	// changes are what drift has found, if it has compared.
 	comparing sync.Mutex
 	compared  bool
@@ -44,16 +44,16 @@ type net struct {
 
 // gather gathers what many checks need.
 func gather(ctx context.Context, files []conflist.File) *host {
-	ctx, cancel := context.WithTimeout(ctx, bound/4)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
 	defer cancel()
 	p := &host{files: files}
 	p.addrs, _ = kernel.Addrs(ctx)
 	for _, f := range files {
 		if f.Err == nil && f.SupersededBy == "" {
-			n := p.net(ctx, f)
-			if n.meshErr == nil {
-				if err := n.bar(ctx); errors.Is(err, fault.ErrForeign) {
-					n.barred = err
+			n := p.network(ctx, f)
+			if n.topologyErr == nil {
+				if err := n.findUpError(ctx); errors.Is(err, fault.ErrForeign) {
+					n.upError = err
 				}
 			}
 			p.nets = append(p.nets, n)
@@ -62,11 +62,11 @@ func gather(ctx context.Context, files []conflist.File) *host {
 	return p
 }
 
-func (p *host) net(ctx context.Context, f conflist.File) *net {
-	n := &net{File: f}
-	n.topology, n.meshErr = network.Resolve(ctx, f.Base())
+func (p *host) network(ctx context.Context, f conflist.File) *networkInfo {
+	n := &networkInfo{File: f}
+	n.topology, n.topologyErr = network.Resolve(ctx, f.Base())
 	n.underlay = p.linkOf(n.topology.Self.Address)
-	if n.meshErr == nil {
+	if n.topologyErr == nil {
 		for _, gw := range n.topology.Self.Gateways() {
 			if link := p.linkOf(gw); link != "" {
 				n.gateway, n.up, n.gateways = link, true, append(n.gateways, gw)
@@ -96,14 +96,14 @@ func (p *host) linkOf(a netip.Addr) string {
 }
 
 // tunnels reports whether the network has any.
-func (n *net) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != config.TunnelNone }
+func (n *networkInfo) tunnels() bool { return n.OVS != nil && n.OVS.Tunnel.Type != config.TunnelNone }
 
 // encrypted reports whether the network's packets go by WireGuard.
-func (n *net) encrypted() bool { return n.OVS != nil && state.Encrypted(n.OVS) }
+func (n *networkInfo) encrypted() bool { return n.OVS != nil && state.Encrypted(n.OVS) }
 
 // transit is the name of the transit link, or of WireGuard's; "" where the
 // network has neither.
-func (n *net) transit() string {
+func (n *networkInfo) transit() string {
 	if n.encrypted() {
 		return config.WireGuardName(n.OVS.Bridge)
 	}
@@ -114,30 +114,32 @@ func (n *net) transit() string {
 }
 
 // mode is how packets get to the peers' containers.
-func (n *net) mode() config.Mode {
+func (n *networkInfo) mode() config.Mode {
 	if n.Routes == nil {
 		return config.ModeTunnel
 	}
 	return n.Routes.Mode
 }
 
-// mend is ovs-grectl with a verb on the network's file.
-func (n *net) mend(verb string) string { return "ovs-grectl " + verb + " " + quote(n.Path) }
+// ctlCommand is ovs-grectl with a verb on the network's file.
+func (n *networkInfo) ctlCommand(verb string) string {
+	return "ovs-grectl " + verb + " " + quote(n.Path)
+}
 
-// edit is the command that opens the network's file.
-func (n *net) edit() string { return "${EDITOR:-vi} " + quote(n.Path) }
+// editCommand is the command that opens the network's file.
+func (n *networkInfo) editCommand() string { return "${EDITOR:-vi} " + quote(n.Path) }
 
 // upCommand is ovs-grectl up or, where that would be refused, what comes first:
 // what is in the way is its owner's to remove, and the file ours to change.
-func (n *net) upCommand() string {
-	if n.barred != nil {
-		return n.edit()
+func (n *networkInfo) upCommand() string {
+	if n.upError != nil {
+		return n.editCommand()
 	}
-	return n.mend("up")
+	return n.ctlCommand("up")
 }
 
-// bar finds out what would keep ovs-grectl up from changing anything.
-func (n *net) bar(ctx context.Context) error {
+// findUpError finds out what would keep ovs-grectl up from changing anything.
+func (n *networkInfo) findUpError(ctx context.Context) error {
 	changes, err := n.drift(ctx)
 	if err != nil || len(changes) == 0 {
 		return nil // there is nothing to be refused, or the check of the host state says what it is
@@ -152,14 +154,14 @@ func (n *net) bar(ctx context.Context) error {
 	return open.CheckSubnetsFree(ctx)
 }
 
-// has reports whether this host has container subnets of a family.
-func (n *net) has(v6 bool) bool {
+// hasSubnet reports whether this host has container subnets of a family.
+func (n *networkInfo) hasSubnet(v6 bool) bool {
 	return slices.ContainsFunc(n.topology.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() == v6 })
 }
 
-// local is a gateway address of a family that this host has; the zero Addr is
+// gatewayAddr is a gateway address of a family that this host has; the zero Addr is
 // none.
-func (n *net) local(v6 bool) netip.Addr {
+func (n *networkInfo) gatewayAddr(v6 bool) netip.Addr {
 	for _, gw := range n.gateways {
 		if gw.Is6() == v6 {
 			return gw

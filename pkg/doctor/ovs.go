@@ -16,8 +16,8 @@ import (
 )
 
 // sockets are the OVSDBs that networks use, each with a network that does.
-func (p *host) sockets() map[string]*net {
-	m := map[string]*net{}
+func (p *host) sockets() map[string]*networkInfo {
+	m := map[string]*networkInfo{}
 	for _, n := range p.nets {
 		if n.OVS != nil {
 			m[n.OVS.OVSDB] = n
@@ -32,7 +32,7 @@ func daemons(ctx context.Context, p *host) []Finding {
 	for socket, n := range p.sockets() {
 		conn, err := ovs.Dial(ctx, socket)
 		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-			list = append(list, fail("", "sudo "+n.mend("doctor"), "%v: it is root's to look at", err))
+			list = append(list, fail("", "sudo "+n.ctlCommand("doctor"), "%v: it is root's to look at", err))
 			continue
 		}
 		if err != nil {
@@ -128,10 +128,10 @@ func badPorts(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func badPort(p *host, any *net, b ovs.BadPort) Finding {
+func badPort(p *host, any *networkInfo, b ovs.BadPort) Finding {
 	for _, n := range p.nets {
 		if n.Name() == b.Network {
-			return fail(n.Name(), n.mend("gc")+" && "+n.upCommand(), "port %s: %s", b.Name, b.Error)
+			return fail(n.Name(), n.ctlCommand("gc")+" && "+n.upCommand(), "port %s: %s", b.Name, b.Error)
 		}
 	}
 	return warn("", "ovs-vsctl --db=unix:"+quote(any.OVS.OVSDB)+" list interface "+quote(b.Name),
@@ -155,7 +155,7 @@ func modules(_ context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) modules(dir string) []Finding {
+func (n *networkInfo) modules(dir string) []Finding {
 	if !loaded(dir, "openvswitch") {
 		if loadable(dir, "openvswitch") {
 			return []Finding{fail(n.Name(), "modprobe openvswitch", "the kernel module openvswitch is not loaded")}
@@ -213,7 +213,7 @@ func listed(path, name string) bool {
 func userspace(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if !n.netdev || !n.tunnels() || n.encrypted() || n.meshErr != nil || n.underlay == "" {
+		if !n.netdev || !n.tunnels() || n.encrypted() || n.topologyErr != nil || n.underlay == "" {
 			continue
 		}
 		link, err := kernel.LinkByName(ctx, n.underlay)

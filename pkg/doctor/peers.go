@@ -15,10 +15,12 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// most is how many peers of a network are asked; of more, the first.
-const most = 500
+// maxProbed is how many peers of a network are asked; of more, the first.
+const maxProbed = 500
 
-func (n *net) asked() []config.Node { return n.topology.Peers[:min(len(n.topology.Peers), most)] }
+func (n *networkInfo) probedPeers() []config.Node {
+	return n.topology.Peers[:min(len(n.topology.Peers), maxProbed)]
+}
 
 // peers pings each peer on the underlay.
 func peers(ctx context.Context, p *host) []Finding {
@@ -28,7 +30,7 @@ func peers(ctx context.Context, p *host) []Finding {
 			continue
 		}
 		var probes []ping.Echo
-		for _, peer := range n.asked() {
+		for _, peer := range n.probedPeers() {
 			probes = append(probes, ping.Echo{To: peer.Address, From: n.source()})
 		}
 		err := ping.Ask(ctx, probes)
@@ -41,18 +43,18 @@ func peers(ctx context.Context, p *host) []Finding {
 			continue
 		}
 		answers := 0
-		for i, peer := range n.asked() {
+		for i, peer := range n.probedPeers() {
 			switch {
 			case probes[i].Answered:
 				answers++
 			case slices.Contains(unrouted, peer.Address):
 			default:
-				list = append(list, fail(n.Name(), n.lookUp(peer.Address), "peer %s does not answer on the underlay", peer).
+				list = append(list, fail(n.Name(), n.routeCommand(peer.Address), "peer %s does not answer on the underlay", peer).
 					each(peer.Name, n.silent(probes)))
 			}
 		}
 		if len(unrouted) > 0 {
-			list = append(list, fail(n.Name(), n.lookUp(unrouted[0]), "%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
+			list = append(list, fail(n.Name(), n.routeCommand(unrouted[0]), "%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
 		}
 		if answers == len(probes) {
 			list = append(list, ok(n.Name(), "%d peers answer on the underlay", answers))
@@ -63,7 +65,7 @@ func peers(ctx context.Context, p *host) []Finding {
 
 // silent is what is said of many peers that do not answer. Where none does, the
 // cause is here, not there.
-func (n *net) silent(probes []ping.Echo) string {
+func (n *networkInfo) silent(probes []ping.Echo) string {
 	if slices.ContainsFunc(probes, func(e ping.Echo) bool { return e.Answered }) {
 		return "%s do not answer on the underlay"
 	}
@@ -79,7 +81,7 @@ func addresses(nodes []config.Node) []netip.Addr {
 }
 
 // unrouted names the peers with these addresses.
-func (n *net) unrouted(addrs []netip.Addr) string {
+func (n *networkInfo) unrouted(addrs []netip.Addr) string {
 	var of network.Network
 	for _, p := range n.topology.Peers {
 		if slices.Contains(addrs, p.Address) {
@@ -91,15 +93,15 @@ func (n *net) unrouted(addrs []netip.Addr) string {
 
 // source is the tunnels' source address, by which policy rules may choose the
 // way; the zero Addr where this host has it not, as behind NAT.
-func (n *net) source() netip.Addr {
+func (n *networkInfo) source() netip.Addr {
 	if n.underlay == "" {
 		return netip.Addr{}
 	}
 	return n.topology.Self.Address
 }
 
-// lookUp is the command that shows the way to a peer.
-func (n *net) lookUp(peer netip.Addr) string {
+// routeCommand is the command that shows the way to a peer.
+func (n *networkInfo) routeCommand(peer netip.Addr) string {
 	if from := n.source(); from.IsValid() {
 		return "ip route get " + peer.String() + " from " + from.String()
 	}
@@ -116,7 +118,7 @@ func tunnels(ctx context.Context, p *host) []Finding {
 			continue
 		}
 		if missing, err := n.MissingRoutes(ctx); err == nil && missing != "" {
-			list = append(list, fail(n.Name(), n.edit(), "%s", missing))
+			list = append(list, fail(n.Name(), n.editCommand(), "%s", missing))
 			continue
 		}
 		if !n.up {
@@ -132,14 +134,14 @@ func tunnels(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) askGateways(ctx context.Context) []Finding {
+func (n *networkInfo) askGateways(ctx context.Context) []Finding {
 	var probes []ping.Echo
 	var of []config.Node
-	for _, peer := range n.asked() {
+	for _, peer := range n.probedPeers() {
 		probes, of = append(probes, ping.Echo{To: peer.Address, From: n.source()}), append(of, peer)
 		for _, gw := range peer.Gateways() {
-			if n.has(gw.Is6()) {
-				probes, of = append(probes, ping.Echo{To: gw, From: n.local(gw.Is6())}), append(of, peer)
+			if n.hasSubnet(gw.Is6()) {
+				probes, of = append(probes, ping.Echo{To: gw, From: n.gatewayAddr(gw.Is6())}), append(of, peer)
 			}
 		}
 	}
@@ -156,7 +158,7 @@ func (n *net) askGateways(ctx context.Context) []Finding {
 		case e.Answered:
 			answers++
 		case reachable[peer.Name]:
-			f := fail(n.Name(), n.mend("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s",
+			f := fail(n.Name(), n.ctlCommand("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s",
 				e.To, peer, n.reasons())
 			list = append(list, f.each(peer.Name, "the gateways of %s do not answer, although the peers do: "+n.reasons()))
 		}
@@ -168,7 +170,7 @@ func (n *net) askGateways(ctx context.Context) []Finding {
 }
 
 // reasons are what keeps a peer's gateway from answering.
-func (n *net) reasons() string {
+func (n *networkInfo) reasons() string {
 	if !n.tunnels() {
 		return "it is not up there, or something on the way does not route its subnets"
 	}
@@ -188,7 +190,7 @@ const (
 )
 
 // protocol is what the tunnels' packets are: a protocol of IP and a UDP port.
-func (n *net) protocol() (proto byte, port uint16) {
+func (n *networkInfo) protocol() (proto byte, port uint16) {
 	port = n.OVS.Tunnel.Port
 	switch n.OVS.Tunnel.Type {
 	case config.TunnelVXLAN:
@@ -223,7 +225,7 @@ func pathMTU(ctx context.Context, p *host) []Finding {
 		open := network.Network{Config: n.OVS, Topology: n.topology}
 		_, mtu, err := open.Want(ctx)
 		if err != nil {
-			list = append(list, fail(n.Name(), n.edit(), "%v", err))
+			list = append(list, fail(n.Name(), n.editCommand(), "%v", err))
 			continue
 		}
 		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.topology.Self.Address.Is6()))...)
@@ -231,14 +233,14 @@ func pathMTU(ctx context.Context, p *host) []Finding {
 	return list
 }
 
-func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
+func (n *networkInfo) probePath(ctx context.Context, mtu, need int) []Finding {
 	try := slices.DeleteFunc(slices.Clone(sizes), func(s int) bool { return s >= need })
 	try = slices.Concat([]int{need}, try, []int{0})
-	if len(n.asked()) > 32 {
+	if len(n.probedPeers()) > 32 {
 		try = []int{need, 0}
 	}
 	var probes []ping.Echo
-	for _, peer := range n.asked() {
+	for _, peer := range n.probedPeers() {
 		for _, s := range try {
 			probes = append(probes, ping.Echo{To: peer.Address, From: n.source(), Size: s})
 		}
@@ -247,7 +249,7 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 		return []Finding{unknown(n.Name(), err)}
 	}
 	var list []Finding
-	for i, peer := range n.asked() {
+	for i, peer := range n.probedPeers() {
 		of := probes[i*len(try) : (i+1)*len(try)]
 		fits := slices.IndexFunc(of, func(e ping.Echo) bool { return e.Answered })
 		if fits <= 0 {
@@ -257,7 +259,7 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 		if of[fits].Size > 0 {
 			seen += fmt.Sprintf("; %d bytes do", of[fits].Size)
 		}
-		f := fail(n.Name(), n.shrink(peer.Address, of[fits].Size, mtu-need), "%s", seen)
+		f := fail(n.Name(), n.shrinkCommand(peer.Address, of[fits].Size, mtu-need), "%s", seen)
 		const many = "packets of %d bytes do not get to %%s, which the MTU of %d inside containers makes"
 		list = append(list, f.each(peer.Name, fmt.Sprintf(many, need, mtu)))
 	}
@@ -267,9 +269,9 @@ func (n *net) probePath(ctx context.Context, mtu, need int) []Finding {
 	return list
 }
 
-// shrink is the command that makes a network's packets fit: with an MTU of its
+// shrinkCommand is the command that makes a network's packets fit: with an MTU of its
 // own the conflist must be changed, else the route to the peer says it.
-func (n *net) shrink(peer netip.Addr, size, less int) string {
+func (n *networkInfo) shrinkCommand(peer netip.Addr, size, less int) string {
 	if n.OVS.MTU != 0 || size == 0 {
 		return fmt.Sprintf("${EDITOR:-vi} %s  # \"mtu\": %d", quote(n.Path), max(size+less, 1280))
 	}
@@ -279,5 +281,5 @@ func (n *net) shrink(peer netip.Addr, size, less int) string {
 	}
 	return fmt.Sprintf("%[1]s route replace %[2]s/%[3]d $(ip -o %[7]s | grep -Eo '(via [^ ]+ )?dev [^ ]+') mtu %[4]d && %[5]s"+
 		"  # for good: \"mtu\": %[6]d in the conflist",
-		ip, peer, peer.BitLen(), size, n.upCommand(), size+less, strings.TrimPrefix(n.lookUp(peer), "ip "))
+		ip, peer, peer.BitLen(), size, n.upCommand(), size+less, strings.TrimPrefix(n.routeCommand(peer), "ip "))
 }

@@ -19,19 +19,19 @@ func advertisements(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		if n.OVS != nil && (n.OVS.LinuxBridge != "" || n.OVS.AdoptBridge) {
-			list = append(list, n.listens(ctx))
+			list = append(list, n.acceptsAdvertisements(ctx))
 		}
 	}
-	return append(list, p.unheard()...)
+	return append(list, p.lostRouters()...)
 }
 
-// listens looks at a gateway link that keeps its own setting.
-func (n *net) listens(ctx context.Context) Finding {
+// acceptsAdvertisements looks at a gateway link that keeps its own setting.
+func (n *networkInfo) acceptsAdvertisements(ctx context.Context) Finding {
 	live, err := network.LiveAttachments(ctx, n.Name())
 	if err != nil {
 		return unknown(n.Name(), err)
 	}
-	if !listens(n.gateway) || len(live) == 0 {
+	if !acceptsRA(n.gateway) || len(live) == 0 {
 		return ok(n.Name(), "%s believes no router advertisement of a container", n.gateway)
 	}
 	return warn(n.Name(), "sysctl -w net/ipv6/conf/"+n.gateway+"/accept_ra=0",
@@ -39,9 +39,9 @@ func (n *net) listens(ctx context.Context) Finding {
 			"this host's IPv6 router", n.gateway, len(live))
 }
 
-// listens reports whether the kernel takes router advertisements on a link
+// acceptsRA reports whether the kernel takes router advertisements on a link
 // (ip-sysctl.rst, accept_ra).
-func listens(link string) bool {
+func acceptsRA(link string) bool {
 	conf := "net/ipv6/conf/" + link + "/"
 	switch sysctl(conf + "accept_ra") {
 	case "2":
@@ -55,16 +55,16 @@ func listens(link string) bool {
 	return sysctl(conf+"disable_ipv6") == "0"
 }
 
-// byAdvertisement is IFAPROT_KERNEL_RA of linux/if_addr.h: the kernel made the
+// protoKernelRA is IFAPROT_KERNEL_RA of linux/if_addr.h: the kernel made the
 // address of a router advertisement (Linux 5.18 and later tell).
-const byAdvertisement = 2
+const protoKernelRA = 2
 
-// unheard looks for links that had a router and no longer listen to it.
-func (p *host) unheard() []Finding {
+// lostRouters looks for links that had a router and no longer listen to it.
+func (p *host) lostRouters() []Finding {
 	var list []Finding
 	var links []string
 	for _, a := range p.addrs {
-		if a.Proto == byAdvertisement && !slices.Contains(links, a.Link) {
+		if a.Proto == protoKernelRA && !slices.Contains(links, a.Link) {
 			links = append(links, a.Link)
 		}
 	}
@@ -81,11 +81,11 @@ func (p *host) unheard() []Finding {
 	return list
 }
 
-// rings looks for meshes whose bridge has a way to the peers besides the tunnels.
-func rings(ctx context.Context, p *host) []Finding {
+// loops looks for meshes whose bridge has a way to the peers besides the tunnels.
+func loops(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.OVS == nil || n.OVS.Segment != config.SegmentMesh || n.meshErr != nil {
+		if n.OVS == nil || n.OVS.Segment != config.SegmentMesh || n.topologyErr != nil {
 			continue
 		}
 		conn, err := ovs.Dial(ctx, n.OVS.OVSDB)
@@ -96,7 +96,7 @@ func rings(ctx context.Context, p *host) []Finding {
 		conn.Close()
 		switch {
 		case errors.Is(err, fault.ErrForeign):
-			list = append(list, fail(n.Name(), n.edit(), "%v", err))
+			list = append(list, fail(n.Name(), n.editCommand(), "%v", err))
 		case err != nil:
 			list = append(list, unknown(n.Name(), err))
 		default:

@@ -103,7 +103,7 @@ func zone(ctx context.Context, link string) string {
 }
 
 // tunnelService opens the host for the tunnels' packets.
-func tunnelService(n *net) string {
+func tunnelService(n *networkInfo) string {
 	if !n.tunnels() || n.netdev {
 		return ""
 	}

@@ -15,9 +15,9 @@ import (
 func Ways(ctx context.Context, f conflist.File) (ping.Host, error) {
 	p := &host{files: []conflist.File{f}}
 	p.addrs, _ = kernel.Addrs(ctx)
-	n := p.net(ctx, f)
-	if n.meshErr != nil {
-		return ping.Host{}, n.meshErr
+	n := p.network(ctx, f)
+	if n.topologyErr != nil {
+		return ping.Host{}, n.topologyErr
 	}
 	h := ping.Host{Mesh: n.topology, Source: n.source(), Gateways: n.gateways}
 	var err error

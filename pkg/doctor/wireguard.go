@@ -16,25 +16,25 @@ import (
 func wireGuard(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.encrypted() && n.meshErr == nil {
+		if n.encrypted() && n.topologyErr == nil {
 			list = append(list, n.wireGuard(ctx)...)
 		}
 	}
 	return list
 }
 
-func (n *net) wireGuard(ctx context.Context) []Finding {
+func (n *networkInfo) wireGuard(ctx context.Context) []Finding {
 	open := &network.Network{Config: n.OVS, Topology: n.topology}
 	var list []Finding
 	if unkeyed := open.Unkeyed(); unkeyed != "" {
-		list = append(list, warn(n.Name(), n.mend("key")+"  # there", "%s: nothing gets to their containers", unkeyed))
+		list = append(list, warn(n.Name(), n.ctlCommand("key")+"  # there", "%s: nothing gets to their containers", unkeyed))
 	}
 	switch wrong, err := conflist.WrongKey(open); {
 	case errors.Is(err, fs.ErrNotExist): // the first container makes it
 	case err != nil:
 		return append(list, unknown(n.Name(), err))
 	case wrong != "":
-		list = append(list, fail(n.Name(), n.edit(), "%s", wrong))
+		list = append(list, fail(n.Name(), n.editCommand(), "%s", wrong))
 	}
 	peers, err := conflist.WireGuardPeers(ctx, open)
 	switch dir := moduleDir(); {

@@ -31,8 +31,8 @@ func Load(path string) ([]config.Node, error) {
 	return nodes, nil
 }
 
-// most is the size of the largest nodes file: 100,000 nodes make about 10 MB.
-const most = 64 << 20
+// maxFileSize is the size of the largest nodes file: 100,000 nodes make about 10 MB.
+const maxFileSize = 64 << 20
 
 // read reads a regular file of a size that can be. It waits for no pipe and
 // fills no memory from a device.
@@ -46,11 +46,11 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() || st.Size() > most {
-		return nil, fmt.Errorf("%s: want a regular file of at most %d MB", path, most>>20)
+	if !st.Mode().IsRegular() || st.Size() > maxFileSize {
+		return nil, fmt.Errorf("%s: want a regular file of at most %d MB", path, maxFileSize>>20)
 	}
 	b := bytes.NewBuffer(make([]byte, 0, st.Size()+bytes.MinRead))
-	_, err = b.ReadFrom(io.LimitReader(f, most))
+	_, err = b.ReadFrom(io.LimitReader(f, maxFileSize))
 	return b.Bytes(), err
 }
 

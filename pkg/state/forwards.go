@@ -49,10 +49,10 @@ func Forwards(c *config.Network, m nodes.Topology) []Object {
 	return objs
 }
 
-// direct are the accepts of routes without a tunnel: between this host's
+// directForwards are the accepts of routes without a tunnel: between this host's
 // subnets and those of the peers that are routed so. A peer's containers may
 // come with its host's address: Docker masquerades them.
-func direct(c *config.Routes, m nodes.Topology, peers []config.Node, w NextHops) []Object {
+func directForwards(c *config.Routes, m nodes.Topology, peers []config.Node, w NextHops) []Object {
 	theirs := subnets(peers)
 	for _, p := range peers {
 		theirs = append(theirs, netip.PrefixFrom(p.Address, p.Address.BitLen()))

@@ -197,7 +197,7 @@ func (r Route) ID() ID {
 	return ID{KindRoute, r.Dst.String() + " table " + strconv.Itoa(r.Table) + " metric " + strconv.Itoa(r.Metric)}
 }
 func (m Masquerade) ID() ID { return ID{KindMasquerade, m.Network} }
-func (f Forward) ID() ID    { return ID{KindForward, f.comment() + " " + f.what()} }
+func (f Forward) ID() ID    { return ID{KindForward, f.comment() + " " + f.packets()} }
 
 func (b Bridge) Noun() string { return "OVS bridge " + b.Name }
 func (t Tunnel) Noun() string {
@@ -214,7 +214,7 @@ func (a Addr) Noun() string       { return fmt.Sprintf("address %s of %s", a.Pre
 func (n Neigh) Noun() string      { return fmt.Sprintf("neighbour %s on %s", n.IP, n.Dev) }
 func (r Route) Noun() string      { return "route " + r.Dst.String() }
 func (m Masquerade) Noun() string { return "masquerade of network " + m.Network }
-func (f Forward) Noun() string    { return "forward accept of " + f.what() }
+func (f Forward) Noun() string    { return "forward accept of " + f.packets() }
 
 func (b Bridge) String() string {
 	if b.Adopted {
@@ -416,8 +416,8 @@ func (f Forward) comment() string {
 	return "ovs-gre:" + f.Network
 }
 
-// what says which packets, but for the addresses: "IPv4 from obr0-t to obr0".
-func (f Forward) what() string {
+// packets says which packets, but for the addresses: "IPv4 from obr0-t to obr0".
+func (f Forward) packets() string {
 	s := f.family()
 	if f.In != "" {
 		s += " from " + f.In

@@ -67,7 +67,7 @@ func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) 
 		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrUnreachable, more))
 	}
 	s.Put(toAnyPeer(c, shared, w)...)
-	s.Put(direct(c, m, nexthops, w)...)
+	s.Put(directForwards(c, m, nexthops, w)...)
 	return s, errors.Join(errs...)
 }
 

@@ -21,10 +21,10 @@ type holder struct {
 	gone chan struct{} // closed when the process has been waited for
 }
 
-// stay is what a holder does. While it ignores SIGCHLD, which a shell cannot,
+// holderCommand is what a holder does. While it ignores SIGCHLD, which a shell cannot,
 // it need not reap: the kernel drops the orphans of daemons by itself, so that
 // a daemon which has ended is really gone.
-const stay = "exec env --ignore-signal=CHLD cat"
+const holderCommand = "exec env --ignore-signal=CHLD cat"
 
 // hold starts a holder. The script runs first in the new namespaces, with args
 // as its $1 and so on; last is what it does from then on, which must end with

@@ -92,7 +92,7 @@ func (h *Host) boot(ctx context.Context, ovs bool) error {
 			return err
 		}
 	}
-	holder, err := hold(ctx, bootScript, stay, append([]string{h.Dir, plugins}, own...)...)
+	holder, err := hold(ctx, bootScript, holderCommand, append([]string{h.Dir, plugins}, own...)...)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (h *Host) Reboot(ctx context.Context) error {
 	if err := h.boot(ctx, ovs); err != nil {
 		return fmt.Errorf("%s: reboot: %w", h.Name, err)
 	}
-	return h.warm(ctx)
+	return h.pingAll(ctx)
 }
 
 // PID is the process id, on this machine, of the host's init: all of the

@@ -19,8 +19,8 @@ const (
 	DatapathNetdev = "netdev" // Open vSwitch's own, in userspace
 )
 
-// bringUp bounds what New spends on making a lab. An emulated machine is slow.
-const bringUp = 2 * time.Minute
+// startTimeout bounds what New spends on making a lab. An emulated machine is slow.
+const startTimeout = 2 * time.Minute
 
 // Options describe a lab. The zero value is a lab without hosts.
 type Options struct {
@@ -52,7 +52,7 @@ type Options struct {
 // gateway, which plays the rest of the world.
 const outside = 2
 
-func (o *Options) fill() error {
+func (o *Options) setDefaults() error {
 	if o.UnderlayMTU == 0 {
 		o.UnderlayMTU = 1500
 	}
@@ -123,7 +123,7 @@ type Lab struct {
 // or until this process ends. An error says which Debian package is missing,
 // if one is.
 func Start(ctx context.Context, o Options) (_ *Lab, err error) {
-	if err := o.fill(); err != nil {
+	if err := o.setDefaults(); err != nil {
 		return nil, err
 	}
 	if err := Requirements(o); err != nil {
@@ -157,7 +157,7 @@ func Start(ctx context.Context, o Options) (_ *Lab, err error) {
 	if err := l.each(func(h *Host) error { return h.boot(ctx, !o.NoOVS) }); err != nil {
 		return nil, err
 	}
-	return l, l.each(func(h *Host) error { return h.warm(ctx) })
+	return l, l.each(func(h *Host) error { return h.pingAll(ctx) })
 }
 
 // each calls f for all hosts at once.
@@ -180,7 +180,7 @@ func (l *Lab) each(f func(*Host) error) error {
 // says CI=true. A failed test logs what Open vSwitch on each host has to say.
 func New(t testing.TB, o Options) *Lab {
 	t.Helper()
-	if err := o.fill(); err != nil {
+	if err := o.setDefaults(); err != nil {
 		t.Fatal(err)
 	}
 	if err := Requirements(o); err != nil {
@@ -189,7 +189,7 @@ func New(t testing.TB, o Options) *Lab {
 		}
 		t.Skip(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), bringUp)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	l, err := Start(ctx, o)
 	if err != nil {

@@ -40,7 +40,7 @@ func (h *Host) StartOVSDB(ctx context.Context) error {
 	if h.running(ovsdbServer) {
 		return nil
 	}
-	return h.failed("start ovsdb-server", h.script(ctx, `
+	return h.wrap("start ovsdb-server", h.script(ctx, `
 [ -e /etc/openvswitch/conf.db ] || ovsdb-tool create /etc/openvswitch/conf.db
 ovsdb-server /etc/openvswitch/conf.db -vconsole:off --remote=punix:/var/run/openvswitch/db.sock \
 	--pidfile --detach --no-chdir --log-file
@@ -61,34 +61,34 @@ func (h *Host) StartVswitchd(ctx context.Context) error {
 		return nil
 	}
 	if h.lab.Datapath == DatapathSystem {
-		if err := countable(ctx); err != nil {
-			return h.failed("start ovs-vswitchd", err)
+		if err := waitForCPUCount(ctx); err != nil {
+			return h.wrap("start ovs-vswitchd", err)
 		}
 	}
 	err := h.script(ctx, "ovs-vswitchd -vconsole:off --pidfile --detach --no-chdir --log-file")
 	if err == nil && h.lab.Datapath == DatapathNetdev {
 		err = h.adopt(ctx)
 	}
-	return h.failed("start ovs-vswitchd", err)
+	return h.wrap("start ovs-vswitchd", err)
 }
 
-// counted is how long after boot ovs-vswitchd 3.1.0 takes 0 processors for the
+// cpuCountDelay is how long after boot ovs-vswitchd 3.1.0 takes 0 processors for the
 // truth (count_cpu_cores in lib/ovs-thread.c of OVS; mended in 3.1.1). On the
 // kernel datapath it then starts no thread that takes upcalls, and no packet
 // gets through. A VM of test/kernel has its first lab sooner.
-const counted = 10 * time.Second
+const cpuCountDelay = 10 * time.Second
 
-// countable waits until this machine is up for long enough.
-func countable(ctx context.Context) error {
+// waitForCPUCount waits until this machine is up for long enough.
+func waitForCPUCount(ctx context.Context) error {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &up); err != nil {
 		return err
 	}
 	select {
-	case <-time.After(counted - time.Duration(up.Nano())):
+	case <-time.After(cpuCountDelay - time.Duration(up.Nano())):
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for %v since boot: %w", counted, ctx.Err())
+		return fmt.Errorf("wait for %v since boot: %w", cpuCountDelay, ctx.Err())
 	}
 }
 
@@ -182,14 +182,14 @@ func (h *Host) signal(ctx context.Context, daemon string, sig syscall.Signal, wa
 		err = h.script(ctx, `kill -"$1" "$2"`, strconv.Itoa(int(sig)), pid)
 	}
 	if err == nil {
-		err = poll(ctx, patience, func() error {
+		err = poll(ctx, waitTimeout, func() error {
 			if _, st, err := h.process(daemon); err != nil || !want(st) {
 				return errors.Join(fmt.Errorf("its state is %q", st), err)
 			}
 			return nil
 		})
 	}
-	return h.failed(sig.String()+" "+daemon, err)
+	return h.wrap(sig.String()+" "+daemon, err)
 }
 
 // end ends a daemon, if it runs, and waits until it is gone.
@@ -200,18 +200,18 @@ func (h *Host) end(ctx context.Context, daemon string, sig syscall.Signal) error
 	}
 	err = h.script(ctx, `kill -"$1" "$2"`, strconv.Itoa(int(sig)), pid)
 	if err == nil {
-		err = poll(ctx, patience, func() error {
+		err = poll(ctx, waitTimeout, func() error {
 			if _, err := os.Stat(h.file("/proc/" + pid)); err == nil {
 				return errors.New("it is still there")
 			}
 			return nil
 		})
 	}
-	return h.failed(sig.String()+" "+daemon, err)
+	return h.wrap(sig.String()+" "+daemon, err)
 }
 
-// failed names the host and what was done to it.
-func (h *Host) failed(what string, err error) error {
+// wrap names the host and what was done to it.
+func (h *Host) wrap(what string, err error) error {
 	if err != nil {
 		err = fmt.Errorf("%s: %s: %w", h.Name, what, err)
 	}

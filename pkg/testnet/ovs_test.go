@@ -173,7 +173,7 @@ func TestDaemons(t *testing.T) {
 			t.Errorf("%s: ovs-vswitchd: %v", step.name, err)
 		}
 	}
-	if err := h.warm(t.Context()); err != nil {
+	if err := h.pingAll(t.Context()); err != nil {
 		t.Error(err)
 	}
 	Eventually(t, 20*time.Second, func() error { return Ping(t.Context(), h, netip.MustParseAddr("192.168.1.2"), PingOptions{}) })

@@ -149,8 +149,8 @@ func Eventually(t testing.TB, within time.Duration, f func() error) {
 	}
 }
 
-// patience bounds every wait of the lab's own.
-const patience = 30 * time.Second
+// waitTimeout bounds every wait of the lab's own.
+const waitTimeout = 30 * time.Second
 
 // poll calls f until it returns nil, the time is over or the context ends.
 func poll(ctx context.Context, within time.Duration, f func() error) error {

@@ -77,7 +77,7 @@ func TestUnderlayOptions(t *testing.T) {
 
 func TestOptionsRefused(t *testing.T) {
 	for _, o := range []Options{{Hosts: -1}, {Hosts: 1, FirstHost: 2}, {Hosts: 2, FirstHost: 254}, {Datapath: "dpdk"}} {
-		if err := o.fill(); err == nil {
+		if err := o.setDefaults(); err == nil {
 			t.Errorf("accepted: %+v", o)
 		}
 	}

@@ -21,8 +21,8 @@ func mac(a netip.Addr) string {
 	return fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
 }
 
-// with is an address of the host together with the length of the prefix.
-func with(a netip.Addr, p netip.Prefix) string { return netip.PrefixFrom(a, p.Bits()).String() }
+// cidr is an address of the host together with the length of the prefix.
+func cidr(a netip.Addr, p netip.Prefix) string { return netip.PrefixFrom(a, p.Bits()).String() }
 
 // underlayScript makes the switch. It is as silent as a switch should be: no
 // multicast snooping and no link-local address means no queries and no router
@@ -48,7 +48,7 @@ func (l *Lab) startUnderlay(ctx context.Context) error {
 	}
 	// When this process is killed, somebody has to take its directory away.
 	holder, err := hold(ctx, underlayScript, `cat; rm -rf -- "$5"`,
-		mac(u.Addr4), strconv.Itoa(l.opts.UnderlayMTU), with(u.Addr4, l.opts.Prefix4), with(u.Addr6, l.opts.Prefix6), l.Dir)
+		mac(u.Addr4), strconv.Itoa(l.opts.UnderlayMTU), cidr(u.Addr4, l.opts.Prefix4), cidr(u.Addr6, l.opts.Prefix6), l.Dir)
 	if err != nil {
 		return fmt.Errorf("underlay: %w", err)
 	}
@@ -92,19 +92,19 @@ ip -6 route replace default via "$5" dev "$1"
 
 func (h *Host) addressing(link string) []string {
 	o, u := h.lab.opts, h.lab.Underlay
-	return []string{link, with(h.Addr4, o.Prefix4), with(h.Addr6, o.Prefix6), u.Addr4.String(), u.Addr6.String()}
+	return []string{link, cidr(h.Addr4, o.Prefix4), cidr(h.Addr6, o.Prefix6), u.Addr4.String(), u.Addr6.String()}
 }
 
-// warm pings the outside and every other host until it answers, so that a
+// pingAll pings the outside and every other host until it answers, so that a
 // test does not meet an underlay that is just learning its neighbours.
-func (h *Host) warm(ctx context.Context) error {
+func (h *Host) pingAll(ctx context.Context) error {
 	var to []string
 	for _, o := range append([]*Host{h.lab.Underlay}, h.lab.Hosts...) {
 		if o != h {
 			to = append(to, o.Addr4.String(), o.Addr6.String())
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, waitTimeout)
 	defer cancel()
 	err := h.script(ctx, `for a; do until ping -n -q -c 1 -W 0.5 "$a" >/dev/null; do :; done; done`, to...)
 	if err != nil {

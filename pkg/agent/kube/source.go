@@ -61,7 +61,7 @@ func (s *Source) Run(ctx context.Context, changed func()) error {
 	handler, err := s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() },
 		UpdateFunc: func(old, now any) {
-			if !same(old, now) {
+			if !unchanged(old, now) {
 				changed()
 			}
 		},
@@ -135,8 +135,8 @@ func trim(o any) (any, error) {
 	return kept, nil
 }
 
-// same reports whether an update says anything new: most are heartbeats.
-func same(old, now any) bool {
+// unchanged reports whether an update says anything new: most are heartbeats.
+func unchanged(old, now any) bool {
 	a, ok1 := old.(*corev1.Node)
 	b, ok2 := now.(*corev1.Node)
 	if !ok1 || !ok2 {
