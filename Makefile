@@ -115,8 +115,7 @@ test-rules: ## the alert rules on made-up series, by promtool
 
 lint: ## gofmt, go vet, staticcheck; the floors of the house are a test
 	@test -z "$$(gofmt -l cmd deploy pkg plugins test)" || { gofmt -l cmd deploy pkg plugins test; exit 1; }
-	go vet ./...
-	go tool staticcheck ./...
+	$(GOLANGCI_LINT) run
 
 packages: ## .deb and .rpm of ovs-gre and of its agent into bin/packages
 	@rm -rf bin/packages

@@ -32,7 +32,8 @@ func uninstall(ctx context.Context, log *slog.Logger, args []string) error {
 	var p place
 	f := flag.NewFlagSet("uninstall", flag.ContinueOnError)
 	p.flags(f)
-	plugins := f.String("plugins", "", "the runtime's `directory` of plugins, to remove ours from; \"\" leaves them, so that containers can still be detached")
+	plugins := f.String("plugins", "",
+		"the runtime's `directory` of plugins, to remove ours from; \"\" leaves them, so that containers can still be detached")
 	wait := f.Bool("wait", false, "try until all is gone, then wait for SIGTERM: for a DaemonSet")
 	listen := f.String("listen", "", "`address` of /healthz and /readyz while waiting; \"\" is off")
 	if err := parse(f, args); err != nil {

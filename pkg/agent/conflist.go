@@ -15,14 +15,13 @@ import (
 	"ovs-gre-cni/pkg/fault"
 )
 
-// A template is the conflist as its author left it, before the agent adds what
-// only this host knows.
+// A template is a conflist without the keys that the agent adds on each host.
 type template struct {
 	fields  map[string]json.RawMessage
 	plugins []map[string]json.RawMessage
 }
 
-// parseTemplate reads a template. The keys that are the agent's must be absent.
+// parseTemplate reads a template. The keys that the agent adds must be absent.
 func parseTemplate(raw []byte) (*template, error) {
 	t := &template{}
 	if err := json.Unmarshal(raw, &t.fields); err != nil {
@@ -44,7 +43,7 @@ func parseTemplate(raw []byte) (*template, error) {
 	return t, nil
 }
 
-// plugin is the first plugin of a type, or nil.
+// plugin returns the first plugin of a type, or nil.
 func (t *template) plugin(name string) map[string]json.RawMessage {
 	for _, p := range t.plugins {
 		var typ string
@@ -55,9 +54,8 @@ func (t *template) plugin(name string) map[string]json.RawMessage {
 	return nil
 }
 
-// conflist is the file for this host: with the nodes file, the name of this
-// host's node where its address cannot tell, and a version where the template
-// has none.
+// conflist returns the conflist for this host: the template with the key nodesFile; with
+// the key node, unless node is ""; and with the version, if the template has none.
 func (t *template) conflist(nodesFile, node, version string) ([]byte, error) {
 	p := t.plugin("ovs-gre")
 	set(p, "nodesFile", nodesFile)
@@ -84,8 +82,8 @@ func set(fields map[string]json.RawMessage, key, value string) {
 	fields[key], _ = json.Marshal(value) // a string always can be
 }
 
-// specVersion is the version of the CNI specification for a runtime: older
-// ones attach a container by 1.1.0 and then refuse the result.
+// specVersion returns the version of the CNI specification for a runtime. A runtime
+// without support for 1.1.0 calls ADD with it and then refuses the result.
 func specVersion(runtime string) string {
 	name, version, _ := strings.Cut(runtime, "://")
 	since := map[string]string{"containerd": "2.0", "cri-o": "1.30"}[name]
@@ -95,9 +93,9 @@ func specVersion(runtime string) string {
 	return "1.1.0"
 }
 
-// writeConflist writes the conflist, unless it is there already, and reports whether
-// it did. A file of that name that does not name ovs-gre stays, and the error
-// wraps fault.ErrForeign. Runtimes see the old file or the new one.
+// writeConflist writes the conflist unless the file has this content, and reports whether it
+// did. A conflist at path that does not name ovs-gre stays; the error then wraps
+// fault.ErrForeign. Runtimes see the old file or the new one.
 func writeConflist(path string, raw []byte) (bool, error) {
 	have, err := os.ReadFile(path)
 	switch {
@@ -120,19 +118,19 @@ func ours(path string, raw []byte) bool {
 	return f.List != nil && f.List.Find("ovs-gre") != nil
 }
 
-// foreign reports whether a file in our place is somebody else's conflist. One
-// that is none at all, of a disk that was full perhaps, is not.
+// foreign reports whether a file is a conflist that does not name ovs-gre. A file that is
+// no conflist, such as one truncated by a full disk, is not foreign.
 func foreign(path string, raw []byte) bool {
 	return conflist.Parse(path, raw).List != nil && !ours(path, raw)
 }
 
-// readOurs reports whether there is a conflist of ours.
+// readOurs reads a conflist; ok is false unless it names ovs-gre.
 func readOurs(path string) (raw []byte, ok bool) {
 	raw, err := os.ReadFile(path)
 	return raw, err == nil && ours(path, raw)
 }
 
-// version is the version that a conflist has; "" is none.
+// version returns the CNIVersion of a conflist; "" means none.
 func version(raw []byte) string {
 	list, err := config.ParseList(raw)
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package agent keeps a network's list of hosts, and this host as it should be:
-// it asks a source who the hosts are, stores them where the plugins read them,
-// brings the host state about by the same code as everybody else, and writes the
-// conflist once a container could be attached. Whatever happens leads to a pass,
-// and every pass does all of it: nothing depends on having seen an event.
+// Package agent keeps a network's host state and nodes file up to date. A pass asks a
+// source for the list of hosts, writes the nodes file that the plugins read, makes the
+// host state by the same code as ovs-grectl up, and then writes the conflist, by which
+// the runtime finds the network. Every event leads to a pass, and every pass does
+// all of this, so that no event needs to be seen.
 //
-// It attaches no containers: the plugins need neither the agent nor its source.
-// This package knows no Kubernetes; package kube is its source of that kind.
+// The agent attaches no containers, and the plugins need neither the agent nor its
+// source. Package kube has the source for Kubernetes.
 package agent

@@ -16,8 +16,7 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// A NodesFile is the source of networks without Kubernetes: a file with the
-// list of nodes as config.DecodeNodes reads it, used as it is.
+// A NodesFile is the Source without Kubernetes: the path of a nodes file.
 type NodesFile string
 
 // List implements Source.
@@ -27,8 +26,8 @@ func (f NodesFile) List() (List, error) {
 	return List{Nodes: list}, err
 }
 
-// Run implements Source. It watches the directory, because files are replaced
-// by renaming, some by way of a link beside them.
+// Run implements Source. It watches the directory, because a file may be replaced by
+// renaming another, or be a link to a file that changes.
 func (f NodesFile) Run(ctx context.Context, changed func()) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -38,10 +37,11 @@ func (f NodesFile) Run(ctx context.Context, changed func()) error {
 	defer file.Close()
 	defer context.AfterFunc(ctx, func() { file.Close() })()
 	dir := filepath.Dir(string(f))
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_DELETE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
+	const mask = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(fd, dir, mask); err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
 	}
-	changed() // what was written before the watch stood
+	changed() // the file may have changed before the watch began
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := file.Read(buf)

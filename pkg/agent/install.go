@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plugins are ours. What else is installed, others install too.
+// plugins are the plugins of this project. Others may come from other packages, too.
 var plugins = []string{"ovs-gre", "route-sync"}
 
-// Install copies the files of a directory into another and returns the names of
-// those it copied: ours that are not there as they are, and others that are not
-// there at all, for the node may have newer ones. Each comes in one step: nobody
-// runs half a file, and what runs goes on with the old one.
+// Install copies plugins from one directory to another and returns the names of those
+// that it copied: this project's plugins if they differ, others only if they are absent,
+// because the host may have newer ones. Each file is replaced in one step; a running
+// plugin keeps the old file.
 func Install(from, to string) ([]string, error) {
 	entries, err := os.ReadDir(from)
 	if err != nil {
@@ -27,7 +27,7 @@ func Install(from, to string) ([]string, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	// Two at a time would write to the same temporary names.
+	// Two calls at once would write to the same temporary files.
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", to, err)
 	}
@@ -49,7 +49,7 @@ func Install(from, to string) ([]string, error) {
 
 const executable = 0o755
 
-// install copies one file, unless the copy is there.
+// install copies one file and reports whether it had to.
 func install(from, to string) (bool, error) {
 	want, err := os.ReadFile(from)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// metrics are what Prometheus gets to know. What passes do is counted as it
-// happens; what is on the host is looked at when Prometheus asks.
+// metrics are the agent's Prometheus metrics. Passes and changes are counted when they
+// are made; host state is observed when Prometheus scrapes.
 type metrics struct {
 	agent    *Agent
 	registry *prometheus.Registry
@@ -45,10 +45,12 @@ func newMetrics(a *Agent) *metrics {
 	}
 	m := &metrics{
 		agent: a, registry: prometheus.NewRegistry(),
-		passes:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "passes_total", Help: "Passes by result: ok, waiting (this host is no node yet), error."}, []string{"result"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "reconcile_duration_seconds", Help: "How long passes took.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
-		changes:  counter("changes_total", "Changes made to the host."),
-		drift:    counter("drift_repaired_total", "Changes made although the pass before wanted the same: somebody else had changed the host."),
+		passes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "passes_total",
+			Help: "Passes by result: ok, waiting (this host is no node yet), error."}, []string{"result"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "reconcile_duration_seconds",
+			Help: "How long passes took.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
+		changes: counter("changes_total", "Changes made to the host."),
+		drift:   counter("drift_repaired_total", "Changes made although the pass before wanted the same: somebody else had changed the host."),
 
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "probes_total",
 			Help: "Echo requests to the peers' gateways, the way of containers' packets, by result: answered, lost."}, []string{"result"}),
@@ -79,7 +81,7 @@ func newMetrics(a *Agent) *metrics {
 	return m
 }
 
-// How passes end.
+// The results of passes, values of a label.
 const (
 	resultOK      = "ok"
 	resultWaiting = "waiting"
@@ -138,8 +140,8 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 // scrapeTimeout is how long a look at the host may take.
 const scrapeTimeout = 5 * time.Second
 
-// Collect implements prometheus.Collector. What cannot be looked at is left
-// out; the log says why.
+// Collect implements prometheus.Collector. It leaves out metrics whose observation
+// fails, and logs the error.
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
@@ -152,7 +154,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	gauge(m.leftOut, leftOut)
 	gauge(m.peers, len(last.topology.Peers))
 	if last.file.OVS == nil {
-		return // there has been nothing to look at
+		return // no pass has succeeded yet
 	}
 	m.collectMesh(gauge)
 	if err := m.collectOVSCounters(ctx, last, to); err != nil {

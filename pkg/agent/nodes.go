@@ -11,13 +11,13 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// A Source tells who the hosts of the network are.
+// A Source has the list of the network's hosts.
 type Source interface {
-	// Run watches until ctx ends, and calls changed when List may answer
-	// something else than before.
+	// Run watches the list until ctx ends, and calls changed when the result of
+	// List may have changed.
 	Run(ctx context.Context, changed func()) error
-	// List is what is known now. The error wraps nodes.ErrNotReady until
-	// anything is.
+	// List returns the present list. The error wraps nodes.ErrNotReady as long as
+	// the source has not received any.
 	List() (List, error)
 }
 
@@ -32,10 +32,10 @@ type Publisher interface {
 type List struct {
 	// Nodes are the hosts of the network, in the order of their names.
 	Nodes []config.Node
-	// LeftOut are the hosts that are not in Nodes, by name, and why.
+	// LeftOut has the reason for each host that is not in Nodes, by its name.
 	LeftOut map[string]string
-	// Runtime is what starts containers on this host, as Kubernetes writes it:
-	// containerd://2.1.0; "" is unknown.
+	// Runtime is this host's container runtime with its version as Kubernetes writes
+	// it, such as containerd://2.1.0; "" means unknown.
 	Runtime string
 }
 
@@ -50,15 +50,15 @@ type Candidate struct {
 	Key string
 	// Since is when it came. Between two that exclude each other the older stays.
 	Since time.Time
-	// Leaving: it is being taken away, and excludes nobody.
+	// Leaving: the host is being removed, and excludes no other.
 	Leaving bool
-	// Problem is why it cannot be a node; "" is nothing.
+	// Problem is why it cannot be a node; "" means that nothing is known against it.
 	Problem string
 }
 
-// Select makes the nodes out of the candidates, and tells which are left out
-// and why. All hosts that see the same candidates select the same. Of which
-// family the addresses are, the oldest candidate decides: IPv4 if it has one.
+// Select returns the candidates that become nodes, and the reason for each that does not.
+// The result depends on the candidates alone, so that all hosts select the same. The
+// oldest candidate decides the family of all addresses: IPv4 if it has an IPv4 address.
 func Select(candidates []Candidate) (nodes []config.Node, leftOut map[string]string) {
 	list := slices.SortedFunc(slices.Values(candidates), func(a, b Candidate) int {
 		if a.Leaving != b.Leaving {
@@ -80,7 +80,7 @@ func Select(candidates []Candidate) (nodes []config.Node, leftOut map[string]str
 	return s.nodes, leftOut
 }
 
-// selection is one call of Select.
+// selection is the state of one call of Select.
 type selection struct {
 	nodes []config.Node
 	set   config.NodeSet
@@ -88,7 +88,7 @@ type selection struct {
 	v6 bool
 }
 
-// add makes a node of a candidate, or says why not.
+// add makes a candidate a node, or returns the reason why it cannot be one.
 func (s *selection) add(c Candidate) string {
 	if c.Problem != "" {
 		return c.Problem

@@ -34,7 +34,7 @@ func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error 
 	case foreign(file, raw):
 		return fmt.Errorf("%s: %w: it does not name ovs-gre", file, fault.ErrForeign)
 	default:
-		// First of all, so that no container comes while the rest goes.
+		// First of all, so that no container is attached meanwhile.
 		if err := os.Remove(file); err != nil {
 			return err
 		}
@@ -57,12 +57,12 @@ func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error 
 	}
 	_ = errors.Join(atomicfile.RemoveLeftovers(file), atomicfile.RemoveLeftovers(store))
 	_ = os.Remove(lockFile(store))
-	_ = os.Remove(filepath.Dir(store)) // where it is empty, and no mount
+	_ = os.Remove(filepath.Dir(store)) // succeeds where it is empty and no mount
 	return nil
 }
 
-// networks are the chain of the conflist, or, where that is gone or says
-// nonsense, those whose host state was made with the store.
+// networks returns the conflist or, where it is absent or invalid, the saved conflists of
+// the networks whose host state was made with this nodes file.
 func networks(file string, raw []byte, store string) ([]conflist.File, error) {
 	if f := conflist.Parse(file, raw); f.Err == nil {
 		return []conflist.File{f}, nil
@@ -80,8 +80,8 @@ func networks(file string, raw []byte, store string) ([]conflist.File, error) {
 	return files, err
 }
 
-// RemovePlugins removes our plugins from a directory, and no others: whoever
-// else has brought them may need them.
+// RemovePlugins removes this project's plugins from a directory. Others stay: they may come
+// from other packages, too.
 func RemovePlugins(dir string, log *slog.Logger) error {
 	var errs []error
 	for _, name := range plugins {

@@ -15,7 +15,7 @@ import (
 // left out: a link that flaps takes the routes along.
 const unroutedGrace = time.Minute
 
-// An unroutedSince tells since when addresses have been without a route.
+// An unroutedSince has the time since when each address has been without a route.
 type unroutedSince map[netip.Addr]time.Time
 
 // dropUnrouted leaves nodes out that this host has no route to from its own

@@ -15,7 +15,7 @@ import (
 // A watch that has ended begins again after rewatch.
 const watchRetry = 200 * time.Millisecond
 
-// watch starts whatever asks for passes.
+// watch starts the watches that request passes.
 func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 	c := a.file.OVS
 	transit := config.TransitLink(c.Bridge)
@@ -39,23 +39,24 @@ func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 	})
 }
 
-// watchAgain watches until ctx ends, again and again. It tells of an error once.
+// watchAgain runs a watch until ctx ends, again whenever it ends. It logs equal errors in
+// a row once.
 func (a *Agent) watchAgain(ctx context.Context, what string, watch func(context.Context, func()) error) {
-	told := ""
-	var stood atomic.Bool
+	lastText := ""
+	var watching atomic.Bool
 	for {
 		err := watch(ctx, func() {
-			stood.Store(true)
+			watching.Store(true)
 			a.changed()
 		})
-		if stood.Swap(false) {
-			told = ""
+		if watching.Swap(false) {
+			lastText = ""
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && err.Error() != told {
-			told = err.Error()
+		if err != nil && err.Error() != lastText {
+			lastText = err.Error()
 			a.Log.Warn("watch ended", "watch", what, "error", err)
 		}
 		if !wait(ctx, watchRetry, nil) {

@@ -75,7 +75,8 @@ func finishPendingRemovals(ctx context.Context, c *config.Network, conn *ovs.Con
 
 // leftovers finds attachments that are not to be kept by their leases, their
 // ports and their links, and tells those that an ADD is making now.
-func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[string]bool) (stale map[string]config.Attachment, busy []config.Attachment, err error) {
+func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[string]bool) (
+	stale map[string]config.Attachment, busy []config.Attachment, err error) {
 	stale = map[string]config.Attachment{}
 	live, err1 := network.LiveAttachments(ctx, c.Name)
 	maps.Copy(stale, live)

@@ -10,11 +10,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 )
 
-// ReadResult reads the result of a plugin, as it came and in the latest
-// version of the specification. version is the one that it must be in; "" is
-// the one that it names. No interface, address or route of it is nil.
+// ReadResult decodes the result of a plugin and returns it twice: in the version
+// of the specification that it came in, and in the latest one. version is the
+// version that the result must have; "" means the one that it names. No interface,
+// address or route of the returned results is nil.
 func ReadResult(version string, raw []byte) (types.Result, *current.Result, error) {
-	// The library's conversions panic on these.
+	// The library's conversions panic on null elements.
 	var lists struct {
 		Interfaces []*struct{} `json:"interfaces"`
 		IPs        []*struct{} `json:"ips"`

@@ -20,11 +20,12 @@ const DefaultOVSDB = "/var/run/openvswitch/db.sock"
 type Segment string
 
 const (
-	// SegmentHost is one Ethernet segment a host; between hosts all is routed.
+	// SegmentHost: the containers of a host share one Ethernet segment; between
+	// hosts, packets are routed.
 	SegmentHost Segment = "host"
-	// SegmentMesh is one Ethernet segment over all hosts.
+	// SegmentMesh: the containers of all hosts share one Ethernet segment.
 	SegmentMesh Segment = "mesh"
-	// SegmentContainer is no shared segment at all: everything passes the host.
+	// SegmentContainer: containers share no segment; the host routes every packet.
 	SegmentContainer Segment = "container"
 )
 
@@ -32,15 +33,15 @@ const (
 type Mode string
 
 const (
-	// ModeTunnel routes over the tunnel.
+	// ModeTunnel: packets go through the tunnel to the peer.
 	ModeTunnel Mode = "tunnel"
-	// ModeDirect routes by way of the peer's underlay address.
+	// ModeDirect: the next hop is the peer's underlay address.
 	ModeDirect Mode = "direct"
 	// ModeAuto is ModeDirect for peers on a connected subnet, else ModeTunnel.
 	ModeAuto Mode = "auto"
 )
 
-// Tunnel types, as OVS names them. TunnelNone means routes alone.
+// Tunnel types, as OVS names them; with TunnelNone there are no tunnels.
 const (
 	TunnelGRE    = "gre"
 	TunnelVXLAN  = "vxlan"
@@ -56,27 +57,31 @@ const (
 	PortsOne  = "one"
 )
 
-// Base is what the configurations of both plugins have in common.
+// Base holds the keys that ovs-gre and route-sync share.
 type Base struct {
-	// CNIVersion is the version of the CNI specification the result is in.
+	// CNIVersion is the version of the CNI specification that the result must have.
 	CNIVersion string
-	// Name is the network's.
+	// Name is the network's name.
 	Name string
-	// Type is the plugin's.
+	// Type is the plugin's name.
 	Type string
-	// Nodes are the hosts of the network as listed inline; nil where there is
-	// a NodesFile, or nothing.
+	// Nodes are the hosts of the network, by the key nodes; nil where the key is
+	// absent.
 	Nodes []Node
-	// NodesFile is the absolute path of a file with the list, or "".
+	// NodesFile is the absolute path of a file that lists the hosts in place of
+	// Nodes; "" means that there is none.
 	NodesFile string
-	// Node is the name of this host's entry; "" finds it by its address.
+	// Node is the name of this host's entry; "" means the entry whose address this
+	// host has.
 	Node string
-	// PrevResult is the previous plugin's result, or the result of ADD; nil if absent.
+	// PrevResult is the result of the previous plugin or, for CHECK and DEL, of
+	// ADD; nil if absent.
 	PrevResult json.RawMessage
-	// Valid are the attachments that GC must keep. Nil means the runtime did
-	// not say, and nothing may be removed; empty means that none is valid.
+	// Valid lists the attachments that GC must keep. Nil means that the runtime
+	// gave no list, so that nothing may be removed; an empty list means that no
+	// attachment is valid.
 	Valid *[]Attachment
-	// Raw is the configuration as it was read, for IPAM plugins.
+	// Raw is the configuration as it was read, which delegated IPAM plugins get.
 	Raw []byte
 }
 
@@ -86,11 +91,11 @@ type Attachment struct {
 	IfName      string `json:"ifname"`
 }
 
-// Tunnel is how frames travel between hosts.
+// Tunnel holds the keys of the tunnels between hosts.
 type Tunnel struct {
 	// Type is gre, vxlan, geneve, wireguard or none.
 	Type string
-	// Key is the GRE key or VNI; nil means none.
+	// Key is the GRE key or VNI; nil means no key.
 	Key *uint32
 	// Csum: the outer packet carries a checksum.
 	Csum bool
@@ -105,67 +110,75 @@ type Tunnel struct {
 	Ports string
 }
 
-// IPAM is the address management that the network delegates to.
+// IPAM holds the keys of the delegated IPAM plugin that this package needs.
 type IPAM struct {
 	// Type is the IPAM plugin's name; "" means that containers get no address.
 	Type string
 	// DataDir is host-local's data directory; "" means its default.
 	DataDir string
-	// Ranged: the configuration itself says what addresses there are.
+	// Ranged: the configuration has ranges or a subnet of its own; host-local
+	// without them gets this host's container subnets.
 	Ranged bool
 }
 
 // Network is the configuration of ovs-gre.
 type Network struct {
 	Base
-	// Bridge is the OVS bridge.
+	// Bridge is the name of the containers' OVS bridge.
 	Bridge string
-	// AdoptBridge: the bridge exists, is not ours and stays as it is.
+	// AdoptBridge: the bridge exists and belongs to somebody else; it is used and
+	// never changed.
 	AdoptBridge bool
 	// Segment is how far a broadcast of a container travels.
 	Segment Segment
-	// Tunnel is how frames travel between hosts.
+	// Tunnel describes the tunnels to the other hosts.
 	Tunnel Tunnel
-	// MTU inside the containers, in bytes; 0 means automatic.
+	// MTU is the MTU of containers' links in bytes; 0 means the largest that fits
+	// into the tunnels.
 	MTU int
-	// IPMasq: what leaves the network is masqueraded.
+	// IPMasq: packets from containers to destinations outside the network are
+	// masqueraded.
 	IPMasq bool
-	// NoMasqueradeCIDRs are more destinations that are not masqueraded.
+	// NoMasqueradeCIDRs are destinations outside the network that are not
+	// masqueraded either.
 	NoMasqueradeCIDRs []netip.Prefix
-	// IsDefaultGateway: the container's default route goes by the gateway.
+	// IsDefaultGateway: containers get a default route by the gateway.
 	IsDefaultGateway bool
-	// LinuxBridge is an existing Linux bridge that holds the containers and
-	// the gateway address; "" means the OVS bridge does.
+	// LinuxBridge is an existing Linux bridge with the containers' links as ports
+	// and the gateway address; "" means that the OVS bridge has these.
 	LinuxBridge string
 	// OVSDB is the path of OVSDB's unix socket.
 	OVSDB string
 	// DatapathType is system or netdev; "" means OVS's own default.
 	DatapathType string
-	// Timeout bounds one call's waiting for OVS.
+	// Timeout is how long one call waits for OVS at most.
 	Timeout time.Duration
-	// SpoofChk drops what a container sends as somebody else; ChecksSpoof says
-	// what holds where SpoofChkSet does not.
+	// SpoofChk: packets of a container whose source is not its own are dropped. It
+	// is the key's value, and SpoofChkSet whether the key is given; ChecksSpoof
+	// has the default.
 	SpoofChk, SpoofChkSet bool
-	// IPAM is the address management.
+	// IPAM describes the delegated IPAM plugin.
 	IPAM IPAM
-	// DNS is what the result hands to the runtime; where it is empty, what IPAM
-	// says is.
+	// DNS is the dns of the result; where it is empty, the result has the IPAM
+	// plugin's.
 	DNS types.DNS
-	// MAC is the container's MAC address as runtimeConfig or args.cni ask for
-	// it; "" means neither does.
+	// MAC is the MAC address that runtimeConfig or args.cni request for the
+	// container's link; "" means none.
 	MAC string
 }
 
-// NoSpoofChk is why there is no spoofchk on a bridge of the userspace datapath.
-const NoSpoofChk = "OVS's userspace datapath has a container's frames before the kernel can filter them: leave it out, or use datapathType system"
+// NoSpoofChk is the reason, for messages, why spoofchk cannot be had on the userspace
+// datapath.
+const NoSpoofChk = "OVS's userspace datapath has a container's frames before the kernel can filter them: " +
+	"leave it out, or use datapathType system"
 
 // Routes is the configuration of route-sync.
 type Routes struct {
 	Base
-	// Mode is how packets get to a peer's containers.
+	// Mode chooses the next hop of routes to a peer's containers.
 	Mode Mode
-	// Bridge is the OVS bridge whose tunnels carry routes of mode tunnel; ""
-	// means the first interface of the previous result.
+	// Bridge is the OVS bridge of the network whose tunnels the routes of
+	// ModeTunnel use; "" means the first interface of the previous result.
 	Bridge string
 	// Table is the routing table's number; 254 is main.
 	Table int
@@ -173,10 +186,10 @@ type Routes struct {
 	Metric int
 }
 
-// Parse reads the configuration of ovs-gre. It reports every problem at once;
-// each wraps ErrDecode or ErrInvalid. The configuration is returned even
-// then, with its valid parts (of the nodes, those that are valid by
-// themselves), because DEL must work with what it gets.
+// Parse reads the configuration of ovs-gre. The error joins all problems; each wraps
+// ErrDecode or ErrInvalid. The configuration is returned with an error, too: it then
+// holds the valid keys, and of nodes the valid entries, because DEL must do what it
+// can with a configuration that has become invalid.
 func Parse(stdin []byte) (*Network, error) {
 	c := &Network{
 		Bridge: DefaultBridge, Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE, Ports: PortsPeer},
@@ -189,7 +202,7 @@ func Parse(stdin []byte) (*Network, error) {
 	return c, p.err()
 }
 
-// ParseRoutes reads the configuration of route-sync, in the way of Parse.
+// ParseRoutes reads the configuration of route-sync as Parse reads that of ovs-gre.
 func ParseRoutes(stdin []byte) (*Routes, error) {
 	c := &Routes{Mode: ModeTunnel, Table: 254}
 	var p problems
@@ -199,20 +212,20 @@ func ParseRoutes(stdin []byte) (*Routes, error) {
 	return c, p.err()
 }
 
-// Completed is the configuration with what it has lost: keys, also of ipam and
-// tunnel, that kept has and it has not. kept is a configuration of the same
-// network as it was read before; nil, or one that adds nothing, leaves c as it
-// is. It is for DEL, which may get less than ADD got.
-func (c *Network) Completed(kept []byte) *Network {
-	var given, was map[string]json.RawMessage
-	if json.Unmarshal(kept, &was) != nil || json.Unmarshal(c.Raw, &given) != nil {
+// Completed returns the configuration with the keys added that an earlier
+// configuration of the network has and c lacks, also inside ipam and tunnel. It
+// returns c itself where there are none, or earlier is nil. It is for DEL, whose
+// configuration may lack keys that ADD had (multus).
+func (c *Network) Completed(earlier []byte) *Network {
+	var now, old map[string]json.RawMessage
+	if json.Unmarshal(earlier, &old) != nil || json.Unmarshal(c.Raw, &now) != nil {
 		return c
 	}
-	if given["nodes"] != nil || given["nodesFile"] != nil {
-		delete(was, "nodes")
-		delete(was, "nodesFile")
+	if now["nodes"] != nil || now["nodesFile"] != nil {
+		delete(old, "nodes")
+		delete(old, "nodesFile")
 	}
-	full, more := completed(given, was)
+	full, more := completed(now, old)
 	if !more {
 		return c
 	}
@@ -224,29 +237,32 @@ func (c *Network) Completed(kept []byte) *Network {
 	return all
 }
 
-// completed adds to given what it lacks of kept, two objects deep.
-func completed(given, kept map[string]json.RawMessage) (full map[string]json.RawMessage, more bool) {
-	for key, value := range kept {
-		have, ok := given[key]
+// completed adds to now the keys that only old has, also inside the objects ipam
+// and tunnel, and reports whether there were any.
+func completed(now, old map[string]json.RawMessage) (full map[string]json.RawMessage, more bool) {
+	for key, value := range old {
+		have, ok := now[key]
 		var a, b map[string]json.RawMessage
 		switch {
 		case !ok:
-			given[key], more = value, true
+			now[key], more = value, true
 		case (key == "ipam" || key == "tunnel") && json.Unmarshal(have, &a) == nil && json.Unmarshal(value, &b) == nil && a != nil:
 			if a["type"] != nil && stringOf(a["type"]) != stringOf(b["type"]) {
 				continue // of another kind: keys of the one mean nothing to the other
 			}
 			if inner, lost := completed(a, b); lost {
-				given[key], _ = json.Marshal(inner)
+				now[key], _ = json.Marshal(inner)
 				more = true
 			}
 		}
 	}
-	return given, more
+	return now, more
 }
 
-// ChecksSpoof reports whether frames that a container sends as somebody else
-// are dropped at its port. The userspace datapath has them before any filter.
+// ChecksSpoof reports whether packets of a container whose source is not its own are
+// dropped at its port, on a bridge of this datapath_type. By default they are in
+// SegmentContainer, except on the userspace datapath, which takes frames before any
+// filter of the kernel sees them.
 func (c *Network) ChecksSpoof(datapath string) bool {
 	if c.SpoofChkSet {
 		return c.SpoofChk
@@ -254,8 +270,8 @@ func (c *Network) ChecksSpoof(datapath string) bool {
 	return c.Segment == SegmentContainer && datapath != "netdev"
 }
 
-// check is what must hold between keys of ovs-gre. Of a key that is wrong by
-// itself it says nothing more.
+// check checks the keys of ovs-gre against each other. It skips keys that already
+// have a problem of their own.
 func (c *Network) check(p *problems) {
 	t := c.Tunnel
 	if len(c.Nodes) == 0 && c.NodesFile == "" && p.noneOf("nodes", "nodesFile") {
@@ -277,7 +293,8 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelGRE && t.Csum && c.DatapathType != "netdev" {
 		// ip_tunnel_rcv in net/ipv4/ip_tunnel.c and ip6_tnl_rcv: a packet with a
 		// checksum on a device that was not made for it, as OVS's is not.
-		p.invalid("tunnel.csum", []byte("true"), "the kernel datapath drops GRE that has a checksum: leave it out, or use vxlan or geneve (datapathType netdev can)")
+		p.invalid("tunnel.csum", []byte("true"), "the kernel datapath drops GRE that has a checksum: "+
+			"leave it out, or use vxlan or geneve (datapathType netdev can)")
 	}
 	if c.SpoofChk && c.DatapathType == "netdev" {
 		p.invalid("spoofchk", []byte("true"), NoSpoofChk)
@@ -342,7 +359,8 @@ func (c *Routes) check(p *problems) {
 	for i, n := range c.Nodes {
 		for j, s := range n.Subnets {
 			if s.Addr().Is6() {
-				p.invalid("nodes", nil, fmt.Sprintf("nodes[%d].subnets[%d] %s: mode direct cannot route IPv6 by way of the IPv4 address %s", i, j, s, n.Address))
+				p.invalid("nodes", nil, fmt.Sprintf("nodes[%d].subnets[%d] %s: mode direct cannot route IPv6 by way of the IPv4 address %s",
+					i, j, s, n.Address))
 			}
 		}
 	}

@@ -1,6 +1,6 @@
-// Package config is what the operator wrote, checked: the configuration of a
-// network, its nodes, and the names and numbers that follow from them alone.
+// Package config reads and checks the configurations of ovs-gre and route-sync and
+// the list of nodes, and derives names and MAC addresses from them.
 //
-// It does no I/O and knows nothing of this host: which node this host is, is
-// package nodes's business; what the host should look like, package state's.
+// It does no I/O and knows nothing of this host: package nodes finds this host among
+// the nodes, package state computes what the host should look like.
 package config

@@ -3,16 +3,13 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/cni"
 	"ovs-gre-cni/pkg/config"
 )
 
@@ -122,36 +119,6 @@ func FuzzDecodeNodes(f *testing.F) {
 			t.Error("neither nodes nor an error")
 		}
 		checkNodes(t, nodes)
-	})
-}
-
-func FuzzReadResult(f *testing.F) {
-	for _, version := range []string{"0.3.1", "0.4.0"} {
-		f.Add(version, []byte(`{"cniVersion":"`+version+`","interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/x"}],"ips":[{"version":"4","address":"10.0.0.2/24","gateway":"10.0.0.1","interface":0}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{}}`))
-	}
-	f.Add("1.1.0", []byte(`{"cniVersion":"1.1.0","interfaces":[{"name":"obr0"},{"name":"og0"},{"name":"eth0","mtu":1462,"sandbox":"/x"}],"ips":[{"address":"10.0.0.2/24","interface":2},{"address":"fd00::2/64"}],"routes":[{"dst":"::/0","gw":"fd00::1","scope":0}]}`))
-	f.Add("1.0.0", []byte(`{"cniVersion":"1.0.0","interfaces":[null],"ips":[null],"routes":[null]}`))
-	f.Add("", []byte(`{"ip4":{"ip":"10.0.0.2/24","routes":[null]}}`))
-	f.Add("0.2.0", []byte(`{"cniVersion":"0.2.0","ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0"}]},"ip6":{}}`))
-	f.Fuzz(func(t *testing.T, version string, raw []byte) {
-		res, cur, err := cni.ReadResult(version, raw)
-		if err != nil {
-			return
-		}
-		if res == nil || slices.Contains(cur.Interfaces, nil) || slices.Contains(cur.IPs, nil) || slices.Contains(cur.Routes, nil) {
-			t.Errorf("half a result: %v, %+v", res, cur)
-		}
-		// What can be read can be passed on.
-		if version == "" {
-			version = res.Version()
-		}
-		out, err := res.GetAsVersion(version)
-		if err == nil {
-			err = out.PrintTo(io.Discard)
-		}
-		if err != nil {
-			t.Error(err)
-		}
 	})
 }
 

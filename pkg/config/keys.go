@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// A Key is one key of a configuration. The tables of keys are all there is:
-// parsing, the JSON schema and the reference in docs/ are made from them.
+// A Key is one key of a configuration. The parsers, the JSON schema and the reference
+// in docs/ are made from the tables of keys, so that they cannot differ.
 type Key struct {
-	// Name is the key; a dot leads into an object.
+	// Name is the key's name; that of a key inside an object is "object.key".
 	Name string
 	// Type is the JSON type: string, boolean, integer, array or object.
 	Type string
 	// Enum lists the values of a string that has only these; nil means any.
 	Enum []string
-	// Default as an operator would write it; "" means there is none.
+	// Default is the default value as the reference shows it; "" means there is none.
 	Default string
 	// Doc says what the key means, in one sentence without a full stop.
 	Doc string
@@ -33,7 +33,8 @@ type Key struct {
 var baseKeys = []Key{
 	{Name: "nodes", Type: "array", Doc: "every host of the network: name, address on the underlay, container subnets", set: base(setNodes)},
 	{Name: "nodesFile", Type: "string", Doc: "absolute path of a JSON file with the same list, read at every call", set: base(setNodesFile)},
-	{Name: "node", Type: "string", Default: "the entry whose address is local", Doc: "name of this host's entry, where the address cannot tell", set: base(field(func(c *Base) *string { return &c.Node }))},
+	{Name: "node", Type: "string", Default: "the entry whose address is local",
+		Doc: "name of this host's entry, where the address cannot tell", set: base(field(func(c *Base) *string { return &c.Node }))},
 }
 
 // NetworkKeys are the keys of ovs-gre.
@@ -51,30 +52,48 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "mtu", Type: "integer", Default: "0", Doc: "MTU inside the containers; 0 is automatic: the least MTU on the way to the peers less the encapsulation", set: network(setMTU)},
 	Key{Name: "ipMasq", Type: "boolean", Default: "false", Doc: "masquerade what leaves for neither this host's nor a peer's container subnets", set: network(field(func(c *Network) *bool { return &c.IPMasq }))},
 	Key{Name: "noMasqueradeCIDRs", Type: "array", Doc: "more destinations that are not masqueraded", set: network(setNoMasquerade)},
-	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true", Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do", set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
-	Key{Name: "spoofchk", Type: "boolean", Default: "true in segment container on the kernel datapath, else false", Doc: "drop what a container sends with another's MAC or IP address as source, ARP or ND sender, at its own port; the kernel datapath alone can", set: network(setSpoofChk)},
-	Key{Name: "linuxBridge", Type: "string", Doc: "an existing Linux bridge that holds the containers and the gateway address (docker0, br0)", set: network(linkName(15, func(c *Network) *string { return &c.LinuxBridge }))},
+	Key{Name: "isDefaultGateway", Type: "boolean", Default: "true",
+		Doc: "the container's default route goes by the gateway; otherwise only routes to the network's subnets do",
+		set: network(field(func(c *Network) *bool { return &c.IsDefaultGateway }))},
+	Key{Name: "spoofchk", Type: "boolean", Default: "true in segment container on the kernel datapath, else false",
+		Doc: "drop what a container sends with another's MAC or IP address as source, ARP or ND sender, " +
+			"at its own port; the kernel datapath alone can",
+		set: network(setSpoofChk)},
+	Key{Name: "linuxBridge", Type: "string",
+		Doc: "an existing Linux bridge that holds the containers and the gateway address (docker0, br0)",
+		set: network(linkName(15, func(c *Network) *string { return &c.LinuxBridge }))},
 	Key{Name: "ovsdb", Type: "string", Default: "unix:" + DefaultOVSDB, Doc: "OVSDB socket", set: network(setOVSDB)},
-	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own", Doc: "datapath of the bridge: the kernel's or the one in user space", set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
+	Key{Name: "datapathType", Type: "string", Enum: []string{"system", "netdev"}, Default: "OVS's own",
+		Doc: "datapath of the bridge: the kernel's or the one in user space",
+		set: network(choice([]string{"system", "netdev"}, func(c *Network) *string { return &c.DatapathType }))},
 	Key{Name: "timeoutSeconds", Type: "integer", Default: "10", Doc: "bound on one call's waiting for OVS", set: network(setTimeout)},
 	Key{Name: "ipam", Type: "object", Doc: "any IPAM plugin; host-local without ranges gets this host's subnets", set: network(setIPAM)},
-	Key{Name: "dns", Type: "object", Default: "what IPAM says", Doc: "nameservers, domain, search and options, which the result hands to the runtime", set: network(setDNS)},
+	Key{Name: "dns", Type: "object", Default: "what IPAM says",
+		Doc: "nameservers, domain, search and options, which the result hands to the runtime", set: network(setDNS)},
 )
 
 // RoutesKeys are the keys of route-sync.
 var RoutesKeys = append(slices.Clone(baseKeys),
-	Key{Name: "mode", Type: "string", Enum: []string{"tunnel", "direct", "auto"}, Default: "tunnel", Doc: "how packets get to a peer's containers: over the tunnel, by the peer's address, or the latter where the peer is on a connected subnet", set: routes(choice([]string{"tunnel", "direct", "auto"}, func(c *Routes) *Mode { return &c.Mode }))},
-	Key{Name: "bridge", Type: "string", Default: "first interface of prevResult", Doc: "OVS bridge whose tunnels carry routes of mode tunnel", set: routes(linkName(13, func(c *Routes) *string { return &c.Bridge }))},
-	Key{Name: "table", Type: "integer or string", Default: "main", Doc: "routing table, by number or main, default, local", set: routes(setTable)},
-	Key{Name: "metric", Type: "integer", Default: "0", Doc: "route metric", set: routes(number(0, 1<<31-1, func(c *Routes) *int { return &c.Metric }))},
+	Key{Name: "mode", Type: "string", Enum: []string{"tunnel", "direct", "auto"}, Default: "tunnel",
+		Doc: "how packets get to a peer's containers: over the tunnel, by the peer's address, " +
+			"or the latter where the peer is on a connected subnet",
+		set: routes(choice([]string{"tunnel", "direct", "auto"}, func(c *Routes) *Mode { return &c.Mode }))},
+	Key{Name: "bridge", Type: "string", Default: "first interface of prevResult",
+		Doc: "OVS bridge whose tunnels carry routes of mode tunnel", set: routes(linkName(13, func(c *Routes) *string { return &c.Bridge }))},
+	Key{Name: "table", Type: "integer or string", Default: "main",
+		Doc: "routing table, by number or main, default, local", set: routes(setTable)},
+	Key{Name: "metric", Type: "integer", Default: "0",
+		Doc: "route metric", set: routes(number(0, 1<<31-1, func(c *Routes) *int { return &c.Metric }))},
 )
 
-// RuntimeKeys belong to the runtime, to libcni or to other specifications and
-// are let through.
-var RuntimeKeys = []string{"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig", "args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
+// RuntimeKeys are keys of the runtime, of libcni or of other specifications; the
+// parsers accept them.
+var RuntimeKeys = []string{
+	"cniVersion", "cniVersions", "name", "type", "capabilities", "runtimeConfig",
+	"args", "prevResult", "dns", "ipam", "disableCheck", "disableGC", "loadOnlyInlinedPlugins",
+}
 
-// Capabilities are what the runtime may be told to ask ovs-gre for. route-sync
-// has none.
+// Capabilities are the capabilities that ovs-gre supports; route-sync supports none.
 var Capabilities = []string{"ips", "mac", "ipRanges"}
 
 // retiredKeys are keys that were ours, and why they need not be given any more.
@@ -109,12 +128,13 @@ func isRuntimeKey(k string) bool {
 	return slices.Contains(RuntimeKeys, k) || strings.HasPrefix(k, "cni.dev/") || strings.HasPrefix(k, "nerdctl")
 }
 
-// parse reads the keys. It reports whether there were any to read.
+// parse reads the keys of a configuration into b and c. It reports whether stdin is a
+// JSON object.
 func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) bool {
 	var fields map[string]json.RawMessage
 	err := json.Unmarshal(stdin, &fields)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-		*p = append(*p, fmt.Errorf("configuration on standard input: %w: at byte %d: %v", ErrDecode, syntax.Offset, syntax))
+		*p = append(*p, fmt.Errorf("configuration on standard input: %w: at byte %d: %w", ErrDecode, syntax.Offset, syntax))
 		return false
 	}
 	if err != nil || fields == nil {
@@ -139,7 +159,7 @@ func parse(p *problems, b *Base, c any, stdin []byte, keys []Key) bool {
 	return true
 }
 
-// fields hands each key to its setter; a table has at most one level of objects.
+// fields calls the setter of each key; a key inside an object has the prefix "object.".
 func (p *problems) fields(c any, prefix string, fields map[string]json.RawMessage, keys []Key) {
 	var known []string
 	for _, k := range keys {
@@ -195,7 +215,7 @@ func pluginWithKey(name string) string {
 	return ""
 }
 
-// runtime reads what the runtime and libcni put in.
+// runtime reads the keys that the runtime and libcni set.
 func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	b.CNIVersion, b.Name, b.Type = stringOf(fields["cniVersion"]), stringOf(fields["name"]), stringOf(fields["type"])
 	if !isNetworkName(b.Name) {
@@ -204,7 +224,7 @@ func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	if raw := fields["prevResult"]; len(raw) > 0 && string(raw) != "null" {
 		b.PrevResult = raw
 	}
-	// The second is the name that version 1.1.0 of the specification had first.
+	// The second name is that of the drafts of version 1.1.0 of the specification.
 	for _, k := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
 		if raw, ok := fields[k]; ok {
 			b.Valid = p.attachments(k, raw)
@@ -218,8 +238,8 @@ func (p *problems) runtime(b *Base, c any, fields map[string]json.RawMessage) {
 	p.capabilities(fields["capabilities"], has)
 }
 
-// capabilities tells those that the plugin has not: what a runtime gives for
-// them would be lost in silence.
+// capabilities reports capabilities that the plugin does not support: the values that a
+// runtime passes for them would have no effect.
 func (p *problems) capabilities(raw json.RawMessage, has []string) {
 	var given map[string]bool
 	if raw != nil && json.Unmarshal(raw, &given) != nil {
@@ -239,7 +259,7 @@ func anyOf(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// attachments reads what GC must keep. Nil means that it is not known.
+// attachments reads the attachments that GC must keep; nil means an invalid list.
 func (p *problems) attachments(key string, raw json.RawMessage) *[]Attachment {
 	var valid []Attachment // stays nil for null: libcni's way to say none
 	if err := json.Unmarshal(raw, &valid); err != nil {
@@ -273,8 +293,8 @@ func only(s, others string) bool {
 	return true
 }
 
-// maxNetworkName leaves room for what the name becomes a part of: a file name
-// (255 bytes) and the name of an nftables table (255 bytes).
+// maxNetworkName is the most bytes of a network's name. It leaves room in the file
+// name and the name of the nftables table, of 255 bytes each, that contain it.
 const maxNetworkName = 200
 
 var wantName = fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName)
@@ -296,7 +316,7 @@ func isLinkName(s string) bool { return s != "" && only(s[:1], "_.") && only(s, 
 // refuses them as names of links.
 var reservedLinkNames = []string{".", "..", "all", "default"}
 
-// requestedMAC is runtimeConfig.mac, else args.cni.mac.
+// requestedMAC returns runtimeConfig.mac, else args.cni.mac, else "".
 func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
 	var rc, cni struct {
 		MAC string `json:"mac"`
@@ -321,7 +341,8 @@ func requestedMAC(p *problems, fields map[string]json.RawMessage) string {
 	return norm
 }
 
-// NormalizeMAC returns a unicast Ethernet address in lower case with colons.
+// NormalizeMAC returns a MAC address in lower case with colons. The error says that s is
+// none, or not that of one host.
 func NormalizeMAC(s string) (string, error) {
 	m, err := net.ParseMAC(s)
 	if err != nil || len(m) != 6 || m[0]&1 != 0 || m.String() == "00:00:00:00:00:00" {
@@ -357,7 +378,7 @@ func routes(f setter[*Routes]) setter[any] {
 	return func(p *problems, c any, key string, raw json.RawMessage) { f(p, c.(*Routes), key, raw) }
 }
 
-// field sets a value that needs no further look.
+// field returns a setter that takes every value of its type.
 func field[C, T any](at func(C) *T) setter[C] {
 	return func(p *problems, c C, key string, raw json.RawMessage) {
 		v, err := decode[T](raw)

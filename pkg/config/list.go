@@ -13,35 +13,36 @@ import (
 type List struct {
 	// Name is the network's.
 	Name string
-	// CNIVersion is the one that a runtime of today uses: the highest of
-	// cniVersions, else cniVersion; "" means neither is given.
+	// CNIVersion is the version that a runtime which knows cniVersions uses: the
+	// highest of cniVersion and cniVersions; "" means that neither is given.
 	CNIVersion string
-	// Plugins are the chain, in its order.
+	// Plugins are the plugins of the chain, in the order in which ADD calls them.
 	Plugins []Plugin
 }
 
-// A Plugin is one link of the chain.
+// A Plugin is one plugin of a conflist.
 type Plugin struct {
 	// Type is the plugin's name.
 	Type string
-	// IPAM is the name of the IPAM plugin; "" is none.
+	// IPAM is the name of its IPAM plugin; "" means none.
 	IPAM string
-	// Raw is the configuration as libcni hands it to the plugin.
+	// Raw is the plugin's configuration with the name and cniVersion of the list,
+	// as libcni passes it.
 	Raw []byte
 }
 
-// ParseList reads a conflist, or a single configuration. The error wraps
-// ErrDecode or ErrInvalid. What the plugins' own keys say is for Parse and
-// ParseRoutes; a key that stands twice, in a list that names our plugins, is
-// told here, because runtimes leave but one of the two.
+// ParseList reads a conflist, or a single plugin's configuration. The error wraps
+// ErrDecode or ErrInvalid. Parse and ParseRoutes check the plugins' keys; ParseList
+// refuses duplicate keys in a list that names ovs-gre or route-sync, because a
+// runtime passes only one of the two on.
 func ParseList(raw []byte) (*List, error) {
 	var fields map[string]json.RawMessage
 	err := json.Unmarshal(raw, &fields)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
-		return nil, fmt.Errorf("%w: at byte %d: %v", ErrDecode, syntax.Offset, syntax)
+		return nil, fmt.Errorf("%w: at byte %d: %w", ErrDecode, syntax.Offset, syntax)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrDecode, err)
+		return nil, fmt.Errorf("%w: %w", ErrDecode, err)
 	}
 	l := &List{}
 	var versions []string
@@ -98,7 +99,7 @@ func duplicateKeys(raw []byte, plugins []map[string]json.RawMessage) error {
 	return p.err()
 }
 
-// plugin puts the list's name and version in, as libcni does.
+// plugin makes a Plugin of its object in the list, and adds the list's name and version.
 func (l *List) plugin(fields map[string]json.RawMessage) (Plugin, error) {
 	var ipam struct {
 		Type string `json:"type"`
@@ -130,8 +131,8 @@ func (l *List) Find(plugin string) *Plugin {
 	return nil
 }
 
-// VersionLess compares versions such as 1.0.0 number by number. What is not a
-// number counts as 0.
+// VersionLess reports whether version a, such as 1.0.0, is before b. It compares number
+// by number; a part that is not a number counts as 0.
 func VersionLess(a, b string) bool {
 	as, bs := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(as), len(bs)) {

@@ -8,35 +8,35 @@ import (
 	"strings"
 )
 
-// Names are derived, never remembered: whoever knows the network and the
-// container finds everything that belongs to it. Kernel link names have at
-// most 15 bytes (IFNAMSIZ in linux/if.h).
+// Names are derived and never stored: from the names of the network and the container
+// follow the names of all its objects. Kernel link names have at most 15 bytes
+// (IFNAMSIZ in linux/if.h).
 
-// PortName names the host's end of a container's veth pair, which is also the
-// name of its OVS port: "og" and 52 bits of a hash.
+// PortName returns the name of the host's end of a container's veth pair, which is
+// also the name of its OVS port: "og" and 52 bits of a hash.
 func PortName(network, containerID, ifName string) string {
 	return "og" + hash13(network, containerID, ifName)
 }
 
-// Alias is the ifalias of the host's end of a container's veth pair. It says
-// whose the link is, so that what is lost elsewhere can be made anew from the
-// links. The kernel takes at most 255 bytes (IFALIASZ in linux/if.h).
+// Alias returns the ifalias of the host's end of a container's veth pair. It names the
+// attachment, so that its lease and OVS port can be restored from the link.
 func Alias(network, containerID, ifName string) string {
 	return AliasPrefix(network) + containerID + " " + ifName
 }
 
-// AliasBegin begins the aliases of all networks' links.
+// AliasBegin is the common prefix of the aliases of all networks' links.
 const AliasBegin = "ovs-gre "
 
-// MaxAlias is the kernel's limit.
+// MaxAlias is the most bytes that the kernel keeps of an alias (IFALIASZ in
+// linux/if.h).
 const MaxAlias = 255
 
 // maxAliasedName leaves room behind it for a container's id as all runtimes make
 // them, of 64 characters, and an interface's name of 15.
 const maxAliasedName = MaxAlias - len(AliasBegin) - len(" ") - 64 - len(" ") - 15
 
-// AliasPrefix begins the aliases of a network's links. A name that is too long
-// is cut, and told from others by its hash; no name has a '~'.
+// AliasPrefix returns the common prefix of the aliases of a network's links. A long name
+// is cut and followed by '~', which no name contains, and a hash of the whole name.
 func AliasPrefix(network string) string {
 	if len(network) > maxAliasedName {
 		network = network[:maxAliasedName-14] + "~" + hash13(network)
@@ -44,9 +44,9 @@ func AliasPrefix(network string) string {
 	return AliasBegin + network + " "
 }
 
-// ParseAlias returns the attachment that a link's alias names, and the name that
-// the link has unless somebody renamed it. ok is false where the alias is not
-// the network's, or the link has the name of another attachment's port.
+// ParseAlias returns the attachment that the alias of a link names, and PortName of it;
+// a link that somebody renamed has another name. ok is false where the alias is not of
+// this network, or where link is the port name of another attachment.
 func ParseAlias(network, link, alias string) (a Attachment, port string, ok bool) {
 	owner, ours := strings.CutPrefix(alias, AliasPrefix(network))
 	f := strings.Fields(owner)
@@ -63,7 +63,7 @@ func isPortName(name string) bool {
 	return ok && len(hash) == 13 && strings.Trim(hash, "0123456789abcdef") == ""
 }
 
-// TunnelName names the OVS tunnel port of network to the node with address.
+// TunnelName returns the name of the network's tunnel port to the node with this address.
 func TunnelName(network string, address netip.Addr) string {
 	return "ot" + hash13(network, address.String())
 }
@@ -106,10 +106,10 @@ func hash13(parts ...string) string {
 	return fmt.Sprintf("%x", h.Sum(nil))[:13]
 }
 
-// MAC is the MAC address that goes with an IP address: 0a:58 and the four
-// bytes of an IPv4 address (as containernetworking/plugins and
-// ovn-kubernetes have it), or four bytes of a hash of an IPv6 address. Every
-// host can so compute its peers' MACs.
+// MAC returns the MAC address that is derived from an IP address: 0a:58 and the four
+// bytes of an IPv4 address (as in containernetworking/plugins and ovn-kubernetes), or
+// four bytes of a hash of an IPv6 address. So every host knows its peers' MAC
+// addresses without ARP.
 func MAC(a netip.Addr) string {
 	b := macBytes(a)
 	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b[:]...)).String()
@@ -142,5 +142,5 @@ func LinkLocal(mac string) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
-// Gateway is the first address of a subnet: this host's address in it.
+// Gateway returns the first address of a subnet, which its node has.
 func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }

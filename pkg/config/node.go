@@ -14,11 +14,10 @@ import (
 type Node struct {
 	// Name is unique in the network.
 	Name string
-	// Address is the node's address on the underlay, the end of its tunnels
-	// and the next hop of direct routes. All nodes use one family.
+	// Address is the node's address on the underlay: the remote address of tunnels
+	// to it, and the next hop of direct routes. All nodes have one IP family.
 	Address netip.Addr
-	// Subnets are the container subnets behind the node, none overlapping
-	// with any other of the network.
+	// Subnets are the node's container subnets. No two of a network overlap.
 	Subnets []netip.Prefix
 	// Key is the node's public key for WireGuard, in base64 as wg(8) prints it;
 	// "" means that it is not known yet.
@@ -74,7 +73,7 @@ func (n Node) wire() nodeJSON {
 	return w
 }
 
-// Check tells what is wrong with a node, whatever others there are. The error
+// Check returns the problems of a single node, without regard to others. The error
 // wraps ErrInvalid.
 func (n Node) Check() error {
 	var p problems
@@ -103,9 +102,9 @@ type nodeJSON struct {
 	Key     string   `json:"key,omitempty"`
 }
 
-// DecodeNodes reads and checks a list of nodes as it stands in the key nodes
-// and in a nodes file. key is what messages call the list. Every problem is
-// reported at once; each wraps ErrInvalid.
+// DecodeNodes reads and checks a list of nodes, as the key nodes and a nodes file have
+// it. key is the list's name in messages. The error joins all problems; each wraps
+// ErrInvalid. The nodes that are valid by themselves are returned with it.
 func DecodeNodes(key string, raw []byte) ([]Node, error) {
 	if nodes, ok := quickNodes(raw); ok {
 		return nodes, nil
@@ -140,8 +139,8 @@ func (p *problems) nodes(key string, raw []byte) []Node {
 	return nodes
 }
 
-// nodeList decodes the JSON of the list. The way that can name the entry in
-// error is several times slower and taken only when the quick one fails.
+// nodeList decodes the JSON of the list. It decodes entry by entry, which is several
+// times slower but can name the wrong entry, only when decoding the list as a whole fails.
 func (p *problems) nodeList(key string, raw []byte) ([]nodeJSON, bool) {
 	var list []nodeJSON
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -245,7 +244,7 @@ var notForContainers = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// prefix parses a subnet and refuses host bits.
+// prefix parses a subnet in CIDR notation without host bits.
 func (p *problems) prefix(key, s string) (netip.Prefix, bool) {
 	sub, err := netip.ParsePrefix(s)
 	switch {

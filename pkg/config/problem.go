@@ -16,22 +16,22 @@ import (
 var (
 	// ErrDecode is wrapped by errors about input that is not JSON, or not a JSON object.
 	ErrDecode = errors.New("not a JSON object")
-	// ErrInvalid is wrapped by errors that the operator must mend in the configuration.
+	// ErrInvalid is wrapped by errors that only a change of the configuration mends.
 	ErrInvalid = errors.New("invalid configuration")
 	// ErrUnsupported is wrapped by errors about a value of the right form that
-	// this version does not know. It is ErrInvalid too.
+	// this version does not know. It wraps ErrInvalid.
 	ErrUnsupported = fmt.Errorf("%w: unsupported value", ErrInvalid)
 )
 
-// A Problem is one thing wrong with the configuration. It wraps ErrInvalid,
+// A Problem is one error in a configuration. It wraps ErrInvalid,
 // or ErrUnsupported where Unsupported is set.
 type Problem struct {
 	// Key is the path of the key, such as "tunnel.type" or "nodes[1].address".
 	Key string
-	// Value is the offending value as it was written, cut to a line; empty
-	// where there is none.
+	// Value is the wrong value as it was written, cut to 64 bytes; "" where the
+	// problem is not about a value.
 	Value string
-	// Reason says what is wrong and what would be right.
+	// Reason says what is wrong, and what would be right.
 	Reason string
 	// Unsupported: the value has the right form but is not known.
 	Unsupported bool
@@ -51,7 +51,7 @@ func (p *Problem) Unwrap() error {
 	return ErrInvalid
 }
 
-// problems gathers what is wrong, so that all of it is told at once.
+// problems collects the problems of a configuration, which are reported at once.
 type problems []error
 
 // noneOf reports whether nothing was said against keys, nor against what is in them.
@@ -92,7 +92,7 @@ func (p *problems) unknown(prefix, key string, known []string) {
 	p.invalid(prefix+key, nil, reason)
 }
 
-// oneLine is a piece of JSON as a message shows it.
+// oneLine returns JSON as a message shows it: compact, printable, cut.
 func oneLine(raw []byte) string {
 	var b bytes.Buffer
 	if json.Compact(&b, raw) == nil {
@@ -139,7 +139,7 @@ func quote(s string) []byte { return []byte(strconv.Quote(Clip(s, 64))) }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// decode reads one JSON value and says in plain words what was expected.
+// decode decodes one JSON value; the error says in words which type is expected.
 func decode[T any](raw json.RawMessage) (T, error) {
 	var v T
 	err := json.Unmarshal(raw, &v)
@@ -164,8 +164,8 @@ func decode[T any](raw json.RawMessage) (T, error) {
 	return v, errors.New("want " + want)
 }
 
-// nearest returns the known key that key is most likely a typo of, if any:
-// one edit away, or two where the key is long.
+// nearest returns the known key of which key is most likely a misspelling: one edit
+// away, or two where key has more than 5 characters; "" means none.
 func nearest(key string, known []string) string {
 	best, at := 2, ""
 	if len(key) > 5 {
@@ -179,8 +179,8 @@ func nearest(key string, known []string) string {
 	return at
 }
 
-// distance is the number of edits between two short strings, a swap of two
-// neighbouring letters counting as one.
+// distance returns the number of edits between two strings; swapping two neighbouring
+// letters counts as one. For more than 32 bytes it returns 32.
 func distance(a, b string) int {
 	if len(a) > 32 || len(b) > 32 {
 		return 32

@@ -379,7 +379,7 @@ func TestMessages(t *testing.T) {
 		``, `null`, `{}`, `"x"`, `1`, `[`, `[1]`, `["host1"]`, `[null]`, `[[]]`, `[{"name":"a","name":"b","address":"10.0.0.1","subnets":"","subnets":["10.1.0.0/24"]}]`, two + `]`, two + two, two + ` x`, two + "\x00",
 		`[{}]`, `[{"name":"a"}]`, `[{"name":"a","address":"10.0.0.1","subnets":[]}]`, `[{"name":"a","address":"10.0.0.1","subnets":null}]`,
 		`[{"name":1,"address":true,"subnets":"10.0.0.0/24"}]`, `[{"name":null,"address":null,"subnets":[1]}]`,
-		`[{"name":"a","adress":"10.0.0.1","subnet":"10.0.0.0/24","zone":"b"}]`,
+		`[{"name":"a","adddress":"10.0.0.1","subnet":"10.0.0.0/24","zone":"b"}]`,
 		`[{"name":"","address":"10.0.0.1","subnets":["10.1.0.0/24"]}]`,
 		`[{"name":"a\nb","address":"10.0.0.1","subnets":["10.1.0.0/24"]}]`,
 		`[{"name":"` + strings.Repeat("é", 127) + `","address":"10.0.0.1","subnets":["10.1.0.0/24"]}]`,

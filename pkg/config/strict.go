@@ -10,16 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// encoding/json takes the last of two equal keys, and fills a struct from keys
-// in any case. Others who read the same text take the first, or only the one
-// that is spelled right. What two read differently is refused.
+// encoding/json takes the last of two equal keys, and matches the names of a struct's
+// fields in any case. Other programs that read the same text (runtimes, IPAM
+// plugins) take the first key, or only the exact name. A text that two programs can
+// read differently is refused.
 
-// A shape is what is read of a JSON value: the keys of an object, with the
-// shapes of their values, or the shape of a list's elements. Nil is what is
-// looked into for keys that stand twice, and no further.
+// A shape describes the part of a JSON value that is read: the keys of an object with
+// the shapes of their values, or the shape of a list's elements. A value with the nil
+// shape is only searched for duplicate keys.
 type shape struct {
-	keys []part
-	each *shape
+	keys    []part
+	element *shape
 }
 
 type part struct {
@@ -27,7 +28,7 @@ type part struct {
 	is  *shape
 }
 
-// leaves are keys whose values are not looked into.
+// leaves returns keys whose values have the nil shape.
 func leaves(keys ...string) []part {
 	parts := make([]part, len(keys))
 	for i, k := range keys {
@@ -37,10 +38,10 @@ func leaves(keys ...string) []part {
 }
 
 var (
-	nodesShape  = &shape{each: &shape{keys: leaves("name", "address", "subnets", "key")}}
-	rangesShape = &shape{each: &shape{each: &shape{keys: leaves("subnet", "rangeStart", "rangeEnd", "gateway")}}}
-	routesShape = &shape{each: &shape{keys: leaves("dst", "gw", "mtu", "advmss", "priority", "table", "scope")}}
-	validShape  = &shape{each: &shape{keys: leaves("containerID", "ifname")}}
+	nodesShape  = &shape{element: &shape{keys: leaves("name", "address", "subnets", "key")}}
+	rangesShape = &shape{element: &shape{element: &shape{keys: leaves("subnet", "rangeStart", "rangeEnd", "gateway")}}}
+	routesShape = &shape{element: &shape{keys: leaves("dst", "gw", "mtu", "advmss", "priority", "table", "scope")}}
+	validShape  = &shape{element: &shape{keys: leaves("containerID", "ifname")}}
 	// hostLocalShape are the keys of host-local (its backend/allocator); those of
 	// other IPAM plugins are theirs.
 	hostLocalShape = &shape{keys: append(leaves("type", "dataDir", "subnet", "rangeStart", "rangeEnd", "gateway", "resolvConf"),
@@ -48,8 +49,8 @@ var (
 	otherShape = &shape{keys: leaves("type")}
 )
 
-// A plugin's configuration, with host-local and without. Keys beside these, and
-// those in tunnel and dns, are told where they are read.
+// The shapes of a plugin's configuration, with host-local and with another IPAM plugin.
+// The setters of keys.go report other unknown keys.
 var (
 	withHostLocal = &shape{keys: append([]part{{"ipam", hostLocalShape}}, confParts...)}
 	withOther     = &shape{keys: append([]part{{"ipam", otherShape}}, confParts...)}
@@ -61,7 +62,7 @@ var (
 	}
 )
 
-// find returns the part that a key leads to.
+// find returns the shape of a key's value, and whether the key is read.
 func (s *shape) find(key []byte) (inner *shape, known bool) {
 	if s == nil {
 		return nil, true
@@ -74,23 +75,22 @@ func (s *shape) find(key []byte) (inner *shape, known bool) {
 	return nil, len(s.keys) == 0
 }
 
-// strict tells keys that stand twice in one object, wherever it is, and keys
-// that are spelled almost as what s reads. at is what messages call the value;
-// raw is valid JSON.
+// strict reports keys that stand twice in one object, at any depth, and keys that differ
+// only by case from a key of s. at is the value's name in messages; raw is valid JSON.
 func (p *problems) strict(at string, raw []byte, s *shape) {
 	w := walk{problems: p, raw: raw, at: at}
 	w.value(s)
 }
 
-// A walk goes once through JSON. It allocates nothing for what is in order:
-// lists of nodes are long.
+// A walk goes through JSON once. It allocates nothing for a text without problems: lists
+// of nodes are long.
 type walk struct {
 	*problems
 	raw  []byte
 	next int
 	at   string
 	path []step
-	keys [][]byte // of the objects that are open, the innermost last
+	keys [][]byte // those of the objects being read, the innermost last
 }
 
 // A step leads into an object or, where key is nil, into a list.
@@ -114,7 +114,7 @@ func (w *walk) where() string {
 	return path
 }
 
-// token is the first byte of the next value, key or closing bracket.
+// token returns the first byte of the next value, key or closing bracket.
 func (w *walk) token() byte {
 	for ; w.next < len(w.raw); w.next++ {
 		switch c := w.raw[w.next]; c {
@@ -133,13 +133,13 @@ func (w *walk) value(s *shape) {
 		w.object(s)
 	case '[':
 		w.next++
-		var each *shape
+		var element *shape
 		if s != nil {
-			each = s.each
+			element = s.element
 		}
 		for i := 0; w.token() != ']' && w.next < len(w.raw); i++ {
 			w.path = append(w.path, step{index: i})
-			w.value(each)
+			w.value(element)
 			w.path = w.path[:len(w.path)-1]
 		}
 		w.next++
@@ -152,7 +152,7 @@ func (w *walk) value(s *shape) {
 	}
 }
 
-// manyKeys is up to how many keys of an object are compared one by one.
+// manyKeys is the number of keys of an object from which they are kept in a map.
 const manyKeys = 32
 
 func (w *walk) object(s *shape) {
@@ -185,9 +185,9 @@ func (w *walk) object(s *shape) {
 	w.next++
 }
 
-// otherCase tells a key that encoding/json takes for one that s reads. Those of
-// the configuration itself are told as unknown, unless they pass as the
-// runtime's.
+// otherCase reports a key that encoding/json would read as a key of s, because it differs
+// only by case. Top-level keys are left to fields, which reports them as unknown,
+// unless they look like a runtime's.
 func (w *walk) otherCase(s *shape, key []byte) {
 	if len(w.path) == 1 && w.at == "" && !isRuntimeKey(string(key)) {
 		return
@@ -202,7 +202,7 @@ func (w *walk) otherCase(s *shape, key []byte) {
 	}
 }
 
-// text reads a string and returns it decoded.
+// text reads a JSON string and returns it decoded.
 func (w *walk) text() []byte {
 	begin, plain := w.next, true
 	for w.next++; w.next < len(w.raw) && w.raw[w.next] != '"'; w.next++ {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// bootTime is when this boot began, by the kernel (btime in /proc/stat, proc(5)).
-// It is the machine's in a container's process namespace too.
+// bootTime returns when the machine booted (btime in /proc/stat, proc(5)), which a
+// container's process namespace does not change.
 func bootTime() (time.Time, error) {
 	raw, err := os.ReadFile("/proc/stat")
 	if err != nil {

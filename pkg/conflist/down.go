@@ -16,13 +16,13 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// ErrAttached is wrapped by Down's error where containers would lose their network.
+// ErrAttached is wrapped by Down's error where containers are still attached.
 var ErrAttached = errors.New("containers are attached")
 
-// Down takes the host state of the chain away, and the mark that keeps it.
-// While containers are attached it does nothing, unless forced. What is gone
-// already is no error.
-func Down(ctx context.Context, f File, force bool, did Report) error {
+// Down removes the host state of a conflist's network, which is then no longer
+// persistent. While containers are attached it removes nothing and returns an error that wraps
+// ErrAttached, unless force is set. It is no error if there is no host state.
+func Down(ctx context.Context, f File, force bool, report Report) error {
 	users, err := attached(ctx, f)
 	if err != nil {
 		return err
@@ -37,27 +37,27 @@ func Down(ctx context.Context, f File, force bool, did Report) error {
 		}
 		defer conn.Close()
 	}
-	// From here on a container that comes keeps what there is, unless forced.
+	// A container that is attached from now on keeps host state, unless force is set.
 	if err := rundir.NetworkDir(f.Name()).SetPersistent(false); err != nil {
 		return err
 	}
 	if f.Routes != nil {
 		changes, err := routes.Remove(ctx, f.Routes, f.Bridge(), force)
-		did.changes(changes)
+		report.changes(changes)
 		if err != nil {
 			return err
 		}
 	}
 	if f.OVS != nil {
 		changes, err := network.Remove(ctx, f.OVS, conn, force)
-		did.changes(changes)
+		report.changes(changes)
 		return err
 	}
 	return nil
 }
 
-// attached are the attachments that keep the network: by their leases, or by
-// their links where a lease is lost.
+// attached returns the attachments of a conflist's network by port name: those that
+// have a lease, and those that have lost it but still have their link.
 func attached(ctx context.Context, f File) (map[string]config.Attachment, error) {
 	users, err := network.LiveAttachments(ctx, f.Name())
 	if err != nil {

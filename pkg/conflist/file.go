@@ -1,5 +1,5 @@
-// Package conflist is a conflist of this host that names our plugins, and what is
-// done with the chain as a whole, without a container: up and down.
+// Package conflist reads the conflists of this host that name ovs-gre or route-sync,
+// and makes (Up) and removes (Down) the host state of one without a container.
 package conflist
 
 import (
@@ -19,30 +19,32 @@ const ConfDir = "/etc/cni/net.d"
 
 // A File is a conflist of this host that names ovs-gre or route-sync.
 type File struct {
-	// Path is the file's; List what it says. List is nil where Err says why.
+	// Path is the file's path.
 	Path string
+	// List is the file's content; nil where it cannot be decoded.
 	List *config.List
 	// OVS is the configuration of ovs-gre, Routes that of route-sync; nil
 	// where the chain has no such plugin.
 	OVS    *config.Network
 	Routes *config.Routes
-	// Err is all that is wrong with the file.
+	// Err joins all problems of the file; nil where it has none.
 	Err error
-	// SupersededBy is the path of a file of the same network that LoadDir has found
-	// before this one. Runtimes take that; what this file says counts for nothing.
-	// "" means that there is none.
+	// SupersededBy is the path of an earlier file of the same network in the same
+	// directory; "" means that there is none. Runtimes use that file and ignore
+	// this one. LoadDir sets it.
 	SupersededBy string
 }
 
-// Superseded says why the file does not count; "" means that it does.
+// Superseded returns, for a message, why runtimes ignore the file; "" means that
+// they use it.
 func (f File) Superseded() string {
 	if f.SupersededBy == "" {
 		return ""
 	}
-	return fmt.Sprintf("%s: does not count: %s names network %s too, and comes first", f.Path, f.SupersededBy, f.Name())
+	return fmt.Sprintf("%s: ignored: %s names network %s too, and comes first", f.Path, f.SupersededBy, f.Name())
 }
 
-// Name is the network's, or else the file's.
+// Name returns the network's name or, where there is none, the file's base name.
 func (f File) Name() string {
 	if f.List != nil && f.List.Name != "" {
 		return f.List.Name
@@ -50,8 +52,8 @@ func (f File) Name() string {
 	return filepath.Base(f.Path)
 }
 
-// Base is what the file's plugins have in common: nodes above all. It is nil
-// where there is neither.
+// Base returns the keys that ovs-gre and route-sync share, of ovs-gre if the file
+// names it. It is nil where neither has been decoded.
 func (f File) Base() *config.Base {
 	switch {
 	case f.OVS != nil:
@@ -62,8 +64,8 @@ func (f File) Base() *config.Base {
 	return nil
 }
 
-// Bridge is the OVS bridge of the chain's network; "" where the chain has no
-// ovs-gre. It is what route-sync takes for its own without a previous result.
+// Bridge returns the OVS bridge of the file's ovs-gre, or "". route-sync uses it where
+// it has neither a key bridge nor a previous result.
 func (f File) Bridge() string {
 	if f.OVS != nil {
 		return f.OVS.Bridge
@@ -71,7 +73,7 @@ func (f File) Bridge() string {
 	return ""
 }
 
-// Load reads a conflist. What is wrong with it is in File.Err.
+// Load reads a conflist. Its problems are in File.Err.
 func Load(path string) File {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -80,7 +82,8 @@ func Load(path string) File {
 	return Parse(path, raw)
 }
 
-// Parse is Load of a file whose content is raw.
+// Parse decodes raw, the content of the conflist at path. Its problems are in
+// File.Err.
 func Parse(path string, raw []byte) File {
 	f := File{Path: path}
 	var err error
@@ -106,8 +109,9 @@ func Parse(path string, raw []byte) File {
 	return f
 }
 
-// shareNodes gives route-sync the nodes of the ovs-gre before it, which hands them
-// on only once it has made something.
+// shareNodes copies the keys nodes, nodesFile and node of ovs-gre to a route-sync that
+// has none. In a chain route-sync reads them from the network's directory, which
+// exists only after the first ADD or up.
 func (f File) shareNodes() {
 	if f.OVS != nil && f.Routes != nil && len(f.Routes.Nodes) == 0 && f.Routes.NodesFile == "" {
 		f.Routes.Nodes, f.Routes.NodesFile = f.OVS.Nodes, f.OVS.NodesFile
@@ -147,7 +151,7 @@ func LoadDir(dir string) ([]File, error) {
 		if ours {
 			f = Parse(path, raw)
 		} else {
-			f.List, _ = config.ParseList(raw) // what is wrong with it is not for us to say
+			f.List, _ = config.ParseList(raw) // its problems are not reported: it names none of our plugins
 		}
 		if f.List != nil && f.List.Name != "" {
 			if f.SupersededBy = first[f.List.Name]; f.SupersededBy == "" {
@@ -161,7 +165,7 @@ func LoadDir(dir string) ([]File, error) {
 	return files, err
 }
 
-// Configs lists the files of a directory that libcni takes for configurations.
+// Configs returns the files of a directory that libcni reads as configurations.
 func Configs(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -176,8 +180,9 @@ func Configs(dir string) ([]string, error) {
 	return paths, err
 }
 
-// Saved is the chain that a network's host state was last made of, for a
-// conflist that is gone. ok is false where there is none.
+// Saved returns the conflist that a network's host state was last made from, as the
+// network's directory has it. ok is false where no configuration is saved. It serves
+// networks whose file was deleted.
 func Saved(network string) (f File, ok bool) {
 	dir := rundir.NetworkDir(network)
 	f.Path = string(dir)

@@ -12,12 +12,12 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// MissingRoutes says to which peers' containers nothing leads because the chain has no
-// route-sync and nobody else has made the routes; "" is to none. It changes
-// nothing.
+// MissingRoutes returns, for a message, the peers whose containers have no route on
+// this host because the chain has no route-sync; "" means that all have one, whoever
+// made it. It changes nothing.
 func (f File) MissingRoutes(ctx context.Context) (string, error) {
 	if f.OVS == nil || f.Routes != nil || f.OVS.Tunnel.Type == config.TunnelNone {
-		return "", nil // without tunnels somebody else routes
+		return "", nil // without tunnels, routes are not made here
 	}
 	if f.OVS.Segment == config.SegmentMesh && (f.OVS.IPAM.Type != "host-local" || f.OVS.IPAM.Ranged) {
 		return "", nil // containers may reach each other on the segment
@@ -30,8 +30,8 @@ func (f File) MissingRoutes(ctx context.Context) (string, error) {
 	each.Tunnel.Ports = config.PortsPeer
 	r.Beside(&each)
 	want, err := r.Want()
-	nothing := errors.Is(err, state.ErrUnreachable) // not even a link to lead by
-	if err != nil && !nothing {
+	noLink := errors.Is(err, state.ErrUnreachable) // not even the link of the routes exists
+	if err != nil && !noLink {
 		return "", err
 	}
 	changes, err := state.Check(ctx, want, r.Backends()...)
@@ -44,7 +44,7 @@ func (f File) MissingRoutes(ctx context.Context) (string, error) {
 			route, ok := c.New.(state.Route)
 			return ok && c.Old == nil && slices.Contains(p.Subnets, route.Dst)
 		}
-		if nothing || slices.ContainsFunc(changes, missing) {
+		if noLink || slices.ContainsFunc(changes, missing) {
 			names = append(names, p.String())
 		}
 	}

@@ -14,41 +14,42 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Report is told each thing that was done to the host: a sign (+ made, - removed,
-// ~ changed) and the command that it stands for.
+// A Report is called with each change that was made to the host: a sign (+ made,
+// - removed, ~ changed) and the command that makes the object.
 type Report func(change string)
 
-func (did Report) changes(changes []state.Change) {
+func (report Report) changes(changes []state.Change) {
 	for _, c := range changes {
-		did(c.String())
+		report(c.String())
 	}
 }
 
-// ErrNoRoutesYet is wrapped by Up's error where all is done but the routes:
-// behind a plugin that is not ours the gateway address may come only with the
-// first container; the routes come with it.
+// ErrNoRoutesYet is wrapped by Up's error where only the routes are missing. In a chain
+// with another main plugin than ovs-gre the gateway address may be made only with the
+// first container, and the routes need it.
 var ErrNoRoutesYet = errors.New("no routes yet")
 
-// Up makes the host state of the chain and keeps it, whatever containers come
-// and go, until Down. Containers that have lost their ports get them back, what
-// a former boot has left goes. Where nothing is amiss Up changes nothing.
-func Up(ctx context.Context, f File, did Report) error {
+// Up makes the host state of a conflist's network and marks it persistent, so that it
+// stays until Down. It attaches again the ports of running containers that OVS has
+// lost, and removes ports and IPAM addresses from before the last boot. Calling it
+// again changes nothing.
+func Up(ctx context.Context, f File, report Report) error {
 	if err := SetPersistent(ctx, f); err != nil {
 		return err
 	}
 	if f.OVS != nil {
-		if err := upOVS(ctx, f.OVS, did); err != nil {
+		if err := upOVS(ctx, f.OVS, report); err != nil {
 			return err
 		}
 	}
 	if f.Routes != nil {
-		return upRoutes(ctx, f, did)
+		return upRoutes(ctx, f, report)
 	}
 	return nil
 }
 
-// SetPersistent marks the network before anything is made, so that no container that
-// leaves takes it along.
+// SetPersistent marks the network as persistent under its lock. Callers do so before
+// they make host state, so that the last DEL does not remove it meanwhile.
 func SetPersistent(ctx context.Context, f File) error {
 	dir := rundir.NetworkDir(f.Name())
 	unlock, err := dir.Lock(ctx, true)
@@ -59,36 +60,37 @@ func SetPersistent(ctx context.Context, f File) error {
 	return dir.SetPersistent(true)
 }
 
-func upOVS(ctx context.Context, c *config.Network, did Report) error {
+func upOVS(ctx context.Context, c *config.Network, report Report) error {
 	n, err := network.Open(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer n.OVS.Close()
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil && !errors.Is(err, ovs.ErrNoHandlers) {
-		return err // at once, not after a wait for it
+		return err // at once: waiting for its answers would take the whole timeout
 	}
 	stale, err := portsOfPreviousBoot(ctx, n)
 	if err != nil {
 		return err
 	}
 	changes, err := n.SyncToNewBridge(ctx)
-	did.changes(changes)
+	report.changes(changes)
 	if err != nil {
 		return err
 	}
 	for _, p := range stale {
-		did(fmt.Sprintf("- ovs-vsctl --if-exists del-port %s  # container %s %s, of a former boot", p.Name, p.ContainerID, p.IfName))
+		report(fmt.Sprintf("- ovs-vsctl --if-exists del-port %s  # container %s %s, of a former boot", p.Name, p.ContainerID, p.IfName))
 	}
 	changes, err = attach.Reattach(ctx, n)
-	did.changes(changes)
+	report.changes(changes)
 	if err != nil {
 		return err
 	}
-	return freeLeakedAddresses(ctx, c, did)
+	return freeLeakedAddresses(ctx, c, report)
 }
 
-// portsOfPreviousBoot lists the ports of another boot; Move takes them out.
+// portsOfPreviousBoot returns the network's ports in OVSDB from before the last boot.
+// SyncToNewBridge removes them.
 func portsOfPreviousBoot(ctx context.Context, n *network.Network) ([]*ovs.ContainerPort, error) {
 	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)
 	var stale []*ovs.ContainerPort
@@ -100,26 +102,26 @@ func portsOfPreviousBoot(ctx context.Context, n *network.Network) ([]*ovs.Contai
 	return stale, err
 }
 
-// freeLeakedAddresses frees the addresses of containers that did not survive a reboot.
-func freeLeakedAddresses(ctx context.Context, c *config.Network, did Report) error {
+// freeLeakedAddresses frees the IPAM addresses of containers from before the last boot.
+func freeLeakedAddresses(ctx context.Context, c *config.Network, report Report) error {
 	began, err := bootTime()
 	if err != nil {
 		return err
 	}
 	freed, err := attach.FreeLeakedAddresses(ctx, c, began)
 	for _, a := range freed {
-		did(fmt.Sprintf("- rm %s  # container %s %s, of a former boot", a.Path, a.ContainerID, a.IfName))
+		report(fmt.Sprintf("- rm %s  # container %s %s, of a former boot", a.Path, a.ContainerID, a.IfName))
 	}
 	return err
 }
 
-func upRoutes(ctx context.Context, f File, did Report) error {
+func upRoutes(ctx context.Context, f File, report Report) error {
 	r, err := routes.Open(ctx, f.Routes, f.Bridge())
 	if err != nil {
 		return err
 	}
 	changes, err := r.Sync(ctx)
-	did.changes(changes)
+	report.changes(changes)
 	if f.OVS == nil && errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
 		return fmt.Errorf("%w: %w", ErrNoRoutesYet, err)
 	}

@@ -1,7 +1,7 @@
-// Package doctor looks at what surrounds the networks of this host: daemons,
-// kernel, packet filter, underlay, peers, other people's configuration. Each
-// finding says what was seen and which command mends it. Nothing is changed.
+// Package doctor checks the surroundings of this host's networks: daemons, kernel,
+// packet filter, underlay, peers, other configuration. Each finding says what was
+// observed and which command mends it. A check changes nothing.
 //
-// Whether the host state of a network is as its conflist says is package
-// network's and package routes' business; here it is one check among others.
+// Packages network and routes compare host state with a conflist; here that is one
+// check among others.
 package doctor

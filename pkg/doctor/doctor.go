@@ -14,27 +14,28 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// A Level says how bad a finding is.
+// A Level is the severity of a finding.
 type Level string
 
-// The levels. Only Fail is something that keeps packets, containers or reboots
-// from working.
+// The levels. Fail means that packets, containers or reboots do not work; Warn that
+// they may not, or that a check could not be made.
 const (
 	OK   Level = "ok"
 	Warn Level = "warn"
 	Fail Level = "fail"
 )
 
-// A Finding is what one check has to say.
+// A Finding is one result of a check.
 type Finding struct {
 	// Check is the check's name.
 	Check string `json:"check"`
-	// Network is the one that it is about; "" is the whole host.
+	// Network is the network that the finding is about; "" means the whole host.
 	Network string `json:"network,omitempty"`
 	Level   Level  `json:"level"`
-	// Seen is what was found, in one sentence.
+	// Seen describes the observation in one sentence.
 	Seen string `json:"seen"`
-	// Command mends it, typed into a shell; "" where nothing has to be mended.
+	// Command is the shell command that mends the problem, or shows more of it; ""
+	// means that there is none.
 	Command string `json:"command,omitempty"`
 	// peer is the one that it is about, many what it says of more of them, with
 	// %s for who they are.
@@ -81,13 +82,13 @@ func fold(list []Finding) []Finding {
 // checkTimeout is how long one check may take. They all run at once.
 const checkTimeout = 8 * time.Second
 
-// A check looks at one thing.
+// A check is one check and its name.
 type check struct {
 	name string
 	run  func(context.Context, *host) []Finding
 }
 
-// checks are all there are, in the order in which they are told.
+// checks are all checks, in the order in which they are reported.
 var checks = []check{
 	{"conflists", conflists},
 	{"plugins", plugins},
@@ -119,7 +120,8 @@ var checks = []check{
 	{"tunnels", tunnels},
 }
 
-// A host is the host with its networks.
+// A host is what the checks know of this host: its conflists, the networks of those that
+// are valid and not superseded, and its addresses.
 type host struct {
 	files []conflist.File
 	nets  []*networkInfo
@@ -127,7 +129,7 @@ type host struct {
 }
 
 // Examine runs all checks at once and returns their findings in order. It
-// changes nothing, and takes at most ten seconds.
+// changes nothing, and takes ten seconds at most.
 func Examine(ctx context.Context, files []conflist.File) []Finding {
 	p := gather(ctx, files)
 	all := make([][]Finding, len(checks))
@@ -162,12 +164,12 @@ func fail(network, command, format string, args ...any) Finding {
 	return Finding{Network: network, Level: Fail, Seen: fmt.Sprintf(format, args...), Command: command}
 }
 
-// unknown is a finding about what could not be looked at.
+// unknown returns a finding about an observation that failed.
 func unknown(network string, err error) Finding {
 	return Finding{Network: network, Level: Warn, Seen: "could not look: " + strings.Join(strings.Fields(err.Error()), " ")}
 }
 
-// processes are the names of all processes, cut to 15 bytes (proc(5), comm).
+// processes returns the names of all processes, cut to 15 bytes (proc(5), comm).
 func processes() map[string]bool {
 	names := map[string]bool{}
 	comms, _ := filepath.Glob("/proc/[0-9]*/comm")
@@ -179,7 +181,8 @@ func processes() map[string]bool {
 	return names
 }
 
-// sysctl reads a kernel parameter, its key with slashes; "" where there is none.
+// sysctl returns the value of a kernel parameter, "" where there is none; key is its path
+// below /proc/sys.
 func sysctl(key string) string {
 	b, err := os.ReadFile("/proc/sys/" + key)
 	if err != nil {
@@ -188,7 +191,7 @@ func sysctl(key string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// Names are the names of all checks, in the order in which they are told.
+// Names returns the names of all checks, in the order in which they are reported.
 func Names() []string {
 	names := make([]string, len(checks))
 	for i, c := range checks {

@@ -22,10 +22,10 @@ func (n *networkInfo) probedPeers() []config.Node {
 	return n.topology.Peers[:min(len(n.topology.Peers), maxProbed)]
 }
 
-// peers pings each peer on the underlay.
-func peers(ctx context.Context, p *host) []Finding {
+// peers pings each peer's underlay address.
+func peers(ctx context.Context, h *host) []Finding {
 	var list []Finding
-	for _, n := range p.nets {
+	for _, n := range h.nets {
 		if len(n.topology.Peers) == 0 {
 			continue
 		}
@@ -108,12 +108,12 @@ func (n *networkInfo) routeCommand(peer netip.Addr) string {
 	return "ip route get " + peer.String()
 }
 
-// tunnels pings each peer's gateways, from ours, the way that containers'
-// packets go. Where the peer does not answer on the underlay either, that says
-// enough.
-func tunnels(ctx context.Context, p *host) []Finding {
+// tunnels pings each peer's gateway addresses from this host's, on the path of containers'
+// packets. It reports no peer that does not answer on the underlay either: the check
+// "peers" does.
+func tunnels(ctx context.Context, h *host) []Finding {
 	var list []Finding
-	for _, n := range p.nets {
+	for _, n := range h.nets {
 		if len(n.topology.Peers) == 0 {
 			continue
 		}
@@ -211,14 +211,14 @@ func (n *networkInfo) protocol() (proto byte, port uint16) {
 	return protoUDP, port
 }
 
-// sizes are those of IP packets that links on the way commonly have room for.
+// sizes are common path MTUs in bytes, which are tried where packets get lost.
 var sizes = []int{8950, 8000, 1500, 1492, 1480, 1476, 1462, 1458, 1450, 1442, 1430, 1420, 1410, 1400, 1380, 1350, 1320, 1300, 1280}
 
-// pathMTU sends packets of the size that containers' largest ones have on the
-// underlay. Something on the way may drop them without a word.
-func pathMTU(ctx context.Context, p *host) []Finding {
+// pathMTU pings each peer with packets as large as the tunnel packets of containers'
+// largest ones. A link on the path may drop them silently.
+func pathMTU(ctx context.Context, h *host) []Finding {
 	var list []Finding
-	for _, n := range p.nets {
+	for _, n := range h.nets {
 		if n.OVS == nil || len(n.topology.Peers) == 0 {
 			continue
 		}
@@ -253,7 +253,7 @@ func (n *networkInfo) probePath(ctx context.Context, mtu, need int) []Finding {
 		of := probes[i*len(try) : (i+1)*len(try)]
 		fits := slices.IndexFunc(of, func(e ping.Echo) bool { return e.Answered })
 		if fits <= 0 {
-			continue // all is well, or it does not answer at all
+			continue // the largest is answered, or none
 		}
 		seen := fmt.Sprintf("packets of %d bytes do not get to peer %s, which the MTU of %d inside containers makes", need, peer, mtu)
 		if of[fits].Size > 0 {
@@ -264,7 +264,8 @@ func (n *networkInfo) probePath(ctx context.Context, mtu, need int) []Finding {
 		list = append(list, f.each(peer.Name, fmt.Sprintf(many, need, mtu)))
 	}
 	if len(list) == 0 {
-		list = append(list, ok(n.Name(), "packets of %d bytes, for an MTU of %d inside containers, are not too large for the way to the peers", need, mtu))
+		list = append(list, ok(n.Name(), "packets of %d bytes, for an MTU of %d inside containers, are not too large for the way to the peers",
+			need, mtu))
 	}
 	return list
 }

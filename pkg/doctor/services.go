@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// networkd looks whether systemd-networkd, when it starts anew, removes routes
-// that it did not make: it does unless told otherwise (networkd.conf(5)).
-func networkd(_ context.Context, p *host) []Finding {
+// networkd checks that systemd-networkd does not remove other programs' routes when it
+// restarts, which is its default (networkd.conf(5)).
+func networkd(_ context.Context, h *host) []Finding {
 	if !processes()["systemd-network"] {
 		return []Finding{ok("", "systemd-networkd does not run")}
 	}
@@ -28,12 +28,14 @@ func networkd(_ context.Context, p *host) []Finding {
 	if len(bad) == 0 {
 		return []Finding{ok("", "systemd-networkd leaves foreign routes alone")}
 	}
-	return []Finding{fail("", `mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' >/etc/systemd/networkd.conf.d/50-ovs-gre.conf && systemctl restart systemd-networkd`,
+	return []Finding{fail("", `mkdir -p /etc/systemd/networkd.conf.d && `+
+		`printf '[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n' >/etc/systemd/networkd.conf.d/50-ovs-gre.conf && `+
+		`systemctl restart systemd-networkd`,
 		"systemd-networkd runs and may remove our routes when it restarts: %s is not off", strings.Join(bad, ", "))}
 }
 
-// networkdConf reads the section [Network] of networkd.conf and its drop-ins
-// from the directories, the most important of which is first.
+// networkdConf returns the keys of the section [Network] of networkd.conf and its drop-ins
+// in these directories; an earlier directory has precedence.
 func networkdConf(dirs ...string) map[string]string {
 	var files []string
 	for _, d := range dirs {
@@ -42,7 +44,7 @@ func networkdConf(dirs ...string) map[string]string {
 			break
 		}
 	}
-	dropins := map[string]string{} // by name: that of the most important directory counts
+	dropins := map[string]string{} // by name: the directory with the highest precedence counts
 	for _, d := range slices.Backward(dirs) {
 		matches, _ := filepath.Glob(filepath.Join(d, "networkd.conf.d", "*.conf"))
 		for _, m := range matches {
@@ -76,19 +78,20 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// firewalld looks whether it filters the networks' links.
-func firewalld(ctx context.Context, p *host) []Finding {
+// firewalld reports links of the networks that firewalld filters.
+func firewalld(ctx context.Context, h *host) []Finding {
 	if !processes()["firewalld"] {
 		return []Finding{ok("", "firewalld does not run")}
 	}
 	var list []Finding
-	for _, n := range p.nets {
+	for _, n := range h.nets {
 		links := slices.DeleteFunc([]string{n.gateway, n.transit()}, func(l string) bool { return l == "" || zone(ctx, l) == "trusted" })
 		if len(links) == 0 {
 			list = append(list, ok(n.Name(), "firewalld runs and trusts the network's links"))
 			continue
 		}
-		list = append(list, warn(n.Name(), "firewall-cmd --permanent --zone=trusted --add-interface="+strings.Join(links, " --add-interface=")+tunnelService(n)+" && firewall-cmd --reload",
+		list = append(list, warn(n.Name(), "firewall-cmd --permanent --zone=trusted --add-interface="+
+			strings.Join(links, " --add-interface=")+tunnelService(n)+" && firewall-cmd --reload",
 			"firewalld runs and may drop what %s forward: they are not in zone trusted", strings.Join(links, ", ")))
 	}
 	return list

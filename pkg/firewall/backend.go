@@ -52,7 +52,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 		// another of its name, from when the new one holds until the old one
 		// is gone (nf_tables_dump_rules). What is altered is so a moment later.
 		if _, ok := masquerade.(altered); ok {
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // nothing announces the end of it
 			masquerade, surveys, err = b.look(ctx, want)
 		}
 	}

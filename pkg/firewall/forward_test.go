@@ -356,7 +356,7 @@ func TestForwardOwnedTable(t *testing.T) {
 	if _, err := in.Write([]byte("add table inet fw { flags owner; }\nadd chain inet fw forward { type filter hook forward priority 0; policy drop; }\n")); err != nil {
 		t.Fatal(err)
 	}
-	for start := time.Now(); !strings.Contains(listing(t), "drop"); time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); !strings.Contains(listing(t), "drop"); time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // a poll with a limit
 		if time.Since(start) > 5*time.Second {
 			lacks(t, "this nft has no flags owner")
 		}

@@ -87,7 +87,7 @@ const ctStateDNAT = 1 << 7
 // parseConntrack reads struct xt_conntrack_mtinfo1, 2 or 3.
 func parseConntrack(info []byte, rev uint32) conntrack {
 	const flagState, flagStatus, flagAlias = uint16(xt.ConntrackState), uint16(xt.ConntrackStatus), uint16(xt.ConntrackStateAlias)
-	if len(info) < 156 && !(rev == 1 && len(info) >= 152) || rev < 1 {
+	if rev < 1 || len(info) < 152 || (rev > 1 && len(info) < 156) {
 		return conntrack{more: true}
 	}
 	flags, inverted := binary.NativeEndian.Uint16(info[146:]), binary.NativeEndian.Uint16(info[148:])

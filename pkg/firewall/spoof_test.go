@@ -257,7 +257,7 @@ func BenchmarkSpoofCheck(b *testing.B) {
 		if err := firewall.DropSpoofChecks(context.Background(), "n"); err != nil {
 			b.Fatal(err)
 		}
-		time.Sleep(50 * time.Millisecond) // the kernel's own clearing up
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the kernel's own clearing up, which nothing announces
 		b.StartTimer()
 	}
 }

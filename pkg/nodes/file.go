@@ -14,8 +14,8 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// Load reads a nodes file. The error wraps ErrNotReady where there is none,
-// and config.ErrInvalid where it says nonsense.
+// Load reads a nodes file. The error wraps ErrNotReady where the file is absent, and
+// config.ErrInvalid where its content is invalid.
 func Load(path string) ([]config.Node, error) {
 	raw, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -34,8 +34,8 @@ func Load(path string) ([]config.Node, error) {
 // maxFileSize is the size of the largest nodes file: 100,000 nodes make about 10 MB.
 const maxFileSize = 64 << 20
 
-// read reads a regular file of a size that can be. It waits for no pipe and
-// fills no memory from a device.
+// read reads a regular file of at most maxFileSize. It refuses a pipe, which could
+// block, and a device, which could have no end.
 func read(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -54,8 +54,8 @@ func read(path string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Store replaces a nodes file in one step, so that a reader sees the old list
-// or the new one, also after a power cut.
+// Store replaces a nodes file in one step: a reader sees the old list or the new
+// one, also after a power failure.
 func Store(path string, nodes []config.Node) error {
 	if err := atomicfile.WriteDurable(path, config.EncodeNodes(nodes), 0o644); err != nil {
 		return fmt.Errorf("store nodes: %w", err)

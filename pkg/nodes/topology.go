@@ -1,4 +1,5 @@
-// Package nodes tells which node of a network this host is, and who its peers are.
+// Package nodes finds this host among a network's nodes, and reads and writes the
+// file that lists them.
 package nodes
 
 import (
@@ -10,26 +11,26 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// ErrNotReady is wrapped by errors that time may mend: the nodes file is not
-// there yet. The runtime may try again.
+// ErrNotReady is wrapped by errors about a nodes file that does not exist yet. The
+// runtime may try again.
 var ErrNotReady = errors.New("not ready")
 
 // A Topology is a network's nodes as seen from this host.
 type Topology struct {
 	// Self is this host's entry.
 	Self config.Node
-	// Peers are all others, in the order of the list.
+	// Peers are the other entries, in the order of the list.
 	Peers []config.Node
-	// Local: Self.Address is an address of this host, not one that a NAT stands for.
+	// Local: Self.Address is an address of this host. It is false behind NAT.
 	Local bool
 }
 
 // All returns Self and Peers in one list.
-func (m Topology) All() []config.Node { return append([]config.Node{m.Self}, m.Peers...) }
+func (t Topology) All() []config.Node { return append([]config.Node{t.Self}, t.Peers...) }
 
-// Configured returns the list that the configuration names: nodes, or the content
-// of its nodesFile. The error wraps ErrNotReady where the file is absent, and
-// config.ErrInvalid where it says nonsense.
+// Configured returns the nodes of a configuration: those of its key nodes, or of
+// the file that its key nodesFile names. The error wraps ErrNotReady where the file
+// is absent, and config.ErrInvalid where its content is invalid.
 func Configured(b *config.Base) ([]config.Node, error) {
 	if b.NodesFile == "" {
 		return b.Nodes, nil
@@ -37,11 +38,11 @@ func Configured(b *config.Base) ([]config.Node, error) {
 	return Load(b.NodesFile)
 }
 
-// Resolve finds this host among nodes: the entry called node, or, if node is
-// "", the one whose address is among local. The error wraps config.ErrInvalid
-// and names the addresses that this host has.
+// Resolve finds this host among nodes: the entry with the name node or, if node is
+// "", the one whose address is in local, this host's addresses. The error wraps
+// config.ErrInvalid; it names local where no entry fits.
 func Resolve(nodes []config.Node, node string, local []netip.Addr) (Topology, error) {
-	var m Topology
+	var t Topology
 	here := make(map[netip.Addr]bool, len(local))
 	for _, a := range local {
 		here[a] = true
@@ -52,24 +53,26 @@ func Resolve(nodes []config.Node, node string, local []netip.Addr) (Topology, er
 		case node != "" && n.Name != node:
 		case node == "" && !here[n.Address]:
 		case at >= 0:
-			return m, fmt.Errorf("%w: nodes: %s and %s are both this host: name one of them with the key node", config.ErrInvalid, nodes[at], n)
+			return t, fmt.Errorf("%w: nodes: %s and %s are both this host: name one of them with the key node", config.ErrInvalid, nodes[at], n)
 		default:
 			at = i
 		}
 	}
 	if at < 0 && node != "" {
-		return m, fmt.Errorf("%w: node %q: no entry of nodes has this name", config.ErrInvalid, node)
+		return t, fmt.Errorf("%w: node %q: no entry of nodes has this name", config.ErrInvalid, node)
 	}
 	if at < 0 {
-		return m, fmt.Errorf("%w: nodes: no entry for this host: none of its addresses (%s) is listed; add it, or name its entry with the key node", config.ErrInvalid, addressList(local))
+		return t, fmt.Errorf(
+			"%w: nodes: no entry for this host: none of its addresses (%s) is listed; add it, or name its entry with the key node",
+			config.ErrInvalid, addressList(local))
 	}
-	m.Self = nodes[at]
-	m.Local = here[m.Self.Address]
-	m.Peers = append(append(make([]config.Node, 0, len(nodes)-1), nodes[:at]...), nodes[at+1:]...)
-	return m, nil
+	t.Self = nodes[at]
+	t.Local = here[t.Self.Address]
+	t.Peers = append(append(make([]config.Node, 0, len(nodes)-1), nodes[:at]...), nodes[at+1:]...)
+	return t, nil
 }
 
-// addressList prints the addresses that an operator would put into nodes.
+// addressList returns, for a message, the addresses that could stand in nodes.
 func addressList(local []netip.Addr) string {
 	var b []string
 	for _, a := range local {

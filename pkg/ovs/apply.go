@@ -360,7 +360,8 @@ func (c *Conn) waitApplied(ctx context.Context, cfg int, most time.Duration) err
 		timeout = min(timeout, int(most/time.Millisecond))
 	}
 	p, err := c.Start(ctx, ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Open_vSwitch",
-		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"}, Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
+		Where: where("cur_cfg", ovsdb.ConditionLessThan, cfg), Columns: []string{"cur_cfg"},
+		Until: string(ovsdb.WaitConditionEqual), Timeout: &timeout})
 	if err == nil {
 		_, err = p.await(ctx)
 	}

@@ -147,7 +147,8 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	}
 	// The reply holds null for every operation after one that failed.
 	if len(m.Result) < len(p.ops) {
-		return nil, fmt.Errorf("%w: OVSDB %s answered what is not a reply: %d results of %d operations", ErrUnavailable, p.conn.path, len(m.Result), len(p.ops))
+		return nil, fmt.Errorf("%w: OVSDB %s answered what is not a reply: %d results of %d operations",
+			ErrUnavailable, p.conn.path, len(m.Result), len(p.ops))
 	}
 	checked := make([]ovsdb.OperationResult, len(m.Result))
 	for i, r := range m.Result {

@@ -70,10 +70,12 @@ func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (Bridge
 // container's addresses meanwhile and then calls WaitPortAdded. bridgeUUID must be
 // that of p.Bridge.
 func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID string) (added, waited *Pending, err error) {
-	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer, keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
+	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer,
+		keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
 	ops := insertPort(p.Name, "new", ids,
 		protectedPort(p.Protected), ovsdb.Row{})
-	ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge", Where: where("_uuid", ovsdb.ConditionEqual, uuidOf(bridgeUUID)),
+	ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge",
+		Where:     where("_uuid", ovsdb.ConditionEqual, uuidOf(bridgeUUID)),
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationInsert, ovsSet(uuidOf("pnew")))}})
 	if added, err = c.Start(ctx, ops...); err != nil {
 		return nil, nil, err
@@ -81,7 +83,8 @@ func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID str
 	timeout := waitMillis(ctx)
 	byName := where("name", ovsdb.ConditionEqual, p.Name)
 	waited, err = c.Start(ctx,
-		ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Interface", Where: byName, Columns: []string{"ofport"}, Until: string(ovsdb.WaitConditionNotEqual), Rows: []ovsdb.Row{{"ofport": ovsSet()}}, Timeout: &timeout},
+		ovsdb.Operation{Op: ovsdb.OperationWait, Table: "Interface", Where: byName, Columns: []string{"ofport"},
+			Until: string(ovsdb.WaitConditionNotEqual), Rows: []ovsdb.Row{{"ofport": ovsSet()}}, Timeout: &timeout},
 		selectOp("Interface", byName, "ofport", "error"))
 	return added, waited, err
 }
@@ -129,7 +132,8 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	}
 	var ops []ovsdb.Operation
 	for _, n := range names {
-		ops = append(ops, selectOp("Port", append(where("name", ovsdb.ConditionEqual, n), where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))...), "_uuid", "name"))
+		ops = append(ops, selectOp("Port", append(where("name", ovsdb.ConditionEqual, n),
+			where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))...), "_uuid", "name"))
 	}
 	res, err := c.Transact(ctx, ops...)
 	if err != nil {

@@ -38,7 +38,8 @@ func (c *Conn) Tunnels(ctx context.Context, network string) ([]TunnelStatus, err
 	}
 	list := make([]TunnelStatus, 0, len(res[0].Rows))
 	for _, r := range res[0].Rows {
-		t := TunnelStatus{Name: r.str("name"), Peer: r.strings("external_ids")[keyPeer], Type: r.str("type"), Error: refusal(r), State: r.str("link_state")}
+		t := TunnelStatus{Name: r.str("name"), Peer: r.strings("external_ids")[keyPeer], Type: r.str("type"),
+			Error: refusal(r), State: r.str("link_state")}
 		t.Remote, _ = netip.ParseAddr(r.strings("options")["remote_ip"])
 		switch {
 		case t.Error != "":

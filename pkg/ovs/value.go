@@ -197,7 +197,8 @@ func wire(op ovsdb.Operation) any {
 		Where     any              `json:"where,omitempty"`
 		Until     string           `json:"until,omitempty"`
 		UUIDName  string           `json:"uuid-name,omitempty"`
-	}{Op: op.Op, Table: op.Table, Row: op.Row, Columns: op.Columns, Mutations: op.Mutations, Timeout: op.Timeout, Until: op.Until, UUIDName: op.UUIDName}
+	}{Op: op.Op, Table: op.Table, Row: op.Row, Columns: op.Columns,
+		Mutations: op.Mutations, Timeout: op.Timeout, Until: op.Until, UUIDName: op.UUIDName}
 	if op.Op != ovsdb.OperationInsert {
 		w.Where = append([]ovsdb.Condition{}, op.Where...)
 	}

@@ -13,7 +13,8 @@ const (
 	echoRequest6, echoReply6 = 128, 129
 	icmpHeader               = 8
 	ipHeader4, ipHeader6     = 20, 40
-	// A cookie tells our packets from others'; the number of the echo follows it.
+	// The payload begins with a random cookie, by which replies to this process are
+	// recognized, and the index of the echo.
 	cookieSize = 8
 	leastSize  = icmpHeader + cookieSize + 4
 )
@@ -48,13 +49,13 @@ func echoRequest(v6 bool, cookie []byte, number, size int) []byte {
 	b[0] = typ
 	copy(b[icmpHeader:], cookie)
 	binary.BigEndian.PutUint32(b[icmpHeader+cookieSize:], uint32(number))
-	if !v6 { // for ICMPv6 the kernel does it
+	if !v6 { // the kernel computes that of ICMPv6
 		binary.BigEndian.PutUint16(b[2:], checksum(b))
 	}
 	return b
 }
 
-// checksum is the Internet checksum (RFC 1071).
+// checksum returns the Internet checksum (RFC 1071).
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for i, c := range b {
@@ -66,8 +67,8 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// source is the control message that names the source address of a packet; nil
-// is none.
+// source returns the control message that sets the source address of a packet; nil for
+// the zero Addr.
 func source(a netip.Addr) []byte {
 	switch {
 	case !a.IsValid():

@@ -85,7 +85,8 @@ func GC(ctx context.Context, c *config.Routes, valid []config.Attachment) error 
 
 // Sweep is GC that asks live for the network's valid attachments, by the names
 // of their ports, after it has listed the claims: what comes in between stays.
-func Sweep(ctx context.Context, c *config.Routes, live func(ctx context.Context, network string) (map[string]config.Attachment, error)) error {
+func Sweep(ctx context.Context, c *config.Routes,
+	live func(ctx context.Context, network string) (map[string]config.Attachment, error)) error {
 	dir := rundir.NetworkDir(c.Name)
 	if !dir.Exists() {
 		return nil

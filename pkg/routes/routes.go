@@ -72,7 +72,8 @@ func resolve(c *config.Routes, dir rundir.Dir, addrs []kernel.Addr) (nodes.Topol
 		var self string
 		list, self, err = dir.SavedNodes()
 		if errors.Is(err, nodes.ErrNotReady) {
-			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network", config.ErrInvalid, c.Name)
+			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network",
+				config.ErrInvalid, c.Name)
 		}
 		if node == "" {
 			node = self
@@ -334,7 +335,8 @@ func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force
 		accepts, failed := state.Prune(ctx, state.Set{}, firewall.NewRoutesBackend(c.Name))
 		changes, err = append(changes, accepts...), errors.Join(err, failed)
 	}
-	if unused, _ := dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); err == nil && (unused || force) && dir.SavedConfig() == nil && len(dir.PendingRemovals()) == 0 {
+	if unused, _ := dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); err == nil && (unused || force) &&
+		dir.SavedConfig() == nil && len(dir.PendingRemovals()) == 0 {
 		return changes, dir.Remove()
 	}
 	return changes, err

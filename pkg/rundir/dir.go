@@ -1,6 +1,9 @@
-// Package rundir is the directory of a network in /run: its lock, the leases of
-// its attachments, and the configuration and nodes that host state was last made
-// of.
+// Package rundir keeps a network's directory in /run: the network's lock, the
+// leases of its attachments, and the configuration and nodes that its host state
+// was last made from.
+//
+// Nothing in it is believed without a look at the host; DEL and GC need it when the
+// runtime no longer has the configuration.
 package rundir
 
 import (
@@ -23,19 +26,19 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// RunDir holds a directory for each network. It is on tmpfs, so that a reboot
-// clears it together with what it stands for.
+// RunDir holds a directory for each network. It is on tmpfs: a reboot removes the
+// directories together with the host state that they describe.
 const RunDir = "/run/ovs-gre"
 
 // A Dir is the directory of one network:
 //
-//	lock            taken around host-wide writes
-//	leases/NAME     an attachment of ovs-gre, NAME its port
+//	lock            held while host state is changed
+//	leases/NAME     an attachment of ovs-gre; NAME is its port
 //	routes/NAME     an attachment of route-sync
-//	gone/NAME       a port that DEL could not take out of OVSDB
+//	gone/NAME       a port that DEL could not remove from OVSDB
 //	persistent      host state stays when the last container leaves
-//	nodes.json      the nodes that host state was last made of,
-//	node            which of them this host is,
+//	nodes.json      the nodes that host state was last made from,
+//	node            the name of this host among them,
 //	config.json     and the configuration
 //	mark            which state of OVSDB was found to be right for these
 //	routes.json     the configuration that routes were last made of
@@ -43,13 +46,13 @@ const RunDir = "/run/ovs-gre"
 //	gateways        the gateway addresses that this host has had in the network
 //	gateways        the gateway addresses that this host has had in the network
 //
-// A Dir stays where it is for as long as anything in it does. The zero value is
-// that of no network: there is nothing in it, and what would change it, or says
-// how it went, wraps config.ErrInvalid.
+// The directory exists as long as one of these files does. The zero Dir belongs
+// to no network: reads of it find nothing, and the errors of all other calls wrap
+// config.ErrInvalid.
 type Dir string
 
-// NetworkDir is the directory of a network; that of a name which no network can
-// have is the zero Dir.
+// NetworkDir returns the directory of a network, or the zero Dir where network is
+// not a valid name.
 func NetworkDir(network string) Dir {
 	if config.CheckName(network) != nil {
 		return ""
@@ -57,7 +60,8 @@ func NetworkDir(network string) Dir {
 	return Dir(filepath.Join(RunDir, network))
 }
 
-// checkName keeps the name of no network from becoming a path.
+// checkName returns an error for the zero Dir, so that an invalid name never becomes
+// a path.
 func (d Dir) checkName() error {
 	if d == "" {
 		return fmt.Errorf("state directory: %w: not the name of a network", config.ErrInvalid)
@@ -65,8 +69,8 @@ func (d Dir) checkName() error {
 	return nil
 }
 
-// Exists reports whether the network has left anything here. The directory
-// above, which a call that was killed may have left, goes if it is empty.
+// Exists reports whether the directory exists. Where it does not, Exists removes an
+// empty RunDir, which a killed call may have left behind.
 func (d Dir) Exists() bool {
 	if d.checkName() != nil {
 		return false
@@ -78,8 +82,8 @@ func (d Dir) Exists() bool {
 	return false
 }
 
-// create makes the directory and reports whether it was not there. Only root can
-// write to it or to what is above; anything else of that name is refused.
+// create makes the directory and its subdirectory sub, and reports whether the
+// directory is new. A path on the way that another user can write to is refused.
 func (d Dir) create(sub string) (fresh bool, err error) {
 	if err := d.checkName(); err != nil {
 		return false, err
@@ -100,7 +104,8 @@ func (d Dir) create(sub string) (fresh bool, err error) {
 	return fresh, nil
 }
 
-// checkOwner refuses what is not a directory that only we can write to.
+// checkOwner returns an error unless dir is a directory that nobody but this user can
+// write to. The error wraps fault.ErrForeign, or fs.ErrNotExist.
 func checkOwner(dir string) error {
 	st, err := os.Lstat(dir)
 	if err != nil {
@@ -112,8 +117,9 @@ func checkOwner(dir string) error {
 	return nil
 }
 
-// checkOwners is nil where the directory, and sub in it, is ours or absent. What
-// a stranger has put there is neither believed nor followed.
+// checkOwners returns an error unless the directory and its subdirectory sub are
+// absent or writable for this user alone. Files that another user may have put there
+// are not read, and links are not followed.
 func (d Dir) checkOwners(sub string) error {
 	if err := d.checkName(); err != nil {
 		return err
@@ -128,13 +134,14 @@ func (d Dir) checkOwners(sub string) error {
 	return nil
 }
 
-// maxTries is more than others can undo in a row what Lock makes; a mount of a
-// RunDir that is gone they undo for ever.
+// maxTries bounds how often Lock makes the directory again after another process has
+// removed it. Only where RunDir is the mount of a removed directory, in which nothing
+// can be made, does Lock get that far.
 const maxTries = 1000
 
-// Lock takes the network's lock, to the exclusion of others or, if shared, of
-// exclusive ones, and returns what gives it back. It waits as long as ctx, then
-// the error wraps ErrBusy.
+// Lock takes the network's lock and returns the function that releases it. A shared
+// lock excludes only exclusive ones. Lock waits until ctx ends; the error then
+// wraps fault.ErrBusy.
 func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	how := unix.LOCK_EX
 	if shared {
@@ -142,13 +149,13 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	}
 	for tries := 0; ; tries++ {
 		if _, err := d.create(""); errors.Is(err, fs.ErrNotExist) && tries < maxTries {
-			continue // the last network to leave has just removed what is above
+			continue // another process has just removed RunDir
 		} else if err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(filepath.Join(string(d), "lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // the last one to leave has just removed the directory
+			continue // another process has just removed the directory
 		}
 		if err != nil {
 			return nil, fmt.Errorf("lock of the network: %w", err)
@@ -163,26 +170,27 @@ func (d Dir) Lock(ctx context.Context, shared bool) (unlock func(), err error) {
 	}
 }
 
-// Flock takes a lock on an open file, LOCK_EX or LOCK_SH of flock(2), and waits
-// for it as long as ctx. On an error, ctx's where time is up, it has closed the
-// file, or will: a wait that is given up on goes on in the kernel until the lock is
-// free, and is then given back at once.
+// Flock takes a lock (LOCK_EX or LOCK_SH of flock(2)) on an open file and waits for it
+// until ctx ends; the error is then ctx's. On an error Flock closes the file, at
+// once or later: a system call that waits cannot be interrupted, so it goes on until
+// the lock is free, and closing the file then releases the lock.
 func Flock(ctx context.Context, f *os.File, how int) error {
 	fd := int(f.Fd())
 	if err := unix.Flock(fd, how|unix.LOCK_NB); err == nil {
 		return nil
 	}
-	done := make(chan error, 1)
+	var err error
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		for {
-			if err := unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
-				done <- err
+			if err = unix.Flock(fd, how); !errors.Is(err, unix.EINTR) {
 				return
 			}
 		}
 	}()
 	select {
-	case err := <-done:
+	case <-done:
 		if err != nil {
 			f.Close()
 		}
@@ -196,14 +204,14 @@ func Flock(ctx context.Context, f *os.File, how int) error {
 	}
 }
 
-// isSameFile reports whether an open file is still the one of that name.
+// isSameFile reports whether the path of an open file still leads to that file.
 func isSameFile(f *os.File) bool {
 	open, err1 := f.Stat()
 	named, err2 := os.Lstat(f.Name())
 	return err1 == nil && err2 == nil && os.SameFile(open, named)
 }
 
-// Remove takes the directory away. The caller holds the exclusive lock.
+// Remove removes the directory. The caller holds the exclusive lock.
 func (d Dir) Remove() error {
 	if err := d.checkName(); err != nil {
 		return err
@@ -211,11 +219,11 @@ func (d Dir) Remove() error {
 	if err := os.RemoveAll(string(d)); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	_ = os.Remove(RunDir) // the last network takes it along
+	_ = os.Remove(RunDir) // succeeds where this was the last network
 	return nil
 }
 
-// SetPersistent says whether host state stays when the last container leaves.
+// SetPersistent records whether host state stays when the last container leaves.
 func (d Dir) SetPersistent(on bool) error {
 	if err := d.checkName(); err != nil {
 		return err
@@ -237,7 +245,7 @@ func (d Dir) SetPersistent(on bool) error {
 	return f.Close()
 }
 
-// Persistent reports what SetPersistent said last.
+// Persistent reports what SetPersistent recorded last; false if it never did.
 func (d Dir) Persistent() bool {
 	if d.checkName() != nil {
 		return false
@@ -246,8 +254,8 @@ func (d Dir) Persistent() bool {
 	return err == nil
 }
 
-// Save leaves for others what host state was made of: the nodes, which of them
-// this host is, and the configuration.
+// Save records what host state is made from: the nodes, the name of this host among
+// them, and the configuration. It clears the mark.
 func (d Dir) Save(list []config.Node, self string, config []byte) error {
 	if _, err := d.create(""); err != nil {
 		return err
@@ -264,8 +272,8 @@ func (d Dir) IsSaved(nodes []config.Node, self string, conf []byte) bool {
 	return bytes.Equal(d.read("config.json"), conf) && string(d.read("node")) == self && bytes.Equal(d.read("nodes.json"), config.EncodeNodes(nodes))
 }
 
-// SavedNodes returns the nodes and the name of this host's that Save left. The
-// error wraps nodes.ErrNotReady where there are none.
+// SavedNodes returns the nodes, and the name of this host among them, of the last
+// Save. The error wraps nodes.ErrNotReady where there was none.
 func (d Dir) SavedNodes() (list []config.Node, self string, err error) {
 	if err := d.checkOwners(""); err != nil {
 		return nil, "", err
@@ -281,8 +289,8 @@ func (d Dir) SavedNodes() (list []config.Node, self string, err error) {
 	return list, string(name), nil
 }
 
-// SetMark keeps a text that says which state of OVSDB was found to be right for
-// what Save left.
+// SetMark records a text that names the state of OVSDB which was found to match the
+// last Save.
 func (d Dir) SetMark(text string) error {
 	if err := d.checkName(); err != nil {
 		return err
@@ -290,11 +298,11 @@ func (d Dir) SetMark(text string) error {
 	return replaceFile(filepath.Join(string(d), "mark"), []byte(text))
 }
 
-// Mark returns what SetMark kept since the last Save, or "".
+// Mark returns the text of the last SetMark since the last Save, or "".
 func (d Dir) Mark() string { return string(d.read("mark")) }
 
-// AdvanceMark makes a mark that ends in the number before to end in this one;
-// 0 is no number. Any other mark it lets be.
+// AdvanceMark replaces the number to-1 at the end of the mark by to. A mark that ends
+// in another number stays, and every mark where to is 0.
 func (d Dir) AdvanceMark(to int) error {
 	mark, ok := strings.CutSuffix(d.Mark(), " "+strconv.Itoa(to-1))
 	if !ok || to == 0 {
@@ -303,8 +311,8 @@ func (d Dir) AdvanceMark(to int) error {
 	return d.SetMark(mark + " " + strconv.Itoa(to))
 }
 
-// RemoveConfig takes the configuration back that Save left; the nodes stay for
-// whoever still needs them.
+// RemoveConfig removes the configuration of the last Save. The nodes stay: route-sync
+// may still need them.
 func (d Dir) RemoveConfig() error {
 	if err := d.checkName(); err != nil {
 		return err
@@ -315,7 +323,7 @@ func (d Dir) RemoveConfig() error {
 	return nil
 }
 
-// SaveRoutesConfig leaves for others what routes were made of.
+// SaveRoutesConfig records the configuration that routes are made from.
 func (d Dir) SaveRoutesConfig(config []byte) error {
 	if _, err := d.create(""); err != nil {
 		return err
@@ -323,10 +331,10 @@ func (d Dir) SaveRoutesConfig(config []byte) error {
 	return replaceFile(filepath.Join(string(d), "routes.json"), config)
 }
 
-// SavedConfig returns the configuration that Save left, or nil.
+// SavedConfig returns the configuration of the last Save, or nil.
 func (d Dir) SavedConfig() []byte { return d.read("config.json") }
 
-// SavedRoutesConfig returns the configuration that SaveRoutesConfig left, or nil.
+// SavedRoutesConfig returns the configuration of the last SaveRoutesConfig, or nil.
 func (d Dir) SavedRoutesConfig() []byte { return d.read("routes.json") }
 
 func (d Dir) read(name string) []byte {

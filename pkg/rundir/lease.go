@@ -17,29 +17,32 @@ import (
 	"ovs-gre-cni/pkg/fault"
 )
 
-// The plugins that hold leases, which are also directories of a Dir.
+// The kinds of leases; each is the name of a subdirectory of a Dir.
 const (
-	LeasesOVS       = "leases"
-	LeasesRoutes    = "routes"
+	// LeasesOVS are those of ovs-gre, LeasesRoutes those of route-sync.
+	LeasesOVS    = "leases"
+	LeasesRoutes = "routes"
+	// pendingRemovals is the subdirectory of AddPendingRemoval.
 	pendingRemovals = "gone"
 )
 
-// A Lease stands for one attachment. Its file is made before anything else of
-// the attachment and removed after everything else, so that whatever a crash
-// leaves has its lease.
+// A Lease says that an attachment uses the network. Its file is made before anything
+// else of the attachment and removed after everything else, so that a crash leaves
+// nothing that has no lease.
 type Lease struct {
 	// Name is the attachment's port name.
 	Name string
-	// Attachment is zero where a crash left the file empty; nothing else of
-	// the attachment exists then.
+	// Attachment is the zero value where a crash left the file empty; nothing
+	// else of the attachment exists then.
 	config.Attachment
-	// Busy: the ADD that made it is still at work.
+	// Busy: the ADD that acquired the lease still runs.
 	Busy bool
 }
 
-// Acquire makes a lease, or takes the one that is there over, and reports whether
-// no host state has been handed on yet. Until the function it returns is
-// called, others see the lease as busy.
+// Acquire makes a lease, or takes over the one that exists, and reports whether
+// no Save has been made yet (fresh). The lease is busy until done is called. The
+// error wraps fault.ErrBusy where another call is at work on the same attachment
+// until ctx ends.
 func (d Dir) Acquire(ctx context.Context, kind string, l Lease) (fresh bool, done func(), err error) {
 	raw, err := json.Marshal(l.Attachment)
 	if err != nil {
@@ -51,7 +54,7 @@ func (d Dir) Acquire(ctx context.Context, kind string, l Lease) (fresh bool, don
 			return false, nil, err
 		}
 		if !held {
-			// Whoever has it may want the network's lock, which we no longer hold.
+			// The other call may need the network's lock, which open has released.
 			if err := Flock(ctx, f, unix.LOCK_EX); err != nil {
 				return false, nil, fmt.Errorf("%w: another call is at work on the same attachment: %w", fault.ErrBusy, err)
 			}
@@ -67,10 +70,11 @@ func (d Dir) Acquire(ctx context.Context, kind string, l Lease) (fresh bool, don
 	}
 }
 
-// open opens a lease's file and reports whether it is now held: nobody else
-// was at work on it, and nobody has removed it meanwhile.
+// open opens a lease's file, makes it if it is absent, and reports whether this call
+// now holds it: no other call held it, and none has removed the file meanwhile.
 func (d Dir) open(ctx context.Context, kind, name string) (f *os.File, held bool, err error) {
-	// Shared, so that nobody counts leases and finds none while this one comes.
+	// The shared lock keeps another call, which removes unused host state under
+	// the exclusive lock, from counting leases while this one is made.
 	unlock, err := d.Lock(ctx, true)
 	if err != nil {
 		return nil, false, err
@@ -86,8 +90,8 @@ func (d Dir) open(ctx context.Context, kind, name string) (f *os.File, held bool
 	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && isSameFile(f), nil
 }
 
-// writeLease gives a lease its content, unless it has it: a call that is killed in
-// between must not empty the lease of a container that lives.
+// writeLease writes a lease's content, unless the file has it already: a call that is
+// killed between truncating and writing must not empty the lease of a live container.
 func writeLease(f *os.File, raw []byte) error {
 	if have, err := io.ReadAll(f); err != nil || bytes.Equal(have, raw) {
 		return err
@@ -99,8 +103,8 @@ func writeLease(f *os.File, raw []byte) error {
 	return err
 }
 
-// TryLockLease keeps an ADD from taking a lease over until the function it returns is
-// called. ok is false where one is at work; a lease that is not there is idle.
+// TryLockLease keeps ADD from acquiring a lease until done is called. ok is false
+// where an ADD holds the lease. A lease that does not exist counts as locked.
 func (d Dir) TryLockLease(kind, name string) (done func(), ok bool, err error) {
 	if err := d.checkOwners(kind); err != nil {
 		return nil, false, err
@@ -119,13 +123,13 @@ func (d Dir) TryLockLease(kind, name string) (done func(), ok bool, err error) {
 	return func() { f.Close() }, true, nil
 }
 
-// MayHaveAcquired reports whether Acquire, which failed with err, may have left something:
-// not where it met a stranger's, nor where it waited for the lock in vain.
+// MayHaveAcquired reports whether an Acquire that failed with err may have made files:
+// not where it found foreign ones, nor where it waited for a lock in vain.
 func MayHaveAcquired(err error) bool {
 	return err != nil && !errors.Is(err, fault.ErrForeign) && !errors.Is(err, fault.ErrBusy)
 }
 
-// HasLease reports whether there is a lease.
+// HasLease reports whether a lease exists.
 func (d Dir) HasLease(kind, name string) (bool, error) {
 	if err := d.checkOwners(kind); err != nil {
 		return false, err
@@ -137,7 +141,7 @@ func (d Dir) HasLease(kind, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Release removes a lease, if it is there.
+// Release removes a lease. It is no error if there is none.
 func (d Dir) Release(kind, name string) error {
 	if err := d.checkOwners(kind); err != nil {
 		return err
@@ -148,7 +152,7 @@ func (d Dir) Release(kind, name string) error {
 	return nil
 }
 
-// Leases lists the leases of a kind.
+// Leases returns the leases of a kind.
 func (d Dir) Leases(kind string) ([]Lease, error) {
 	if err := d.checkOwners(kind); err != nil {
 		return nil, err
@@ -165,7 +169,7 @@ func (d Dir) Leases(kind string) ([]Lease, error) {
 		l := Lease{Name: e.Name()}
 		f, err := os.OpenFile(d.leasePath(kind, l.Name), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 		if err != nil {
-			continue // released meanwhile, or not a lease
+			continue // released meanwhile, or a link
 		}
 		l.Busy = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 		_ = json.NewDecoder(f).Decode(&l.Attachment)
@@ -175,8 +179,8 @@ func (d Dir) Leases(kind string) ([]Lease, error) {
 	return list, nil
 }
 
-// Unused reports whether no attachment of these kinds is left and nothing keeps
-// host state. Only under the exclusive lock does it stay true.
+// Unused reports whether there is no lease of these kinds and the network is not
+// persistent. The answer holds for as long as the caller holds the exclusive lock.
 func (d Dir) Unused(kinds ...string) (bool, error) {
 	if d.Persistent() {
 		return false, nil
@@ -201,8 +205,8 @@ func (d Dir) Unused(kinds ...string) (bool, error) {
 	return true, nil
 }
 
-// RemoveIfUnused takes the directory away if it has come to nothing: no attachment,
-// and no host state made.
+// RemoveIfUnused removes the directory if there is no lease, no saved configuration
+// and no pending removal, and the network is not persistent.
 func (d Dir) RemoveIfUnused(ctx context.Context) error {
 	unlock, err := d.Lock(ctx, false)
 	if err != nil {
@@ -215,7 +219,7 @@ func (d Dir) RemoveIfUnused(ctx context.Context) error {
 	return d.Remove()
 }
 
-// AddPendingRemoval notes a port that could not be taken out of OVSDB.
+// AddPendingRemoval records a port that could not be removed from OVSDB.
 func (d Dir) AddPendingRemoval(name string) error {
 	if _, err := d.create(pendingRemovals); err != nil {
 		return err
@@ -223,7 +227,7 @@ func (d Dir) AddPendingRemoval(name string) error {
 	return os.WriteFile(d.leasePath(pendingRemovals, name), nil, 0o600)
 }
 
-// PendingRemovals lists the ports that AddPendingRemoval noted.
+// PendingRemovals returns the ports that AddPendingRemoval recorded.
 func (d Dir) PendingRemovals() []string {
 	if d.checkOwners(pendingRemovals) != nil {
 		return nil
@@ -236,7 +240,7 @@ func (d Dir) PendingRemovals() []string {
 	return names
 }
 
-// ClearPendingRemovals ends what AddPendingRemoval began.
+// ClearPendingRemovals removes the records of ports that are no longer in OVSDB.
 func (d Dir) ClearPendingRemovals(names ...string) {
 	if d.checkOwners(pendingRemovals) != nil {
 		return

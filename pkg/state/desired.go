@@ -10,14 +10,15 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// Desired returns the host state that ovs-gre wants: bridges, tunnels, gateway
-// addresses, sysctls, masquerade. mtu is what MTU returned.
+// Desired returns the host state that ovs-gre needs for a network: bridges, tunnels,
+// gateway addresses, sysctls, masquerade, accepts. mtu is the result of MTU.
 func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 	s := Set{}
 	s.Put(bridge(c, m, mtu))
 	if c.LinuxBridge == "" && !c.AdoptBridge {
-		// No container can draw the others' frames by sending with the
-		// gateway's address. A Linux bridge's address is not ours to know.
+		// With a static entry, no container attracts the frames to the gateway
+		// by sending from the gateway's MAC address. The MAC address of a Linux
+		// bridge is not chosen here.
 		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: config.MAC(primary(m.Self))})
 	}
 	s.Put(links(c, m, mtu)...)
@@ -39,9 +40,9 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 			t := TunnelTo(c, m, p)
 			s.Put(t)
 			if UsesTunnelBridge(c) {
-				// Neighbours are permanent, so nobody asks, and from a peer that
-				// never sends anything the bridge learns nothing: it would copy
-				// to all peers what is for that one.
+				// The bridge learns no MAC address from a peer that sends nothing,
+				// not even ARP: its neighbour entry is permanent. Without a static
+				// entry, the bridge would flood the frames to this peer to all.
 				s.Put(FDB{Network: c.Name, Bridge: t.Bridge, Port: t.Name, MAC: config.MAC(p.Address)})
 			}
 		}
@@ -53,8 +54,8 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 	return s
 }
 
-// UsesTunnelBridge reports whether the tunnels are on a bridge of their own,
-// which meets the containers' bridge by routing alone.
+// UsesTunnelBridge reports whether the tunnels are ports of a tunnel bridge. Packets
+// get from the containers' bridge to the tunnel bridge by routing alone.
 func UsesTunnelBridge(c *config.Network) bool {
 	return c.Segment != config.SegmentMesh && c.Tunnel.Type != config.TunnelNone && !Encrypted(c)
 }
@@ -64,7 +65,7 @@ func OneTunnel(c *config.Network) bool {
 	return c.Tunnel.Ports == config.PortsOne && UsesTunnelBridge(c)
 }
 
-// TunnelBridge is the OVS bridge that has the tunnels as its ports.
+// TunnelBridge returns the name of the OVS bridge that has the tunnels as ports.
 func TunnelBridge(c *config.Network) string {
 	if UsesTunnelBridge(c) {
 		return config.TransitLink(c.Bridge)
@@ -72,7 +73,7 @@ func TunnelBridge(c *config.Network) string {
 	return c.Bridge
 }
 
-// GatewayLink is the link that carries the gateway addresses.
+// GatewayLink returns the name of the link that has the gateway addresses.
 func GatewayLink(c *config.Network) string {
 	if c.LinuxBridge != "" {
 		return c.LinuxBridge
@@ -86,15 +87,16 @@ func bridge(c *config.Network, m nodes.Topology, mtu int) Bridge {
 	}
 	hwaddr := config.MAC(primary(m.Self))
 	if c.LinuxBridge != "" {
-		// The bridge is a port of the Linux bridge that holds the gateway
-		// address; the two must not be taken for one another.
+		// The OVS bridge is a port of the Linux bridge with the gateway addresses;
+		// the two need different MAC addresses.
 		hwaddr = config.MAC(m.Self.Address)
 	}
-	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: hwaddr, MTU: mtu, MACTable: macTable(c, m)}
+	return Bridge{Network: c.Name, Name: c.Bridge, DatapathType: c.DatapathType, FailMode: FailStandalone,
+		HWAddr: hwaddr, MTU: mtu, MACTable: macTable(c, m)}
 }
 
-// macTable is the size of the table of the containers' bridge: with tunnels on
-// it, it knows the containers of all hosts, of which 256 each are foreseen.
+// macTable returns mac-table-size of the containers' bridge. A bridge with tunnels
+// learns the containers of all hosts; room is made for 256 a host, by choice.
 func macTable(c *config.Network, m nodes.Topology) int {
 	if c.Segment != config.SegmentMesh {
 		return 0
@@ -102,8 +104,8 @@ func macTable(c *config.Network, m nodes.Topology) int {
 	return tableFor(256 * (len(m.Peers) + 1))
 }
 
-// tableFor is the size of a table for so many addresses: 0 where OVS's default
-// of 8192 does, and at most the million that OVS takes.
+// tableFor returns mac-table-size for a number of addresses: 0 where OVS's default of
+// 8192 is enough, and at most a million, OVS's limit.
 func tableFor(addresses int) int {
 	if addresses <= 8192 {
 		return 0
@@ -111,8 +113,8 @@ func tableFor(addresses int) int {
 	return min(addresses, 1_000_000)
 }
 
-// primary is the gateway address that names the bridge's MAC: the first of
-// IPv4, else the first.
+// primary returns the gateway address from which the bridge's MAC address is derived:
+// the first IPv4 one, else the first.
 func primary(n config.Node) netip.Addr {
 	gws := n.Gateways()
 	if i := slices.IndexFunc(gws, netip.Addr.Is4); i >= 0 {
@@ -121,14 +123,14 @@ func primary(n config.Node) netip.Addr {
 	return gws[0]
 }
 
-// links are the gateway's links, their addresses and what the way of a packet
-// needs of the kernel.
+// links returns the gateway link and, with a Linux bridge, the OVS bridge's link, the
+// gateway addresses, and the sysctls by which packets are forwarded.
 func links(c *config.Network, m nodes.Topology, mtu int) []Object {
 	gw := GatewayLink(c)
 	var objs []Object
 	if own := bridge(c, m, mtu); c.LinuxBridge != "" {
-		// What this host sends to peers' containers, and what it sends on to its
-		// own, must fit the tunnels. Docker sets its bridge's MTU when it starts.
+		// Packets of this host, and those that it forwards, must fit into the
+		// tunnels. Docker sets its bridge's MTU when it starts.
 		objs = append(objs, Link{Name: gw, Up: true, MaxMTU: mtu}, Link{Name: c.Bridge, Up: true, Master: gw, MTU: own.MTU, MAC: own.HWAddr})
 	} else {
 		objs = append(objs, Link{Name: gw, Up: true, MTU: own.MTU, MAC: own.HWAddr})
@@ -137,16 +139,16 @@ func links(c *config.Network, m nodes.Topology, mtu int) []Object {
 		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(m.Self.Gateways()[i], s.Bits())})
 	}
 	if has6(m.Self) && gw == c.Bridge && !c.AdoptBridge {
-		// The kernel asks by it for the MAC address of a container that a
-		// forwarded packet is for. It made it when the link came up, and does
-		// not do so again; a link that is not ours has its own.
+		// The kernel sends neighbour solicitations for containers from the
+		// link-local address. It makes that address only when the link comes up,
+		// so that a deleted one must be made here. A foreign link has its own.
 		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(config.LinkLocal(config.MAC(primary(m.Self))), 64)})
 	}
 	objs = append(objs, forwarding(m, gw)...)
 	if c.Segment != config.SegmentHost {
-		// What a container sends by the gateway leaves by the link it came
-		// from. The kernel then tells it of a shorter way, which there is not;
-		// net.ipv4.conf.all and the link's own are ORed (inetdevice.h).
+		// A packet from container to container enters and leaves by one link. The
+		// kernel would send a redirect to a direct path, which does not exist. It
+		// ORs net.ipv4.conf.all and the link's own value (inetdevice.h).
 		objs = append(objs, Sysctl{"net/ipv4/conf/all/send_redirects", "0"})
 	}
 	return objs
@@ -168,13 +170,13 @@ func has6(n config.Node) bool {
 	return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
 }
 
-// tunnelBridge is the bridge of the tunnels, and its internal port, the transit
-// link, by which this host reaches its peers' hosts. Its MAC address follows
-// from the underlay address, so that peers need not ask; its reverse path
-// filter is loose (the kernel takes the greater of all and the link's own),
-// because a peer host may answer by the tunnel what it was sent by another
-// way. On a link without an IPv4 address even a loose filter is strict (no_addr
-// in fib_validate_source), so it has the gateway's.
+// tunnelBridge returns the tunnel bridge and its LOCAL port, the transit link.
+//
+// The transit link's MAC address is derived from the underlay address, so that peers
+// need no ARP. Its reverse path filter is loose (the kernel uses the greater of all's
+// and the link's own value), because a peer may answer through the tunnel a packet
+// that it received directly. On a link without an IPv4 address a loose filter acts as a strict
+// one (no_addr in fib_validate_source), so the link has the gateway's address.
 func tunnelBridge(c *config.Network, m nodes.Topology, mtu int) []Object {
 	dev, mac := config.TransitLink(c.Bridge), config.MAC(m.Self.Address)
 	br := Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)}
@@ -204,11 +206,11 @@ func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 		Type: c.Tunnel.Type, Remote: p.Address, Csum: c.Tunnel.Csum, DstPort: c.Tunnel.Port, BFD: c.Tunnel.BFD, Peer: p.Name,
 	}
 	if p.Address.Is6() && t.Type == config.TunnelGRE {
-		// The kernel datapath takes gre with an IPv6 remote and sends nothing.
+		// The kernel datapath accepts type gre with an IPv6 remote, but sends nothing.
 		t.Type = "ip6gre"
 	}
 	if m.Local {
-		// Peers take packets only from the address they know.
+		// Peers accept packets only from the address that their nodes list has.
 		t.Local = m.Self.Address
 	}
 	if c.Tunnel.Key != nil {
@@ -218,7 +220,7 @@ func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 }
 
 func masquerade(c *config.Network, m nodes.Topology) Masquerade {
-	// Multicast is for this segment: RFC 5771, RFC 4291.
+	// Multicast stays on its segment: RFC 5771, RFC 4291.
 	excluded := []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
 	excluded = append(excluded, c.NoMasqueradeCIDRs...)
 	for _, n := range m.All() {
@@ -230,7 +232,7 @@ func masquerade(c *config.Network, m nodes.Topology) Masquerade {
 	return Masquerade{Network: c.Name, Sources: cidrList(m.Self.Subnets), Excluded: cidrList(excluded)}
 }
 
-// cidrList sorts CIDRs, drops those inside others and joins them by commas.
+// cidrList returns CIDRs sorted, without those inside others, joined by commas.
 func cidrList(list []netip.Prefix) string {
 	list = slices.SortedFunc(slices.Values(list), netip.Prefix.Compare)
 	var b strings.Builder

@@ -75,7 +75,7 @@ type world state.Set
 // apply makes one change, or says why a machine would not.
 func (w world) apply(c state.Change) error {
 	s := state.Set(w)
-	id := state.ID{}
+	var id state.ID
 	if c.New != nil {
 		id = c.New.ID()
 	} else {

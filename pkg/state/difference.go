@@ -6,11 +6,11 @@ import (
 	"ovs-gre-cni/pkg/fault"
 )
 
-// A Difference is one thing that is not as it should be.
+// A Difference is one difference between the host or a container and what is wanted.
 type Difference struct {
-	// Text is what is wrong, in one sentence.
+	// Text describes the difference in one sentence.
 	Text string
-	// Command makes the thing as it should be, by hand; "" where none does.
+	// Command is the shell command that mends it; "" means that none does.
 	Command string
 }
 
@@ -22,10 +22,10 @@ func (d Difference) String() string {
 	return d.Text + "; by hand: " + d.Command
 }
 
-// A Drift says what is not as it should be. It wraps fault.ErrDrift.
+// A Drift is the error that lists differences. It wraps fault.ErrDrift.
 type Drift []Difference
 
-// DriftOfTexts is the Drift of texts without commands.
+// DriftOfTexts returns the Drift of differences without commands.
 func DriftOfTexts(texts ...string) Drift {
 	d := make(Drift, len(texts))
 	for i, t := range texts {

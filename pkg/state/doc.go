@@ -1,11 +1,11 @@
-// Package state is what a network wants from its host, as plain comparable
-// values.
+// Package state describes host state as a set of comparable values: bridges, tunnels,
+// links, addresses, routes and so on.
 //
-// It does no I/O of its own. Desired and DesiredRoutes compute what should be, a
-// Backend, which the caller passes, reads what is, and Diff computes the changes
-// between the two. ADD, CHECK, GC, up and down differ only in which of those
-// changes they apply or print.
+// Desired and DesiredRoutes compute the set that a network needs, a Backend observes
+// the set that the host has, and Diff computes the changes from one to the other.
+// ADD, CHECK, GC, up and down differ only in which of those changes they apply or
+// print.
 //
-// The String of every object is the command that a person would type to make
-// it.
+// The package does no I/O of its own. The String of an object is the command that
+// makes it.
 package state

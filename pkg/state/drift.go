@@ -11,13 +11,12 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// maxDrift is how many characters Drift has at most, twice as many where it has
-// to name a rule of somebody else's: runtimes cut what is longer.
+// maxDrift is the most characters of Drift; where it quotes a foreign rule, it has twice
+// as many. A choice: runtimes cut long messages.
 const maxDrift = 120
 
-// Drift is the change as CHECK tells it: what is wrong, in one sentence of
-// 120 characters as a rule that names the thing, its attribute, what that is and
-// what it should be.
+// Drift returns the change as CHECK reports it, in one sentence of about 120
+// characters: the thing, the attribute that differs, its value and the wanted one.
 func (c Change) Drift() string {
 	switch {
 	case c.Old == nil:
@@ -30,7 +29,7 @@ func (c Change) Drift() string {
 		return clip(noun+"in its place is "+f.Have, maxDrift)
 	}
 	list := attributes(c.Old, c.New)
-	if len(list) == 0 { // not an object of the same kind: it says itself what it is
+	if len(list) == 0 { // of another type: its String describes it
 		return clip(noun+c.Old.String(), 2*maxDrift)
 	}
 	more := ""
@@ -49,9 +48,9 @@ func (c Change) Command() string {
 	return typed(c.New, "")
 }
 
-// attributes says of each attribute that differs what it is and should be.
-// The tag says is its name as ovs-vsctl, ip or nft have it; of an attribute
-// that says by itself what is wrong, the tag fault is what to say before.
+// attributes returns a text for each attribute that differs: its name, value and wanted
+// value. The name is the field's tag says, as in ovs-vsctl, ip or nft. An attribute
+// whose value alone is the fault has the tag fault, the text before the value.
 func attributes(have, want Object) []string {
 	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
 	if h.Type() != w.Type() || h.Kind() != reflect.Struct {
@@ -82,7 +81,7 @@ func attributes(have, want Object) []string {
 	return list
 }
 
-// value is an attribute's as a message has it.
+// value returns an attribute's value for a message.
 func value(v any) string {
 	s := config.Printable(fmt.Sprint(v))
 	if a, ok := v.(netip.Addr); s == "" || ok && !a.IsValid() {
@@ -91,7 +90,7 @@ func value(v any) string {
 	return s
 }
 
-// lists says which elements of a list joined by commas are missing or too many.
+// lists returns the differences between two lists joined by commas.
 func lists(have, want string) string {
 	h, w := strings.Split(have, ","), strings.Split(want, ",")
 	lack := slices.DeleteFunc(slices.Clone(w), func(s string) bool { return slices.Contains(h, s) })
@@ -106,6 +105,7 @@ func lists(have, want string) string {
 	return strings.Join(said, ",")
 }
 
+// few returns the first element and the number of the others.
 func few(list []string) string {
 	if len(list) == 1 {
 		return list[0]
@@ -113,7 +113,7 @@ func few(list []string) string {
 	return fmt.Sprintf("%s and %d more", list[0], len(list)-1)
 }
 
-// clip cuts a text to a number of characters.
+// clip shortens a text to a number of characters.
 func clip(s string, most int) string {
 	if utf8.RuneCountInString(s) <= most {
 		return s

@@ -11,13 +11,13 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// maxSources is how many CIDRs a Forward has at most as source: each makes a
-// rule for each subnet of this host. It is a choice.
+// maxSources is the most CIDRs of a Forward's From, a choice: each makes a rule for each
+// subnet of this host.
 const maxSources = 64
 
-// Forwards returns the accepts that a network needs of a host that drops what
-// it forwards: from the containers outward, back in what belongs to a
-// connection, and from the peers' containers in. Desired has them, too.
+// Forwards returns the accepts that a network needs on a host that drops forwarded
+// packets: from the containers to anywhere, back to them for established connections,
+// and from the peers' containers. Desired contains them, too.
 func Forwards(c *config.Network, m nodes.Topology) []Object {
 	gw, peers := GatewayLink(c), subnets(m.Peers)
 	in := ""
@@ -28,8 +28,8 @@ func Forwards(c *config.Network, m nodes.Topology) []Object {
 	case UsesTunnelBridge(c):
 		in = TunnelBridge(c)
 	case c.LinuxBridge != "":
-		// What this Linux bridge passes from port to port meets the chains,
-		// too, where br_netfilter is loaded.
+		// Where br_netfilter is loaded, frames from port to port of the Linux
+		// bridge pass the forward chains, too.
 		in = gw
 	}
 	var objs []Object
@@ -67,7 +67,7 @@ func directForwards(c *config.Routes, m nodes.Topology, peers []config.Node, w N
 		if v6 {
 			gw = w.Gateway6
 		}
-		if w.Underlay == "" && gw == "" { // no links tell the directions apart
+		if w.Underlay == "" && gw == "" { // both links are unknown: one accept for both directions
 			both := sourceList(append(ofFamily(m.Self.Subnets, v6), ofFamily(theirs, v6)...))
 			objs = append(objs, Forward{Network: c.Name, Routes: true, From: both, To: both})
 			continue
@@ -92,8 +92,8 @@ func ofFamily(list []netip.Prefix, v6 bool) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
 }
 
-// sourceList joins CIDRs of one family by commas: halves of one are joined,
-// and if there are more than maxSources then, the narrowest that cover them.
+// sourceList returns the fewest CIDRs of one family that hold the same addresses, joined
+// by commas; if these are more than maxSources, it widens some until they are not.
 func sourceList(list []netip.Prefix) string {
 	merged := merge(list)
 	if len(merged) > maxSources {
@@ -106,7 +106,7 @@ func sourceList(list []netip.Prefix) string {
 	return strings.Join(s, ",")
 }
 
-// merge returns the fewest CIDRs, sorted, that hold the same addresses.
+// merge returns the fewest CIDRs that hold the same addresses, sorted.
 func merge(list []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	list = slices.Clone(list)
@@ -127,8 +127,8 @@ func merge(list []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// cover joins neighbours of a sorted list, those first that have most bits in
-// common, until n are left.
+// cover replaces neighbours of a sorted list by the narrowest CIDR that holds both,
+// those with the most common bits first, until n are left.
 func cover(list []netip.Prefix, n int) []netip.Prefix {
 	nearest := make([]int, len(list)-1) // i stands for list[i] and list[i+1]
 	for i := range nearest {
@@ -152,7 +152,7 @@ func cover(list []netip.Prefix, n int) []netip.Prefix {
 	return out
 }
 
-// commonBits is how many leading bits two CIDRs of one family share.
+// commonBits returns the number of leading bits that two CIDRs of one family share.
 func commonBits(a, b netip.Prefix) int {
 	n := min(a.Bits(), b.Bits())
 	x, y := a.Addr().AsSlice(), b.Addr().AsSlice()

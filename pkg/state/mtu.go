@@ -7,10 +7,9 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// MTU returns the MTU inside the containers: what the configuration says, or
-// what is left of the underlay's after encapsulation. underlay is the least
-// MTU on the way to the peers. A value that does not fit wraps
-// config.ErrInvalid and shows the sum.
+// MTU returns the MTU of containers' links: that of the configuration or, where it has
+// none, underlay less the encapsulation. underlay is the least MTU on the paths to the
+// peers. The error, about a value that does not fit, wraps config.ErrInvalid.
 func MTU(c *config.Network, m nodes.Topology, underlay int) (int, error) {
 	over := Overhead(c.Tunnel, m.Self.Address.Is6())
 	fits := underlay - over
@@ -19,7 +18,8 @@ func MTU(c *config.Network, m nodes.Topology, underlay int) (int, error) {
 		mtu = fits
 	}
 	if mtu > fits {
-		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d", config.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
+		return 0, fmt.Errorf("%w: mtu %d: does not fit: the underlay's MTU is %d and the tunnel (%s) takes %d, so at most %d",
+			config.ErrInvalid, mtu, underlay, c.Tunnel.Type, over, fits)
 	}
 	// RFC 791: every link takes 68 bytes. RFC 8200, section 5: IPv6 needs 1280.
 	least, what := 68, "IPv4"
@@ -29,12 +29,14 @@ func MTU(c *config.Network, m nodes.Topology, underlay int) (int, error) {
 		}
 	}
 	if mtu < least {
-		return 0, fmt.Errorf("%w: mtu %d: less than the %d that %s needs: the underlay's MTU is %d and the tunnel (%s) takes %d", config.ErrInvalid, mtu, least, what, underlay, c.Tunnel.Type, over)
+		return 0, fmt.Errorf("%w: mtu %d: less than the %d that %s needs: the underlay's MTU is %d and the tunnel (%s) takes %d",
+			config.ErrInvalid, mtu, least, what, underlay, c.Tunnel.Type, over)
 	}
 	return mtu, nil
 }
 
-// Overhead returns how many bytes a tunnel puts around an inner IP packet.
+// Overhead returns the bytes that a tunnel adds to an inner IP packet; underlay6 says
+// that the outer packet is IPv6.
 func Overhead(t config.Tunnel, underlay6 bool) int {
 	const (
 		ipv4, ipv6Extra = 20, 20  // RFC 791; RFC 8200 less it

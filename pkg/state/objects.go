@@ -15,45 +15,46 @@ import (
 // free in iproute2's rt_protos.
 const RouteProtocol = 121
 
-// Owner is the external_ids key that marks OVS rows of a network.
+// Owner is the external_ids key whose value is the network that an OVS row belongs to.
 const Owner = "ovs-gre.network"
 
-// FailStandalone is the fail_mode of our bridges: they forward by themselves,
-// as a switch that learns does (ovs-vswitchd.conf.db(5)).
+// FailStandalone is the fail_mode of the networks' bridges: they are learning switches
+// (ovs-vswitchd.conf.db(5)).
 const FailStandalone = "standalone"
 
 type (
-	// Bridge is an OVS bridge with its internal port, which is an access port
-	// of no VLAN.
+	// Bridge is an OVS bridge with its LOCAL port, which is an access port without a
+	// VLAN.
 	Bridge struct {
 		Network, Name string
-		// DatapathType is the column's value; "" is OVS's own default.
+		// DatapathType is the column datapath_type; "" means OVS's default.
 		DatapathType string `says:"datapath_type"`
 		// FailMode is the column's value; wanted is FailStandalone, or FailSecure
 		// where there are Flows.
 		FailMode string `says:"fail_mode"`
-		// HWAddr is the MAC address of the internal port.
+		// HWAddr is the MAC address of the LOCAL port.
 		HWAddr string `says:"hwaddr"`
-		// MTU of the internal port.
+		// MTU is the MTU of the LOCAL port in bytes.
 		MTU int `says:"mtu_request"`
-		// MACTable is how many MAC addresses the bridge can know; 0 leaves it at
-		// what it is, by default 8192 (mac-table-size of ovs-vswitchd.conf.db(5)).
+		// MACTable is the number of MAC addresses that the bridge can learn
+		// (mac-table-size of ovs-vswitchd.conf.db(5)); 0 leaves it as it is, by
+		// default 8192.
 		MACTable int `says:"mac-table-size"`
-		// Adopted: the bridge is not ours, must exist, and has no attributes here.
+		// Adopted: the bridge is a foreign one that must exist; its attributes are
+		// not looked at.
 		Adopted bool
-		// PortOf is the bridge that has an internal port in the place of this
-		// one, as versions without a bridge of the tunnels' own made it; wanted
-		// is "".
+		// PortOf is the bridge that has an internal port with the name of the
+		// tunnel bridge, as earlier versions made it; "" is wanted.
 		PortOf string `fault:"it is a port of "`
-		// Controller: OpenFlow controllers rule the bridge; wanted is false.
+		// Controller: the bridge has an OpenFlow controller; false is wanted.
 		Controller bool `fault:"it has a controller"`
-		// SpanningTree: it takes part in a spanning tree, by stp_enable or
-		// rstp_enable, and forwards nothing at first; wanted is false.
+		// SpanningTree: stp_enable or rstp_enable is set, so that new ports forward
+		// nothing for a while; false is wanted.
 		SpanningTree bool `fault:"it takes part in a spanning tree"`
-		// Flows is what its OpenFlow table has instead of the one flow of a
-		// switch that learns; wanted is "".
+		// Flows describes the OpenFlow table where it differs from the single flow
+		// of a learning switch; "" is wanted.
 		Flows string `fault:"its flows: "`
-		// Error is what OVS says against the internal port; wanted is "".
+		// Error is OVS's error about the LOCAL port; "" is wanted.
 		Error string `fault:""`
 	}
 
@@ -66,12 +67,13 @@ type (
 		Type string `says:"type"`
 		// Remote is the peer's address; the zero Addr leaves it to flows.
 		Remote netip.Addr `says:"remote_ip"`
-		// Local is the outer source address; the zero Addr leaves it to the kernel.
+		// Local is the outer source address; the zero Addr means that the kernel
+		// chooses.
 		Local netip.Addr `says:"local_ip"`
-		// Key is the GRE key or VNI in decimal; "" is none.
+		// Key is the GRE key or VNI in decimal; "" means none.
 		Key  string `says:"key"`
 		Csum bool   `says:"csum"`
-		// DstPort is the UDP port; 0 is the protocol's own.
+		// DstPort is the UDP port; 0 means the protocol's default.
 		DstPort uint16 `says:"dst_port"`
 		BFD     bool   `says:"bfd"`
 		// OFPort is the port's OpenFlow number; 0 leaves it to OVS.
@@ -94,35 +96,36 @@ type (
 		Error string `fault:""`
 	}
 
-	// FDB is a static entry of an OVS bridge's table of MAC addresses, for frames
-	// without a VLAN tag: ovs-vswitchd neither forgets nor moves it, whoever
-	// sends with that address. It goes with its port and with ovs-vswitchd.
+	// FDB is a static entry of an OVS bridge's MAC address table, for frames without
+	// a VLAN tag. It does not age, and frames from its MAC address on another port
+	// do not move it. It is lost with its port, and when ovs-vswitchd ends.
 	FDB struct {
 		Network, Bridge string
 		Port            string `says:"port"`
 		MAC             string
 	}
 
-	// Sysctl is a kernel parameter. Deleting it means nothing.
+	// Sysctl is a kernel parameter. Its deletion does nothing.
 	Sysctl struct {
-		// Key with slashes, because link names may have dots.
+		// Key is the path below /proc/sys: link names may contain dots.
 		Key   string
 		Value string `says:"value"`
 	}
 
-	// Link is a link that something else makes: it should be up, perhaps with
-	// an MTU and a MAC address, perhaps a port of a Linux bridge.
+	// Link is an existing link with the attributes that it should have. It is never
+	// made or deleted here: OVS or somebody else does.
 	Link struct {
 		Name string
 		Up   bool `fault:"it is down"`
-		// MTU in bytes; 0 leaves it as it is.
+		// MTU is in bytes; 0 leaves it as it is.
 		MTU int `says:"mtu"`
-		// MaxMTU is the most that the MTU may be; a link with less keeps it. 0 is
-		// any.
+		// MaxMTU is the largest MTU allowed; a link with a smaller one keeps it. 0
+		// means no limit.
 		MaxMTU int `says:"largest mtu"`
-		// MAC with colons; "" leaves it as it is.
+		// MAC has colons; "" leaves it as it is.
 		MAC string `says:"address"`
-		// Master is the Linux bridge it is a port of; "" is none.
+		// Master is the Linux bridge that the link is a port of; "" leaves it as it
+		// is.
 		Master string `says:"master"`
 	}
 
@@ -136,51 +139,51 @@ type (
 	Neigh struct {
 		Dev string
 		IP  netip.Addr
-		// MAC is the neighbour's; "" is one that the kernel asks for, and goes
-		// on asking whether anything is sent there or not (NTF_EXT_MANAGED).
+		// MAC is the neighbour's MAC address. "" means that the kernel resolves it,
+		// and probes it again and again without traffic (NTF_EXT_MANAGED).
 		MAC string `says:"lladdr"`
 	}
 
 	// Route is a route to a peer's subnet.
 	Route struct {
 		Dst netip.Prefix
-		// Via is the next hop; the zero Addr means on-link.
+		// Via is the next hop; the zero Addr means none: Dst is on the link.
 		Via netip.Addr `says:"via"`
-		// Dev is the link; "" leaves it to the next hop.
+		// Dev is the link; "" means the link by which Via is reached.
 		Dev string `says:"dev"`
-		// Onlink: the next hop is on Dev although no address says so.
+		// Onlink: Via is on Dev although no address of Dev has its subnet.
 		Onlink bool `says:"onlink"`
-		// Src is this host's address in the network.
+		// Src is the source address of this host's own packets: its address in the
+		// network.
 		Src netip.Addr `says:"src"`
 		// Table is the routing table's number.
 		Table int
-		// Metric is the route's; 0 is the kernel's own.
+		// Metric is the route's metric; 0 means the kernel's default.
 		Metric int
 	}
 
 	// Masquerade is the nftables table of a network.
 	Masquerade struct {
 		Network string
-		// Sources are masqueraded when they leave for anything but Excluded.
-		// Both are sorted, aggregated lists of CIDRs joined by commas.
+		// Packets from Sources to destinations outside Excluded are masqueraded.
+		// Both are sorted lists of CIDRs, none inside another, joined by commas.
 		Sources  string `says:"sources"`
 		Excluded string `says:"excluded"`
 	}
 
-	// Forward accepts packets of one family that this host forwards, where a
-	// chain of it drops them: what comes by one link, goes by another, and has
-	// these addresses.
+	// Forward accepts packets of one IP family that this host forwards from one link
+	// to another, between these addresses, where a rule or policy would drop them.
 	Forward struct {
 		Network string
-		// Routes: it is route-sync's, not ovs-gre's.
+		// Routes: route-sync makes it; false means ovs-gre.
 		Routes bool
-		// In and Out are the links; "" is any.
+		// In and Out are the links; "" means any.
 		In, Out string
-		// From and To are lists of CIDRs joined by commas, as Masquerade has
-		// them; "" is any address. One of them says the family.
+		// From and To are lists of CIDRs as in Masquerade; "" means any address. At
+		// least one is not empty, and gives the family.
 		From, To string
-		// Answers: of these only what belongs to a connection that somebody else
-		// has let through, or is the first packet of one that was NATed to here.
+		// Answers: only packets of established connections, and of connections that
+		// DNAT has directed to To.
 		Answers bool
 	}
 )
@@ -235,11 +238,12 @@ func (b Bridge) String() string {
 		failMode += fmt.Sprintf(" other_config:mac-table-size=%d", b.MACTable)
 	}
 	return fmt.Sprintf("ovs-vsctl --may-exist add-br %[1]s -- set bridge %[1]s%[2]s%[3]s other_config:hwaddr=%[4]s "+
-		"external_ids:%[5]s=%[6]s external_ids:ovs-gre.role=bridge -- set port %[1]s tag=0 vlan_mode=access -- set interface %[1]s mtu_request=%[7]d",
+		"external_ids:%[5]s=%[6]s external_ids:ovs-gre.role=bridge "+
+		"-- set port %[1]s tag=0 vlan_mode=access -- set interface %[1]s mtu_request=%[7]d",
 		b.Name, datapath, failMode, ovsString(b.HWAddr), Owner, b.Network, b.MTU) + complaint(b.complaints())
 }
 
-// complaints are all that keeps the bridge from being a switch that learns.
+// complaints returns everything that keeps the bridge from being a learning switch.
 func (b Bridge) complaints() string {
 	var list []string
 	if b.Controller {
@@ -292,7 +296,10 @@ func (t Tunnel) String() string {
 }
 
 func (p Port) String() string {
-	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container -- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
+	return fmt.Sprintf("ovs-vsctl --may-exist add-port %[1]s %[2]s -- set port %[2]s tag=0 vlan_mode=access protected=%[3]t "+
+		"external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container "+
+		"-- set interface %[2]s external_ids:%[4]s=%[5]s external_ids:ovs-gre.role=container "+
+		"external_ids:ovs-gre.container-id=%[6]s external_ids:ovs-gre.ifname=%[7]s",
 		p.Bridge, p.Name, p.Protected, Owner, p.Network, ovsString(p.ContainerID), ovsString(p.IfName)) + complaint(p.Error)
 }
 
@@ -382,13 +389,14 @@ func (m Masquerade) String() string {
 	}
 	fmt.Fprintf(&b, "add chain inet %s postrouting { type nat hook postrouting priority srcnat; }", table)
 	for _, f := range []struct{ family, n string }{{"ip", "4"}, {"ip6", "6"}} {
-		fmt.Fprintf(&b, "; add rule inet %[1]s postrouting %[2]s saddr @sources%[3]s %[2]s daddr != @excluded%[3]s masquerade", table, f.family, f.n)
+		fmt.Fprintf(&b, "; add rule inet %[1]s postrouting %[2]s saddr @sources%[3]s %[2]s daddr != @excluded%[3]s masquerade",
+			table, f.family, f.n)
 	}
 	return b.String() + "'"
 }
 
-// String is the command where nothing but the policy of FORWARD drops. Where a
-// rule does, the accept stands in front of it; with Docker in DOCKER-USER.
+// String returns the command for a host where only the policy of FORWARD drops. Where a
+// rule drops, the accept is inserted before it; with Docker, in DOCKER-USER.
 func (f Forward) String() string {
 	var b strings.Builder
 	b.WriteString("iptables -w -A FORWARD")
@@ -408,7 +416,7 @@ func (f Forward) String() string {
 	return b.String()
 }
 
-// comment marks the rule.
+// comment returns the comment by which the rule is recognized.
 func (f Forward) comment() string {
 	if f.Routes {
 		return "ovs-gre:" + f.Network + ":routes"
@@ -438,7 +446,7 @@ func (f Forward) family() string {
 	return "IPv4"
 }
 
-// family picks the CIDRs of one nftables family out of a list.
+// family returns the CIDRs of one nftables family in a list.
 func family(list, family string) string {
 	var of []string
 	for s := range strings.SplitSeq(list, ",") {
@@ -449,7 +457,7 @@ func family(list, family string) string {
 	return strings.Join(of, ", ")
 }
 
-// ovsString quotes a value for ovs-vsctl and the shell, where it needs it.
+// ovsString quotes a value for ovs-vsctl and the shell if it needs quoting.
 func ovsString(s string) string {
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
@@ -464,6 +472,7 @@ func ovsString(s string) string {
 	return s
 }
 
+// complaint returns a fault as a shell comment, "" for none.
 func complaint(text string) string {
 	if text == "" {
 		return ""

@@ -10,22 +10,22 @@ import (
 	"ovs-gre-cni/pkg/fault"
 )
 
-// A Backend is one place where state lives: OVSDB, the kernel, nftables.
+// A Backend observes and changes host state of some kinds: of OVSDB, the kernel or
+// nftables.
 type Backend interface {
-	// Observe reads what the network owns of this backend's kinds, and
-	// whatever else has the ID of an object in want: as it is where the
-	// object may be shared (sysctls, links, addresses), as state.Foreign
-	// where it may not. Of what others own and nobody wants, it says nothing.
-	// It changes nothing.
+	// Observe returns the objects of the backend's kinds that belong to the
+	// network, and those that have the ID of an object in want: as they are if
+	// their kind may be shared (sysctls, links, addresses), else as Foreign. It
+	// leaves out all other foreign objects. It changes nothing.
 	Observe(ctx context.Context, want Set) (Set, error)
-	// Apply makes the changes that are of its kinds and ignores the rest. It
-	// goes on after an error and returns all of them. Applying the same
-	// changes twice is fine.
+	// Apply makes the changes of the backend's kinds and ignores the others. It
+	// goes on after an error and joins all errors. It may be called again with
+	// the same changes.
 	Apply(ctx context.Context, changes []Change) error
 }
 
 // Check returns the changes that would make the host match want. It changes
-// nothing. The backends look at the same time: one of them waits for OVSDB.
+// nothing. The backends observe at the same time: one of them waits for OVSDB.
 func Check(ctx context.Context, want Set, backends ...Backend) ([]Change, error) {
 	seen := make([]Set, len(backends))
 	errs := make([]error, len(backends))
@@ -34,7 +34,7 @@ func Check(ctx context.Context, want Set, backends ...Backend) ([]Change, error)
 		all.Go(func() { seen[i+1], errs[i+1] = b.Observe(ctx, want) })
 	}
 	if len(backends) > 0 {
-		// The first, and the only one of most callers, needs no goroutine.
+		// Most callers have one backend, which needs no goroutine.
 		seen[0], errs[0] = backends[0].Observe(ctx, want)
 	}
 	all.Wait()
@@ -50,10 +50,11 @@ func Check(ctx context.Context, want Set, backends ...Backend) ([]Change, error)
 	return Diff(want, have), nil
 }
 
-// CreateAndUpdate creates and updates what want asks for and returns the changes it
-// meant to make. It never deletes. Where something foreign is in the way it
-// changes nothing, and the error wraps ErrForeign and shows both sides. After
-// a backend that failed, those behind it, which depend on it, are left alone.
+// CreateAndUpdate makes the creations and updates that want needs, no deletions, and
+// returns the changes that it tried to make. It may be called again with the same
+// want. Where a Foreign has the place of a wanted object it changes nothing; the error
+// then wraps fault.ErrForeign and shows both. After the error of a backend it does not
+// call the following ones, which depend on it.
 func CreateAndUpdate(ctx context.Context, want Set, backends ...Backend) ([]Change, error) {
 	changes, err := Check(ctx, want, backends...)
 	if err != nil {
@@ -62,9 +63,9 @@ func CreateAndUpdate(ctx context.Context, want Set, backends ...Backend) ([]Chan
 	return apply(ctx, creationsAndUpdates(changes), backends)
 }
 
-// Reconcile makes the changes that Check returned for want: creations and
-// updates as CreateAndUpdate does, and then, unless there was nothing to delete, Prune.
-// It returns the changes it meant to make.
+// Reconcile makes the changes that Check returned for want: creations and updates in the
+// way of CreateAndUpdate, then, if there were deletions, those that Prune finds. It
+// returns the changes that it tried to make.
 func Reconcile(ctx context.Context, want Set, changes []Change, backends ...Backend) ([]Change, error) {
 	todo := creationsAndUpdates(changes)
 	made, err := apply(ctx, todo, backends)
@@ -75,8 +76,8 @@ func Reconcile(ctx context.Context, want Set, changes []Change, backends ...Back
 	return append(made, pruned...), err
 }
 
-// CheckForeign is nil unless changes want to be made where something foreign is.
-// The error wraps ErrForeign and shows both sides of each.
+// CheckForeign returns an error if changes would replace a Foreign. The error wraps
+// fault.ErrForeign and shows each wanted object and what has its place.
 func CheckForeign(changes []Change) error {
 	var errs []error
 	for _, c := range changes {
@@ -87,7 +88,7 @@ func CheckForeign(changes []Change) error {
 	return errors.Join(errs...)
 }
 
-// creationsAndUpdates are those of changes that delete nothing.
+// creationsAndUpdates returns changes without the deletions.
 func creationsAndUpdates(changes []Change) []Change {
 	var list []Change
 	for _, c := range changes {
@@ -98,8 +99,7 @@ func creationsAndUpdates(changes []Change) []Change {
 	return list
 }
 
-// apply makes changes that delete nothing, unless something foreign is in the
-// way of one.
+// apply makes creations and updates, unless CheckForeign refuses one of them.
 func apply(ctx context.Context, todo []Change, backends []Backend) ([]Change, error) {
 	if err := CheckForeign(todo); err != nil || len(todo) == 0 {
 		return nil, err
@@ -112,9 +112,9 @@ func apply(ctx context.Context, todo []Change, backends []Backend) ([]Change, er
 	return todo, nil
 }
 
-// Prune deletes what the network owns and want does not ask for, in the last
-// backend first, and returns the changes it meant to make. It goes on after a
-// backend that failed.
+// Prune deletes the objects of the network that are not in want, beginning with the
+// last backend, and returns the changes that it tried to make. It goes on after the
+// error of a backend.
 func Prune(ctx context.Context, want Set, backends ...Backend) ([]Change, error) {
 	changes, err := Check(ctx, want, backends...)
 	if err != nil {

@@ -9,18 +9,17 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// ignoreRouters are the sysctls by which the links that we make ignore what a
-// container or a peer says about routing: no router advertisements, no
-// redirects, and no IPv6 at all where nothing of the network is IPv6. They are
-// set before the link goes up, for the kernel makes addresses then; of a link
-// that is up it takes them away. A Linux bridge or an adopted bridge is another's.
+// ignoreRouters returns the sysctls by which the network's own links ignore router
+// advertisements and redirects of containers and peers, and have no IPv6 at all where
+// the network has none. They must be set before a link goes up, when the kernel makes
+// its IPv6 addresses. A Linux bridge or an adopted bridge is foreign and keeps its own.
 func ignoreRouters(c *config.Network, m nodes.Topology) []Object {
 	var objs []Object
 	if !c.AdoptBridge {
 		objs = append(objs, ignoreRoutersOn(c.Bridge, any6(m))...)
 		if c.LinuxBridge == "" && c.Segment != config.SegmentMesh {
-			// Containers of this host alone send here, from its subnets, and a
-			// packet back to any of them leaves by this link.
+			// Only containers of this host send on this link, from addresses that
+			// are routed to it: a strict filter drops no valid packet.
 			objs = append(objs, Sysctl{"net/ipv4/conf/" + c.Bridge + "/rp_filter", "1"})
 		}
 	}
@@ -54,8 +53,8 @@ func any6(m nodes.Topology) bool {
 	})
 }
 
-// MetWithoutIPv6 reports whether the kernel does what s asks for without having
-// the parameter: on a link without IPv6, nothing has to be switched off.
+// MetWithoutIPv6 reports whether s only switches off something that a link without IPv6,
+// which has no such parameter, does not do anyway.
 func (s Sysctl) MetWithoutIPv6() bool {
 	conf, ok := strings.CutPrefix(s.Key, "net/ipv6/conf/")
 	if !ok {

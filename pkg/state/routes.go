@@ -10,32 +10,32 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// ErrUnreachable is wrapped by errors about a subnet that no route can lead to on
-// this host as it is.
+// ErrUnreachable is wrapped by errors about a peer's subnet to which this host, in its
+// present state, cannot have a route.
 var ErrUnreachable = errors.New("no way to the peer")
 
-// NextHops are the ways out of this host that its routes can take.
+// NextHops holds what this host has to route by: links, addresses, connected subnets.
 type NextHops struct {
-	// Transit is the transit link; "" where there is none.
+	// Transit is the transit link; "" means that there is none.
 	Transit string
 	// OneTunnel: OVS finds the peer by the packet; see Flows.
 	OneTunnel bool
 	// Segment is the link that all peers' containers are on: it holds one segment
 	// over all hosts, or is WireGuard's; "" where there is none.
 	Segment string
-	// Connected are the subnets of the underlay's links.
+	// Connected are the subnets of the addresses of the underlay's links.
 	Connected []netip.Prefix
 	// Sources are this host's own addresses in its container subnets, the
 	// gateways first.
 	Sources []netip.Addr
-	// Underlay is the link by which direct routes leave this host, Gateway4 and
-	// Gateway6 are those of the gateway addresses; "" is none that can be told.
+	// Underlay is the link by which direct routes leave this host; Gateway4 and
+	// Gateway6 are the links of the gateway addresses. "" means unknown.
 	Underlay, Gateway4, Gateway6 string
 }
 
 // DesiredRoutes returns the routes to the peers' subnets, the neighbour entries
-// they need, and the accepts of what comes without a tunnel. The error wraps
-// ErrNoWay.
+// they need, and the accepts of packets that come without a tunnel. The error wraps
+// ErrUnreachable; the set then has the routes that are possible.
 func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) {
 	s := Set{}
 	var errs []error
@@ -62,7 +62,7 @@ func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) 
 			}
 		}
 	}
-	// What keeps one route from being made often keeps all of them.
+	// One cause often affects all routes.
 	if more := len(errs) - 8; more > 0 {
 		errs = append(errs[:8], fmt.Errorf("%w: and %d more subnets", ErrUnreachable, more))
 	}
@@ -76,9 +76,10 @@ func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, 
 	if r.Src = source(dst, w); r.Src.IsValid() {
 		// the next hop is below
 	} else if slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == dst.Addr().Is4() }) {
-		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing", ErrUnreachable, dst, p)
+		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing",
+			ErrUnreachable, dst, p)
 	} else {
-		// This host has no containers of that family, so nothing to talk to it.
+		// This host has no containers of that family, which would need a route.
 		return nil, nil
 	}
 	direct := p.Address.Is6() || dst.Addr().Is4()

@@ -191,8 +191,7 @@ func TestOVSTakesIt(t *testing.T) {
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer server.Wait()
-	defer server.Process.Kill()
+	defer func() { _, _ = server.Process.Kill(), server.Wait() }()
 	vsctl := func(script string) string {
 		t.Helper()
 		const stub = "ip() { :; }; ovs-appctl() { :; }; sysctl() { :; }; nft() { :; }; iptables() { :; }; ip6tables() { :; }; ovs-vsctl() { command ovs-vsctl --timeout=10 --no-wait --db=$DB \"$@\"; }\n"

@@ -34,7 +34,7 @@ const (
 type Object interface {
 	// ID names the thing on the host.
 	ID() ID
-	// Noun is what a message calls it: "route 192.168.2.0/24".
+	// Noun names the thing in messages: "route 192.168.2.0/24".
 	Noun() string
 	// String is the command that makes it.
 	String() string
@@ -46,19 +46,19 @@ type ID struct {
 	Name string
 }
 
-// Foreign stands in the way of an object that is wanted: something of the
-// same name that is not ours. It is never changed or removed.
+// Foreign is an observed thing that has the ID of a wanted object and does not belong
+// to the network. It is never changed or removed.
 type Foreign struct {
-	// Want is the object in whose way it stands.
+	// Want is the wanted object.
 	Want Object
-	// Have describes what is there.
+	// Have describes the foreign thing, for messages.
 	Have string
 }
 
-// ID is the ID of the object in whose way it stands.
+// ID returns the ID of the wanted object.
 func (f Foreign) ID() ID { return f.Want.ID() }
 
-// Noun names the object in whose way it stands.
+// Noun returns the noun of the wanted object.
 func (f Foreign) Noun() string { return f.Want.Noun() }
 
 func (f Foreign) String() string { return "foreign: " + f.Have }
@@ -73,8 +73,8 @@ func (s Set) Put(objs ...Object) {
 	}
 }
 
-// Needed returns the objects without which a packet would not arrive. The others
-// keep OVS from copying it to whom it is not for.
+// Needed returns the objects without which packets would not arrive: all but FDB
+// entries and probed neighbours, which only keep OVS from flooding.
 func (s Set) Needed() Set {
 	needed := Set{}
 	for id, o := range s {
@@ -94,9 +94,9 @@ func (s Set) Sorted() []Object {
 	return objs
 }
 
-// sorted lists the IDs that pick takes, in order of dependence, then by name.
+// sorted returns the IDs for which pick is true, in order of dependence, then by name.
 func (s Set) sorted(pick func(ID) bool) []*ID {
-	var ids []*ID // pointers are sorted by code that a plugin has already
+	var ids []*ID // a plugin already contains the generic sort of pointers: it stays smaller
 	for id := range s {
 		if pick(id) {
 			ids = append(ids, &id)
@@ -106,7 +106,7 @@ func (s Set) sorted(pick func(ID) bool) []*ID {
 	return ids
 }
 
-// String lists the set one object a line: a script that makes it.
+// String returns the commands that make the set, one object a line.
 func (s Set) String() string {
 	var b strings.Builder
 	for _, o := range s.Sorted() {
@@ -126,7 +126,8 @@ func (c Change) Kind() Kind {
 	return c.Old.ID().Kind
 }
 
-// String is the change for a log: a sign and the commands it is about.
+// String returns a sign (+ created, - deleted, ~ updated) and the command that makes the
+// object; of an update also the command that made the old one.
 func (c Change) String() string {
 	switch {
 	case c.Old == nil:
@@ -148,8 +149,8 @@ func typed(o Object, otherwise string) string {
 }
 
 // Diff returns the changes that turn have into want: creations and updates in
-// order of dependence first, so that traffic always has a way out, then
-// deletions in reverse order. What is foreign is never deleted.
+// order of dependence first, so that traffic always has a route, then deletions in
+// reverse order. A Foreign is never deleted.
 func Diff(want, have Set) []Change {
 	var changes []Change
 	for _, id := range want.sorted(func(id ID) bool { return have[id] != want[id] }) {

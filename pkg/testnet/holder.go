@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// holder is the process that keeps the namespaces of a host alive: the init of
-// its pid namespace, blocked on reading a pipe that this process never writes
-// to. The kernel closes the pipe when this process ends, and kills all of a pid
-// namespace when its init ends.
+// A holder is the process that keeps the namespaces of a host: the init of its pid
+// namespace, which reads from a pipe that this process never writes to. When this
+// process ends, the kernel closes the pipe and the holder exits; when the holder exits,
+// the kernel kills all processes of its pid namespace.
 type holder struct {
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when the process has been waited for
@@ -26,9 +26,8 @@ type holder struct {
 // a daemon which has ended is really gone.
 const holderCommand = "exec env --ignore-signal=CHLD cat"
 
-// hold starts a holder. The script runs first in the new namespaces, with args
-// as its $1 and so on; last is what it does from then on, which must end with
-// its standard input.
+// hold starts a holder. The script runs first in the new namespaces, with args as its
+// $1 and so on; then last runs, which must exit at the end of its standard input.
 func hold(ctx context.Context, script, last string, args ...string) (*holder, error) {
 	script = "set -e\nmount --make-rslave /\nmount -t proc proc /proc\n" + script + "\necho ready\n" + last + "\n"
 	cmd := exec.Command("sh", append([]string{"-c", script, "testnet-holder"}, args...)...)
@@ -67,10 +66,10 @@ func hold(ctx context.Context, script, last string, args ...string) (*holder, er
 	return h, nil
 }
 
-// pid is the holder's process id, as this process sees it.
+// pid returns the holder's process id in the pid namespace of this process.
 func (h *holder) pid() int { return h.cmd.Process.Pid }
 
-// halt ends all processes in the namespaces, as pulling the plug would.
+// halt kills all processes in the namespaces, like a power failure.
 func (h *holder) halt() {
 	_ = h.cmd.Process.Kill()
 	<-h.gone

@@ -15,17 +15,16 @@ import (
 	"testing"
 )
 
-// Host is one simulated host. Its methods may be called from several
-// goroutines, but programs that run in it do not survive a Reboot.
+// Host is one simulated host. Its methods may be called from several goroutines. A Reboot
+// kills the programs that run in it.
 type Host struct {
 	Name         string     // "host1", "host2" and so on
 	Addr4, Addr6 netip.Addr // its addresses on the underlay
 	// UnderlayLink is the link that has the addresses: eth0, or br-phy where
 	// Open vSwitch runs on the userspace datapath.
 	UnderlayLink string
-	// Dir is the directory of this machine that has the host's own
-	// directories, at the paths that they have in the host. It survives a
-	// Reboot.
+	// Dir is the directory of this machine with the host's own directories, at the
+	// paths that they have in the host. A Reboot keeps it.
 	Dir string
 
 	lab *Lab
@@ -34,8 +33,7 @@ type Host struct {
 	holder *holder // nil before boot and after halt
 }
 
-// disk lists the directories that each host has for itself and keeps through
-// a reboot.
+// disk lists the directories that each host has of its own; a reboot keeps them.
 var disk = []string{
 	"/etc/cni",
 	"/opt/cni",
@@ -116,7 +114,7 @@ func uuid() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// halt pulls the host's plug.
+// halt ends the host like a power failure.
 func (h *Host) halt() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,7 +132,7 @@ func (h *Host) halt() {
 func (h *Host) Reboot(ctx context.Context) error {
 	ovs := h.running(ovsdbServer)
 	h.halt()
-	// The kernel takes a dead namespace's links away in its own time.
+	// The kernel removes the links of a dead namespace some time later.
 	if err := h.unplug(ctx); err != nil {
 		return err
 	}

@@ -135,11 +135,11 @@ func TestDaemons(t *testing.T) {
 	// Who should answer has all the time that a busy machine takes; who should
 	// not is not waited for so long.
 	answers := func(should bool, name string, args ...string) error {
-		patience := 500 * time.Millisecond
+		waitTimeout := 500 * time.Millisecond
 		if should {
-			patience = 20 * time.Second
+			waitTimeout = 20 * time.Second
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 		defer cancel()
 		_, err := h.Output(ctx, name, args...)
 		return err

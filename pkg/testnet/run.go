@@ -70,7 +70,7 @@ func Signal(cmd *exec.Cmd, sig syscall.Signal) error {
 		if st, err := os.ReadFile("/proc/" + self + "/stat"); err != nil || state(st) == 'Z' {
 			return os.ErrProcessDone
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // nothing announces that a process has entered its namespace
 	}
 }
 

@@ -46,7 +46,7 @@ func (l *Lab) startUnderlay(ctx context.Context) error {
 		UnderlayLink: underlayBridge,
 		lab:          l,
 	}
-	// When this process is killed, somebody has to take its directory away.
+	// The holder removes the lab's directory, also when this process is killed.
 	holder, err := hold(ctx, underlayScript, `cat; rm -rf -- "$5"`,
 		mac(u.Addr4), strconv.Itoa(l.opts.UnderlayMTU), cidr(u.Addr4, l.opts.Prefix4), cidr(u.Addr6, l.opts.Prefix6), l.Dir)
 	if err != nil {
@@ -76,7 +76,7 @@ func (h *Host) plug(ctx context.Context) error {
 	return h.script(ctx, "ip link set eth0 up\n"+addressScript, h.addressing("eth0")...)
 }
 
-// unplug takes the host's port off the underlay, if it still is there.
+// unplug removes the host's port from the underlay, if it still exists.
 func (h *Host) unplug(ctx context.Context) error {
 	return h.lab.Underlay.script(ctx, `ip link delete "$1" 2>/dev/null || ! ip link show "$1" 2>/dev/null`, h.Name)
 }

@@ -132,7 +132,7 @@ func sendFrames(name string, frames []string, pause time.Duration, again bool) e
 			if err := unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: link.Index}); err != nil {
 				return err
 			}
-			time.Sleep(pause)
+			time.Sleep(pause) //nolint:forbidigo // the sender's own pace
 		}
 		if !again {
 			return unix.Close(fd)

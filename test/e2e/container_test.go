@@ -196,8 +196,8 @@ func connect(t *testing.T, from testnet.Runner, to netip.AddrPort, server *cnite
 	want, err := program(sending, from, "send", to.String(), "1000").Output()
 	if err != nil {
 		cancel()
-		<-ended
-		return fmt.Errorf("no connection to %s: %w", to, err)
+		cancel()
+		return fmt.Errorf("no connection to %s: %w (server: %v)", to, err, <-ended)
 	}
 	if err := <-ended; err != nil {
 		return fmt.Errorf("server: %w: %s", err, said.String())

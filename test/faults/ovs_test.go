@@ -134,7 +134,7 @@ func answers(result, problem string) wire {
 // slow waits before each reply.
 func slow(by time.Duration) wire {
 	return through(func(client net.Conn, _ int, reply []byte) bool {
-		time.Sleep(by) // it is what this wire is for
+		time.Sleep(by) //nolint:forbidigo // it is what this wire is for
 		_, err := client.Write(reply)
 		return err == nil
 	})

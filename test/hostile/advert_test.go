@@ -149,7 +149,7 @@ func TestRouteByAdvertisement(t *testing.T) {
 			t.Errorf("after %s: %v", s.name, err)
 			continue
 		}
-		time.Sleep((lifetime + 1) * time.Second) // longer than the router lives that was known
+		time.Sleep((lifetime + 1) * time.Second) //nolint:forbidigo // longer than the router lives that was known
 		if err := has(); err != nil {
 			t.Errorf("%d s after %s: %v", lifetime+1, s.name, err)
 			continue

@@ -72,7 +72,7 @@ func TestNoLoops(t *testing.T) {
 				m = mac(t, cs[i], "eth0")
 				send(t, cs[i], "eth0", cnitest.Frame(cnitest.Broadcast, m, cnitest.TypeARP, cnitest.ARP(1, m, cs[i].Addr(t, false), netip.MustParseAddr("192.168.1.251"))))
 			}
-			time.Sleep(2 * time.Second) // this long a loop may turn
+			time.Sleep(2 * time.Second) //nolint:forbidigo // this long a loop may turn
 			frames := framesOn(t, l, "lan") - before
 			figure("row 1: %s, segment %s: %d frames on the LAN in 2 s", tt.name, tt.segment, frames)
 			if frames > 50 {

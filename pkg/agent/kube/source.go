@@ -26,7 +26,7 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// Annotation of a Node overrides its address on the underlay.
+// Annotation is the annotation of a Node that overrides its address on the underlay.
 const Annotation = "ovs-gre/address"
 
 // KeyAnnotation of a Node is its public key for WireGuard.
@@ -36,12 +36,12 @@ const KeyAnnotation = "ovs-gre/wireguard-key"
 type Source struct {
 	client   kubernetes.Interface
 	informer cache.SharedIndexInformer
-	// node is this host's.
+	// node is the name of this host's Node.
 	node string
 	log  *slog.Logger
 }
 
-// New returns the source of a cluster, on the host whose node has that name.
+// New returns the source of a cluster for the host of the Node with this name.
 func New(client kubernetes.Interface, node string, log *slog.Logger) (*Source, error) {
 	s := &Source{client: client, informer: informers.NewNodeInformer(client, 0, nil), node: node, log: log}
 	if err := s.informer.SetTransform(trim); err != nil {
@@ -50,7 +50,7 @@ func New(client kubernetes.Interface, node string, log *slog.Logger) (*Source, e
 	return s, s.informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
 		level := slog.LevelWarn
 		if errors.Is(err, io.EOF) || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-			level = slog.LevelDebug // a watch that has had its time
+			level = slog.LevelDebug // every watch ends after a while
 		}
 		s.log.Log(ctx, level, "Kubernetes API", "error", err)
 	})
@@ -118,9 +118,10 @@ func trim(o any) (any, error) {
 		return o, nil
 	}
 	kept := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp, DeletionTimestamp: n.DeletionTimestamp},
-		Spec:       corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
-		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{ContainerRuntimeVersion: n.Status.NodeInfo.ContainerRuntimeVersion}},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion,
+			CreationTimestamp: n.CreationTimestamp, DeletionTimestamp: n.DeletionTimestamp},
+		Spec:   corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs},
+		Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{ContainerRuntimeVersion: n.Status.NodeInfo.ContainerRuntimeVersion}},
 	}
 	for _, name := range []string{Annotation, KeyAnnotation} {
 		if a, ok := n.Annotations[name]; ok {
@@ -145,7 +146,7 @@ func unchanged(old, now any) bool {
 	return reflect.DeepEqual(candidate(a), candidate(b)) && a.Status.NodeInfo == b.Status.NodeInfo
 }
 
-// candidate is what a Node says of its host.
+// candidate returns the host of a Node.
 func candidate(n *corev1.Node) agent.Candidate {
 	c := agent.Candidate{Name: n.Name, Since: n.CreationTimestamp.Time, Leaving: n.DeletionTimestamp != nil,
 		Key: strings.TrimSpace(n.Annotations[KeyAnnotation])}

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errBusy says that two would undo each other's work.
+// errBusy is the error where the store is locked: two would undo each other's work.
 var errBusy = errors.New("an agent runs on this host, or another uninstall")
 
-// LockStore takes the lock of a store, which an agent holds while it runs and an
-// uninstall while it works, and returns what gives it back. It does not wait.
+// LockStore takes the lock of a store and returns the function that releases it. An agent
+// holds the lock while it runs, an uninstall while it works. LockStore does not wait.
 func LockStore(store string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
 		return nil, err
