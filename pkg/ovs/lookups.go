@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Lookup is what became of packets in a datapath since it was made. Missed
@@ -16,7 +17,9 @@ type Lookup struct {
 	Hit, Missed, Lost uint64
 }
 
-var lookupLine = regexp.MustCompile(`lookups: hit:(\d+) missed:(\d+) lost:(\d+)`)
+var lookupLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`lookups: hit:(\d+) missed:(\d+) lost:(\d+)`)
+})
 
 // Lookups asks the ovs-vswitchd that serves the database behind socket about
 // its datapaths (dpctl/show in ovs-vswitchd(8)).
@@ -40,7 +43,7 @@ func lookups(show string) []Lookup {
 		if head, ok := strings.CutSuffix(strings.TrimRight(line, "\n"), ":"); ok && !strings.HasPrefix(line, " ") {
 			name = head
 		}
-		if m := lookupLine.FindStringSubmatch(line); m != nil {
+		if m := lookupLine().FindStringSubmatch(line); m != nil {
 			l := Lookup{Name: name}
 			l.Hit, _ = strconv.ParseUint(m[1], 10, 64)
 			l.Missed, _ = strconv.ParseUint(m[2], 10, 64)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // A Frame is one Ethernet frame with an IP packet in it.
@@ -81,14 +82,16 @@ func (f Frame) flow(ofport string) string {
 // A datapathPort is a port with its numbers in OpenFlow and in the datapath.
 type datapathPort struct{ bridge, name, ofport, number string }
 
-var portLine = regexp.MustCompile(`^    (\S+) (\d+)/(\d+|none):`)
+var portLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^    (\S+) (\d+)/(\d+|none):`)
+})
 
 // datapathPorts reads dpif/show.
 func datapathPorts(show string) []datapathPort {
 	var list []datapathPort
 	bridge := ""
 	for line := range strings.Lines(show) {
-		if m := portLine.FindStringSubmatch(line); m != nil {
+		if m := portLine().FindStringSubmatch(line); m != nil {
 			list = append(list, datapathPort{bridge, m[1], m[2], m[3]})
 		} else if name, ok := strings.CutSuffix(strings.TrimSpace(line), ":"); ok && strings.HasPrefix(line, "  ") {
 			bridge = name
@@ -104,13 +107,15 @@ func datapathPorts(show string) []datapathPort {
 
 // tunnelled finds the outer destination of a tunnel: in the actions of the
 // kernel's datapath, and in those of the userspace datapath.
-var tunnelled = regexp.MustCompile(`(?:tunnel\([^)]*?|ipv[46]\(src=[^,]*,)(?:ipv6_)?dst=([0-9a-fA-F:.]+)`)
+var tunnelled = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?:tunnel\([^)]*?|ipv[46]\(src=[^,]*,)(?:ipv6_)?dst=([0-9a-fA-F:.]+)`)
+})
 
 func fateOf(text string, ports []datapathPort) Fate {
 	f := Fate{Text: text}
 	_, actions, _ := strings.Cut(text, "Datapath actions: ")
 	actions, _, _ = strings.Cut(actions, "\n")
-	for _, m := range tunnelled.FindAllStringSubmatch(actions, -1) {
+	for _, m := range tunnelled().FindAllStringSubmatch(actions, -1) {
 		if a, err := netip.ParseAddr(m[1]); err == nil {
 			f.Remotes = append(f.Remotes, a)
 		}
