@@ -241,7 +241,7 @@ func (r *report) inspectWireGuard(ctx context.Context, n *network.Network) (err 
 		return err
 	}
 	if wrong != "" {
-		r.Drift = append(r.Drift, oneLine(wrong))
+		r.differs(wrong, "")
 	}
 	peers, err := conflist.WireGuardPeers(ctx, n)
 	for _, p := range peers {

@@ -246,7 +246,7 @@ func TestWireGuardKeys(t *testing.T) {
 	if r := cnitest.Ctl(t, l.Hosts[0], "status"); r.Code != 0 || !strings.Contains(r.Out, "nodes have no key for host3") {
 		t.Errorf("status beside a node without a key: %d\n%s", r.Code, r.Out)
 	}
-	if r := cnitest.Ctl(t, l.Hosts[0], "doctor"); !strings.Contains(r.Out, "warn  wireguard (ovsnet): nodes have no key for host3") ||
+	if r := cnitest.Ctl(t, l.Hosts[0], "doctor", "-v"); !strings.Contains(r.Out, "warn  wireguard (ovsnet): nodes have no key for host3") ||
 		!strings.Contains(r.Out, "ok    wireguard (ovsnet): sessions with 1 of 2 peers") {
 		t.Errorf("doctor beside a node without a key: %d\n%s", r.Code, r.Out)
 	}
