@@ -114,7 +114,8 @@ func FromStatus(err error) error {
 	switch {
 	case errors.Is(err, fault.ErrLimited):
 		c = types.ErrLimitedConnectivity
-	case c != types.ErrLimitedConnectivity && c != types.ErrInvalidNetworkConfig && c != types.ErrDecodingFailure && c != types.ErrUnsupportedField:
+	case c != types.ErrLimitedConnectivity && c != types.ErrInvalidNetworkConfig &&
+		c != types.ErrDecodingFailure && c != types.ErrUnsupportedField:
 		c = types.ErrPluginNotAvailable
 	}
 	return told(c, err)
@@ -144,7 +145,7 @@ func code(err error) uint {
 		if !errors.Is(err, row.err) {
 			continue
 		}
-		if row.err == config.ErrInvalid && unsupported(err) {
+		if errors.Is(row.err, config.ErrInvalid) && unsupported(err) {
 			return types.ErrUnsupportedField
 		}
 		return row.code
@@ -155,18 +156,13 @@ func code(err error) uint {
 // unsupported reports whether all that is wrong with the configuration is
 // values that this version does not know.
 func unsupported(err error) bool {
-	var p *config.Problem
-	switch e := err.(type) {
-	case interface{ Unwrap() []error }:
-		for _, inner := range e.Unwrap() {
-			if !unsupported(inner) {
-				return false
-			}
-		}
-		return len(e.Unwrap()) > 0
-	default:
-		return errors.As(err, &p) && p.Unsupported
+	var several interface{ Unwrap() []error }
+	if errors.As(err, &several) {
+		list := several.Unwrap()
+		return len(list) > 0 && !slices.ContainsFunc(list, func(one error) bool { return !unsupported(one) })
 	}
+	var p *config.Problem
+	return errors.As(err, &p) && p.Unsupported
 }
 
 // details are the differences of a state.Drift with their commands, or what a delegate said more.

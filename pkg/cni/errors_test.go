@@ -43,6 +43,7 @@ func TestFrom(t *testing.T) {
 		{"all unsupported", errors.Join(unknown, unknown), 2, 2},
 		{"all unsupported, wrapped", fmt.Errorf("file: %w", errors.Join(unknown, unknown)), 2, 2},
 		{"unsupported and invalid", errors.Join(unknown, known), 7, 7},
+		{"unsupported and invalid, wrapped", fmt.Errorf("file: %w", errors.Join(unknown, known)), 7, 7},
 		{"unsupported and another", errors.Join(unknown, fault.ErrForeign), 7, 7},
 		{"network namespace", fault.ErrNetns, types.ErrInvalidNetNS, 50},
 		{"foreign", fault.ErrForeign, 102, 50},
