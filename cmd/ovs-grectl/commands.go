@@ -93,7 +93,8 @@ nothing else of it is to be noticed.`,
 	{name: "plan", args: "[FILE...]", run: plan, result: []planned{}, short: "print the commands that make it, a shell script",
 		long:    `Prints what a person would type on a bare host to get what up makes. It asks no Open vSwitch.`,
 		example: "ovs-grectl plan >ovsnet.sh\novs-grectl plan conflist/gre.conflist"},
-	{name: "key", args: "[--next] [FILE...]", run: key, result: []keyed{}, short: "print this host's line for nodes, with its public key for WireGuard",
+	{name: "key", args: "[--next] [FILE...]", run: key, result: []keyed{},
+		short: "print this host's line for nodes, with its public key for WireGuard",
 		long: `Prints this host's entry of nodes with its public key, for networks whose tunnel.type is wireguard. The private key is
 made if there is none, and stays where it is. With --next it prints the key that is to take this one's place: it does once
 nodes names it.`,
@@ -146,8 +147,8 @@ func (c *call) run(ctx context.Context, args []string) int {
 func wording(err error) error {
 	s := err.Error()
 	for _, r := range [][2]string{{"unknown flag: ", "unknown option "}, {"unknown shorthand flag: ", "unknown option "},
-
-		{"flag needs an argument: --output", "--output: want json or text"}, {"flag needs an argument: 'o' in -o", "--output: want json or text"}} {
+		{"flag needs an argument: --output", "--output: want json or text"},
+		{"flag needs an argument: 'o' in -o", "--output: want json or text"}} {
 		s = strings.Replace(s, r[0], r[1], 1)
 	}
 	s, _, _ = strings.Cut(s, " for \"ovs-grectl\"")

@@ -113,15 +113,17 @@ var headings = map[state.Kind]string{
 	state.KindWireGuard:     "The WireGuard link, with this host's private key, which is made once.",
 	state.KindWireGuardPeer: "Each peer by its public key, with its container subnets.",
 	state.KindTunnel:        "A tunnel to each peer. Protected ports exchange no frames, so that a full mesh has no loop.",
-	state.KindFlows:         "The table of the one tunnel: what is for a peer goes to it, what peers send comes in, the rest is dropped and counted.",
-	state.KindFDB:           "No container takes over the gateway's MAC address, and what is for one peer goes to no other. OVS before 2.16 cannot.",
-	state.KindSysctl:        "The kernel forwards, and takes what comes by the tunnels.",
-	state.KindLink:          "Links are up.",
-	state.KindAddr:          "The gateway's addresses.",
-	state.KindNeigh:         "The peers' MAC addresses follow from their addresses: nobody needs to ask.",
-	state.KindRoute:         "A route to each peer's container subnets.",
-	state.KindMasquerade:    "What leaves the network is masqueraded.",
-	state.KindForward:       "Where this host drops what it forwards, what the network forwards is accepted.",
+	state.KindFlows: "The table of the one tunnel: what is for a peer goes to it, what peers send comes in, " +
+		"the rest is dropped and counted.",
+	state.KindFDB: "No container takes over the gateway's MAC address, and what is for one peer goes to no other. " +
+		"OVS before 2.16 cannot.",
+	state.KindSysctl:     "The kernel forwards, and takes what comes by the tunnels.",
+	state.KindLink:       "Links are up.",
+	state.KindAddr:       "The gateway's addresses.",
+	state.KindNeigh:      "The peers' MAC addresses follow from their addresses: nobody needs to ask.",
+	state.KindRoute:      "A route to each peer's container subnets.",
+	state.KindMasquerade: "What leaves the network is masqueraded.",
+	state.KindForward:    "Where this host drops what it forwards, what the network forwards is accepted.",
 }
 
 func planHost(ctx context.Context, c *config.Network, want state.Set) (nodes.Topology, error) {

@@ -13,7 +13,8 @@ import (
 // what this host knows of the mesh.
 func (a *Agent) Handler() http.Handler {
 	mux := Probes(a.Healthy, a.Ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeTimeout}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics.registry,
+		promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 2 * scrapeTimeout}))
 	mux.HandleFunc("GET "+page.RowPath, a.serveRow)
 	return mux
 }

@@ -57,9 +57,10 @@ func newMetrics(a *Agent) *metrics {
 		trips: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "probe_round_trip_seconds",
 			Help: "Round trips of the echo requests that were answered.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 15)}),
 
-		peers:      desc("peers", "Peers of this host."),
-		leftOut:    desc("nodes_left_out", "Nodes that are not part of the network; the log says why."),
-		tunnels:    desc("tunnels", "Tunnels by state: up, down, error; of an encrypted network its peers: up (there is a session), idle, no key.", "state"),
+		peers:   desc("peers", "Peers of this host."),
+		leftOut: desc("nodes_left_out", "Nodes that are not part of the network; the log says why."),
+		tunnels: desc("tunnels", "Tunnels by state: up, down, error; "+
+			"of an encrypted network its peers: up (there is a session), idle, no key.", "state"),
 		routes:     desc("routes", "Routes to peers by state: ok, missing, wrong.", "state"),
 		portErrors: desc("port_errors", "Ports of the network that OVS complains about."),
 		leases:     desc("leaked_leases", "Leases of containers that have no link."),
@@ -77,7 +78,8 @@ func newMetrics(a *Agent) *metrics {
 	for _, result := range []string{resultOK, resultWaiting, resultError} {
 		m.passes.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m, m.passes, m.duration, m.changes, m.drift, m.probes, m.trips, buildInfo(a.Version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, m.passes, m.duration, m.changes, m.drift, m.probes, m.trips,
+		buildInfo(a.Version), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -45,7 +45,8 @@ func Uninstall(ctx context.Context, file, store string, log *slog.Logger) error 
 		return err
 	}
 	for _, f := range files {
-		if err := conflist.Down(ctx, f, true, func(change string) { log.Info("change", "network", f.Name(), "change", truncate(change)) }); err != nil {
+		report := func(change string) { log.Info("change", "network", f.Name(), "change", truncate(change)) }
+		if err := conflist.Down(ctx, f, true, report); err != nil {
 			return fmt.Errorf("network %s: %w", f.Name(), err)
 		}
 		if err := rundir.RemoveKeys(f.Name()); err != nil {

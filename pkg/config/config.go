@@ -333,7 +333,8 @@ func (c *Network) checkWireGuard(p *problems) {
 		p.invalid("tunnel.type", quote(t.Type), "WireGuard has none of these: leave out tunnel.key, tunnel.csum and tunnel.bfd")
 	}
 	if c.Segment == SegmentMesh {
-		p.invalid("segment", quote(string(c.Segment)), "WireGuard carries IP packets and no Ethernet frames, tunnel.type is wireguard: want host or container")
+		p.invalid("segment", quote(string(c.Segment)), "WireGuard carries IP packets and no Ethernet frames, "+
+			"tunnel.type is wireguard: want host or container")
 	}
 }
 
@@ -341,7 +342,8 @@ func (c *Network) checkWireGuard(p *problems) {
 func (c *Network) checkOnePort(p *problems) {
 	one := quote(PortsOne)
 	if c.Segment == SegmentMesh {
-		p.invalid("tunnel.ports", one, "a broadcast in segment mesh goes to every host, and what goes by one port goes to one host: want peer, or segment host or container")
+		p.invalid("tunnel.ports", one, "a broadcast in segment mesh goes to every host, "+
+			"and what goes by one port goes to one host: want peer, or segment host or container")
 	}
 	if c.Tunnel.BFD {
 		p.invalid("tunnel.ports", one, "BFD watches a port, and this one has no far end: leave out tunnel.bfd, or want peer")

@@ -81,7 +81,8 @@ func (n *networkInfo) obstacle(o firewall.Obstacle, what string) (f Finding, tol
 	case (o.Docker() || !o.Sure && o.Part) && !peers:
 		return f, false
 	case o.Docker() && o.Sure:
-		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s", o.By, dockerAdvice, what), true
+		return fail(n.Name(), "", "%s drops what is forwarded, and no rule of another table can accept it; %s: %s",
+			o.By, dockerAdvice, what), true
 	case o.Mendable && o.Sure:
 		return fail(n.Name(), n.upCommand(), "%s drops what is forwarded: %s", o.By, what), true
 	case o.Sure:

@@ -26,7 +26,8 @@ func flowTables(ctx context.Context, p *host) []Finding {
 			continue
 		}
 		if !agent && !restored() {
-			list = append(list, warn(n.Name(), n.upCommand()+"  # after each restart of ovs-vswitchd; the package's drop-in or ovs-gre-agent does so",
+			list = append(list, warn(n.Name(),
+				n.upCommand()+"  # after each restart of ovs-vswitchd; the package's drop-in or ovs-gre-agent does so",
 				"after a restart of ovs-vswitchd nothing gets to the peers until the next ADD or up: there is neither ovs-gre-agent nor "+
 					"a drop-in of ovs-vswitchd.service that puts the flows back"))
 		}

@@ -57,9 +57,12 @@ func reversePath(_ context.Context, p *host) []Finding {
 		case max(all, own) != 1 || n.mode() == config.ModeDirect:
 			list = append(list, ok(n.Name(), "rp_filter of %s is %d (the greater of all: %d, own: %d)", n.underlay, max(all, own), all, own))
 		case n.mode() == config.ModeAuto:
-			list = append(list, fail(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): where one host goes directly and the other by the tunnel, answers are dropped", n.underlay, all, own))
+			list = append(list, fail(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): "+
+				"where one host goes directly and the other by the tunnel, answers are dropped", n.underlay, all, own))
 		default:
-			list = append(list, warn(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): what this host sends from its own address to a peer's containers may come back by another way and is dropped", n.underlay, all, own))
+			list = append(list, warn(n.Name(), cmd, "rp_filter of %s is strict (all: %d, own: %d): "+
+				"what this host sends from its own address to a peer's containers may come back by another way and is dropped",
+				n.underlay, all, own))
 		}
 	}
 	return list
@@ -179,7 +182,9 @@ func leaked(ctx context.Context, p *host) []Finding {
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			list = append(list, unknown(n.Name(), err))
 		case len(held) > 0:
-			list = append(list, fail(n.Name(), n.ctlCommand("gc"), "host-local holds %d addresses of containers that are gone: %s of %q and others", len(held), held[0].IP, held[0].ContainerID))
+			list = append(list, fail(n.Name(), n.ctlCommand("gc"),
+				"host-local holds %d addresses of containers that are gone: %s of %q and others",
+				len(held), held[0].IP, held[0].ContainerID))
 		default:
 			list = append(list, ok(n.Name(), "host-local holds no address of a container that is gone"))
 		}

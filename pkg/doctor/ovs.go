@@ -160,7 +160,8 @@ func (n *networkInfo) modules(dir string) []Finding {
 		if loadable(dir, "openvswitch") {
 			return []Finding{fail(n.Name(), "modprobe openvswitch", "the kernel module openvswitch is not loaded")}
 		}
-		return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r)", `this kernel has no module openvswitch ("datapathType": "netdev" works without it)`)}
+		return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r)",
+			`this kernel has no module openvswitch ("datapathType": "netdev" works without it)`)}
 	}
 	var choice []string
 	switch n.OVS.Tunnel.Type {
@@ -181,7 +182,8 @@ func (n *networkInfo) modules(dir string) []Finding {
 			return []Finding{ok(n.Name(), "openvswitch and %s are there", m)}
 		}
 	}
-	return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r) && modprobe "+choice[0], "this kernel has no module %s, which tunnel.type %s needs", strings.Join(choice, " or "), n.OVS.Tunnel.Type)}
+	return []Finding{fail(n.Name(), "apt-get install linux-modules-extra-$(uname -r) && modprobe "+choice[0],
+		"this kernel has no module %s, which tunnel.type %s needs", strings.Join(choice, " or "), n.OVS.Tunnel.Type)}
 }
 
 // moduleDir is where the running kernel's modules are.

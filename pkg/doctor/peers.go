@@ -54,7 +54,8 @@ func peers(ctx context.Context, h *host) []Finding {
 			}
 		}
 		if len(unrouted) > 0 {
-			list = append(list, fail(n.Name(), n.routeCommand(unrouted[0]), "%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
+			list = append(list, fail(n.Name(), n.routeCommand(unrouted[0]),
+				"%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
 		}
 		if answers == len(probes) {
 			list = append(list, ok(n.Name(), "%d peers answer on the underlay", answers))

@@ -86,7 +86,8 @@ func (t routingTable) routeTo(to netip.Addr) (*netlink.Route, error) {
 		var best *tableRoute
 		for i := range table {
 			r := &table[i]
-			if r.dst.Contains(to) && (best == nil || r.dst.Bits() > best.dst.Bits() || r.dst.Bits() == best.dst.Bits() && r.Priority < best.Priority) {
+			if r.dst.Contains(to) && (best == nil || r.dst.Bits() > best.dst.Bits() ||
+				r.dst.Bits() == best.dst.Bits() && r.Priority < best.Priority) {
 				best = r
 			}
 		}

@@ -29,7 +29,7 @@ func (w wgUser) talk(ctx context.Context, request string, each func(key, value s
 	if err != nil {
 		return fmt.Errorf("wireguard-go: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the answer is read, or the error of reading it tells more
 	if err := conn.SetDeadline(time.Now().Add(wgPatience)); err != nil {
 		return err
 	}

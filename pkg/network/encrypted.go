@@ -22,7 +22,8 @@ func (n *Network) leaveEncrypted(ctx context.Context) ([]state.Change, error) {
 	if encrypted && link == config.WireGuardName(n.Config.Bridge) {
 		return nil, nil
 	}
-	gone, err := state.Prune(ctx, state.Set{}, kernel.NewBackend(kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}))
+	scope := kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}
+	gone, err := state.Prune(ctx, state.Set{}, kernel.NewBackend(scope))
 	if err != nil || encrypted {
 		return gone, err
 	}

@@ -84,8 +84,9 @@ func (n *Network) crossed(ctx context.Context) error {
 		}
 		toPeer := slices.ContainsFunc(n.Topology.Peers, func(peer config.Node) bool { return peer.Address == p.Remote })
 		if one && toPeer || !one && p.AnyRemote && len(n.Topology.Peers) > 0 {
-			return fmt.Errorf("tunnel.ports %s: %w: OVS bridge %s has the tunnel port %s of the same type (%s) and key (%q), and OVS gives it what is for the other: "+
-				"give this network a tunnel.key of its own", n.Config.Tunnel.Ports, fault.ErrForeign, p.Bridge, p.Name, p.Type, p.Key)
+			return fmt.Errorf("tunnel.ports %s: %w: OVS bridge %s has the tunnel port %s of the same type (%s) and key (%q), "+
+				"and OVS gives it what is for the other: give this network a tunnel.key of its own",
+				n.Config.Tunnel.Ports, fault.ErrForeign, p.Bridge, p.Name, p.Type, p.Key)
 		}
 	}
 	return nil

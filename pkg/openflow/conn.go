@@ -180,7 +180,7 @@ const (
 
 // mod is the body of the message that makes the flow.
 func (f Flow) mod(cookie uint64) []byte {
-	return f.actions(f.Match.encode(modHead(modAdd, cookie, f.Priority)))
+	return f.actions(f.encode(modHead(modAdd, cookie, f.Priority)))
 }
 
 // deleteAll is that of one that deletes all flows of all tables.

@@ -120,7 +120,7 @@ func port(n uint32) string {
 // Fields of matches and actions, as the upper 25 bits of their headers
 // (OFPXMT_OFB_*, NXM_NX_TUN_*, NXM_OF_ETH_DST).
 const (
-	oxmInPort   = 0x8000<<7 | 0
+	oxmInPort   = 0x8000 << 7 // field 0
 	oxmEthDst   = 0x8000<<7 | 3
 	oxmEthType  = 0x8000<<7 | 5
 	oxmIPv4Dst  = 0x8000<<7 | 12

@@ -99,7 +99,9 @@ func (p *plan) add(c state.Change) {
 func otherEnds(c state.Change) bool {
 	was, ok := c.Old.(state.Tunnel)
 	now, ok2 := c.New.(state.Tunnel)
-	return ok && ok2 && (was.Type != now.Type || was.Remote != now.Remote || was.OFPort != now.OFPort || strings.HasPrefix(was.Error, wrongNumber) || was.Local != now.Local || was.Key != now.Key || was.DstPort != now.DstPort)
+	return ok && ok2 && (was.Type != now.Type || was.Remote != now.Remote || was.Local != now.Local ||
+		was.Key != now.Key || was.DstPort != now.DstPort ||
+		was.OFPort != now.OFPort || strings.HasPrefix(was.Error, wrongNumber))
 }
 
 func (p *plan) leave(list *[]string, o state.Object) {
@@ -429,9 +431,11 @@ func hint(o state.Object, text string) string {
 	case state.Tunnel:
 		if strings.Contains(text, "File exists") {
 			if !o.Remote.IsValid() {
-				return fmt.Sprintf(": another network of this host has a tunnel of the same type and key for all peers: give this network a tunnel.key of its own (it has %q)", o.Key)
+				return fmt.Sprintf(": another network of this host has a tunnel of the same type and key for all peers: "+
+					"give this network a tunnel.key of its own (it has %q)", o.Key)
 			}
-			return fmt.Sprintf(": another tunnel of this host has the same type, remote address and key: give this network a tunnel.key of its own (it has %q)", o.Key)
+			return fmt.Sprintf(": another tunnel of this host has the same type, remote address and key: "+
+				"give this network a tunnel.key of its own (it has %q)", o.Key)
 		}
 	case state.Bridge:
 		if o.DatapathType != "netdev" {

@@ -136,7 +136,8 @@ func (b *Backend) selects(objs []state.Object) []ovsdb.Operation {
 		"other_config", "external_ids"}
 	port := []string{"_uuid", "name", "tag", "vlan_mode", "protected", "external_ids"}
 	iface := []string{"name", "type", "options", "mac", "mtu_request", "ofport", "ofport_request", "error", "bfd", "external_ids"}
-	ops := []ovsdb.Operation{selectOp("Bridge", where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network})), bridge...)}
+	ours := where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: b.network}))
+	ops := []ovsdb.Operation{selectOp("Bridge", ours, bridge...)}
 	for _, role := range b.roles {
 		ops = append(ops, selectOp("Port", owned(b.network, role), port...), selectOp("Interface", owned(b.network, role), iface...))
 	}

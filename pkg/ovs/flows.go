@@ -77,7 +77,7 @@ func countFlows(ctx context.Context, socket string, want state.Flows) (wrong str
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
 	all, err := c.Count(ctx, openflow.Match{}, 0, 0)
 	if err != nil {
 		return "", flowError(want.Bridge, err)
@@ -122,7 +122,7 @@ func (b *Backend) replace(ctx context.Context, f state.Flows) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
 	if err := c.Replace(ctx, f.Cookie(), f.Table()); err != nil {
 		return flowError(f.Bridge, err)
 	}
@@ -137,7 +137,7 @@ func Strangers(ctx context.Context, socket, bridge string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
 	sum, err := c.Count(ctx, state.Strangers(), 0, 0)
 	if err != nil {
 		return 0, flowError(bridge, err)

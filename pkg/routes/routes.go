@@ -151,7 +151,8 @@ func tunnelOnly(c *config.Routes) error {
 	if c.Mode == config.ModeTunnel {
 		return nil
 	}
-	return fmt.Errorf("%w: mode %q: what goes by the peer's address is not encrypted, and the network's tunnel.type is wireguard: leave mode out",
+	return fmt.Errorf("%w: mode %q: what goes by the peer's address is not encrypted, "+
+		"and the network's tunnel.type is wireguard: leave mode out",
 		config.ErrInvalid, string(c.Mode))
 }
 

@@ -269,7 +269,8 @@ func (d Dir) Save(list []config.Node, self string, config []byte) error {
 
 // IsSaved reports whether Save left just this.
 func (d Dir) IsSaved(nodes []config.Node, self string, conf []byte) bool {
-	return bytes.Equal(d.read("config.json"), conf) && string(d.read("node")) == self && bytes.Equal(d.read("nodes.json"), config.EncodeNodes(nodes))
+	return bytes.Equal(d.read("config.json"), conf) && string(d.read("node")) == self &&
+		bytes.Equal(d.read("nodes.json"), config.EncodeNodes(nodes))
 }
 
 // SavedNodes returns the nodes, and the name of this host among them, of the last

@@ -179,7 +179,8 @@ func has6(n config.Node) bool {
 // one (no_addr in fib_validate_source), so the link has the gateway's address.
 func tunnelBridge(c *config.Network, m nodes.Topology, mtu int) []Object {
 	dev, mac := config.TransitLink(c.Bridge), config.MAC(m.Self.Address)
-	br := Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone, HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)}
+	br := Bridge{Network: c.Name, Name: dev, DatapathType: c.DatapathType, FailMode: FailStandalone,
+		HWAddr: mac, MTU: mtu, MACTable: tableFor(len(m.Peers) + 1)}
 	if OneTunnel(c) {
 		br.FailMode, br.MACTable = FailSecure, 0 // it learns nothing
 	}

@@ -91,7 +91,8 @@ func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, 
 		r.Via = p.Address
 		return []Object{r}, nil
 	case c.Mode == config.ModeDirect:
-		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop", config.ErrInvalid, ErrUnreachable, dst, p)
+		return nil, fmt.Errorf("%w: %w: mode direct cannot route %s by way of %s: IPv6 needs an IPv6 next hop",
+			config.ErrInvalid, ErrUnreachable, dst, p)
 	case w.Transit != "" && w.OneTunnel:
 		r.Dev = w.Transit
 		return []Object{r}, nil // toAnyPeer says by which next hop
