@@ -206,7 +206,7 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 		r.Notes = append(r.Notes, oneLine(unrouted)+": nothing gets to their containers by the tunnel")
 	}
 	changes, err := state.Check(ctx, want, n.Backends()...)
-	if idle, failed := n.Dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); failed == nil && idle {
+	if idle, failed := n.Dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); failed == nil && idle && len(r.Containers) == 0 {
 		r.unmade = len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
 	}
 	r.drift(changes)

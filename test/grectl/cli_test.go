@@ -112,6 +112,7 @@ func TestJSON(t *testing.T) {
 	check(0, "gc")
 	check(0, "down", "--force")
 	check(0, "version")
+	check(0, "key") // a network without keys: an empty list
 	for name := range commands {
 		if !asked[name] {
 			t.Errorf("%s: not asked for JSON", name)

@@ -22,7 +22,7 @@ func TestUsage(t *testing.T) {
 		{"raise", 2, `unknown command "raise"`},
 		{"up --verbose", 2, "unknown option --verbose"},
 		{"up --force", 2, "--force is for down alone"},
-		{"up --next", 2, "--next is for key alone"},
+		{"up --next", 2, "unknown option --next"},
 		{"key", 2, "no conflist in /etc/cni/net.d"},
 		{"status --output", 2, "want json or text"},
 		{"status --output yaml", 2, "want json or text"},
