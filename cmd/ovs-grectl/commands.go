@@ -179,26 +179,28 @@ func (o output) Set(s string) error {
 func (c *call) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: "ovs-grectl", Short: "make, show and remove the host state of ovs-gre's networks", Long: about,
-		Version: release, SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("no command")
-			}
-			return fmt.Errorf("unknown command %q", args[0])
-		},
-		RunE: func(*cobra.Command, []string) error { return errors.New("no command") },
+		SilenceErrors: true, SilenceUsage: true,
 	}
+	asked := root.Flags().Bool("version", false, "print the version")
+	root.Args = func(_ *cobra.Command, args []string) error {
+		switch {
+		case *asked:
+			return nil
+		case len(args) == 0:
+			return errors.New("no command")
+		}
+		return fmt.Errorf("unknown command %q", args[0])
+	}
+	root.Run = func(*cobra.Command, []string) { fmt.Fprintln(c.out, "ovs-grectl", release) }
 	cobra.EnableCommandSorting = false
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "Usage:", "usage:", 1))
-	root.SetVersionTemplate("ovs-grectl {{.Version}}\n")
+	root.SetUsageFunc(usage(root.UsageFunc()))
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", Run: func(_ *cobra.Command, args []string) {
 		if sub, _, err := root.Find(args); err == nil {
 			_ = sub.Help()
 		}
 	}})
-	root.Flags().Bool("version", false, "print the version") // without cobra's -v, which is --verbose elsewhere
 	root.PersistentFlags().VarP(output{&c.json}, "output", "o", "print JSON or text")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
 	// It is down's alone; everywhere else it is told so.
@@ -209,6 +211,23 @@ func (c *call) root() *cobra.Command {
 	}
 	root.AddCommand(c.reference(root))
 	return root
+}
+
+// usage is cobra's usage that begins in lower case, as this program's messages
+// do. A template would say so in less, but with text/template the linker keeps
+// every method of every type, 3 MB.
+func usage(cobras func(*cobra.Command) error) func(*cobra.Command) error {
+	return func(cmd *cobra.Command) error {
+		out := cmd.OutOrStderr()
+		defer cmd.SetOut(out)
+		var b strings.Builder
+		cmd.SetOut(&b)
+		if err := cobras(cmd); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, strings.Replace(b.String(), "Usage:", "usage:", 1))
+		return err
+	}
 }
 
 func (c *call) cobra(cmd command) *cobra.Command {

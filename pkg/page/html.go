@@ -2,8 +2,6 @@ package page
 
 import (
 	"cmp"
-	_ "embed"
-	"html/template"
 	"io"
 	"slices"
 	"strings"
@@ -11,11 +9,6 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 )
-
-//go:embed page.html
-var source string
-
-var tmpl = template.Must(template.New("page").Parse(source))
 
 // A View is all that the page shows.
 type View struct {
@@ -41,11 +34,12 @@ type hostLine struct {
 	worse              grade
 }
 
-// content is what page.html is filled with.
+// content is what the page says.
 type content struct {
 	*View
+	// Problems are the view's and the networks'.
+	Problems      []string
 	Host, Summary string
-	Picture       template.HTML
 	Hosts, More   []hostLine
 	Culprits      []string
 	// Mute are the hosts that told nothing, the first few of them.
@@ -56,7 +50,22 @@ type content struct {
 
 // WriteHTML writes the page.
 func (v *View) WriteHTML(w io.Writer) error {
-	c := content{View: v}
+	c := v.content()
+	var p markup
+	c.putHead(&p)
+	c.putProblems(&p)
+	c.putPicture(&p)
+	c.putHosts(&p)
+	c.putNetworks(&p)
+	c.putContainers(&p)
+	p.put("</main>\n</body>\n</html>\n")
+	_, err := io.WriteString(w, p.String())
+	return err
+}
+
+// content gathers what the page says.
+func (v *View) content() content {
+	c := content{View: v, Problems: slices.Clone(v.Problems)}
 	for _, n := range v.Networks {
 		for _, text := range n.Errors {
 			c.Problems = append(c.Problems, "network "+n.Name+": "+text)
@@ -65,8 +74,6 @@ func (v *View) WriteHTML(w io.Writer) error {
 	}
 	if v.Mesh != nil {
 		c.Host = v.Mesh.Self
-		// It is made here, of text that is escaped there.
-		c.Picture = template.HTML(v.Mesh.svg()) //nolint:gosec
 		g := newGrid(v.Mesh)
 		c.Summary = g.summary()
 		c.Hosts = g.lines()
@@ -79,7 +86,7 @@ func (v *View) WriteHTML(w io.Writer) error {
 		}
 	}
 	c.Bad = len(c.Problems)+len(c.Drift)+len(c.Culprits) > 0
-	return tmpl.Execute(w, c)
+	return c
 }
 
 // muteText names the hosts that told nothing; "" is none.

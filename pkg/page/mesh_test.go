@@ -82,6 +82,69 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// TestStrangersPage: whatever hosts and containers are called, the page has the
+// same elements and attributes, and says the names as they are.
+func TestStrangersPage(t *testing.T) {
+	const text = `</td></title><script>alert(1)</script><b onload=x>"' onload=x '"&lt;%s` + "`"
+	for _, n := range []int{2, 10, 50} {
+		have, said := elements(t, strange(n, text))
+		want, _ := elements(t, strange(n, "name"))
+		if !slices.Equal(have, want) {
+			t.Errorf("%d hosts: names made other elements:\n%q\nwant\n%q", n, have, want)
+		}
+		// Network, interface, container and its title, port, file, drift and so on.
+		if count := strings.Count(said, text); count < 20 {
+			t.Errorf("%d hosts: the names are said %d times as they are", n, count)
+		}
+	}
+}
+
+// strange is a page of n hosts whose every text that comes from elsewhere is text.
+func strange(n int, text string) *View {
+	m := square(n)
+	m.Network, m.Self = text, text
+	m.Hosts[0].Name = text
+	m.Hosts[1].Address = netip.MustParseAddr("fe80::1%" + text)
+	m.Rows = map[string]Row{text: {Host: text, Edges: []Edge{{To: "host2", Sent: 20, Lost: 1, RTT: 1, Tunnel: text}}}}
+	return &View{Mesh: m, Version: text, Problems: []string{text}, Networks: []Network{{
+		Name: text, File: text, Segment: text, Bridge: text, Tunnel: text,
+		Containers: []Container{{ID: text, IfName: text, Port: text}, {Error: text}},
+		Drift:      []Drift{{text, text}}, Errors: []string{text},
+	}}}
+}
+
+// elements are the page's elements with their attributes' names, and all its text
+// and values.
+func elements(t *testing.T, v *View) (list []string, text string) {
+	t.Helper()
+	var page, said strings.Builder
+	if err := v.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	d := xml.NewDecoder(strings.NewReader(page.String()))
+	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
+	for {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return list, said.String()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		switch e := token.(type) {
+		case xml.CharData:
+			said.Write(e)
+		case xml.EndElement:
+			list = append(list, "/"+e.Name.Local)
+		case xml.StartElement:
+			list = append(list, e.Name.Local)
+			for _, a := range e.Attr {
+				list = append(list, "@"+a.Name.Local)
+				said.WriteString(a.Value)
+			}
+		}
+	}
+}
+
 // TestFew: meshes of one host, and of none.
 func TestFew(t *testing.T) {
 	for n := range 3 {

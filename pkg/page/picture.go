@@ -3,7 +3,6 @@ package page
 import (
 	_ "embed"
 	"fmt"
-	"html"
 	"io"
 	"math"
 	"strconv"
@@ -24,18 +23,10 @@ const (
 var style string
 
 // A canvas gathers SVG.
-type canvas struct{ strings.Builder }
+type canvas struct{ markup }
 
-// put writes elements; strings among args are escaped, but classes and numbers
-// are the callers' own.
-func (c *canvas) put(format string, args ...any) {
-	for i, a := range args {
-		if s, ok := a.(string); ok {
-			args[i] = html.EscapeString(s)
-		}
-	}
-	fmt.Fprintf(c, format+"\n", args...)
-}
+// put writes elements, and ends the line.
+func (c *canvas) put(format string, args ...any) { c.markup.put(format+"\n", args...) }
 
 // rect writes a rectangle of a class.
 func (c *canvas) rect(class string, x, y, width, height, radius float64) {

@@ -35,3 +35,20 @@ func TestBinaries(t *testing.T) {
 		}
 	}
 }
+
+// TestTemplates: no program executes a template. Templates call methods by their
+// names, so the linker would keep every method of every type: 20 MB in the agent.
+func TestTemplates(t *testing.T) {
+	bin := cnitest.BinDir(t)
+	for _, program := range []string{"ovs-gre", "route-sync", "ovs-grectl", "ovs-gre-agent"} {
+		data, err := os.ReadFile(filepath.Join(bin, program))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, function := range []string{"text/template.(*Template).Execute", "html/template.(*Template).Execute"} {
+			if bytes.Contains(data, []byte(function)) {
+				t.Errorf("%s links %s", program, function)
+			}
+		}
+	}
+}
