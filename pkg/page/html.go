@@ -73,6 +73,7 @@ func (v *View) content() content {
 		c.Drift = append(c.Drift, n.Drift...)
 	}
 	if v.Mesh != nil {
+		v.Mesh.sortHosts()
 		c.Host = v.Mesh.Self
 		g := newGrid(v.Mesh)
 		c.Summary = g.summary()

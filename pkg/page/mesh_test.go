@@ -55,6 +55,25 @@ func TestNatural(t *testing.T) {
 	}
 }
 
+// TestOrder: the page lists hosts in the order of their names.
+func TestOrder(t *testing.T) {
+	m := square(12)
+	slices.Reverse(m.Hosts)
+	var page strings.Builder
+	if err := (&View{Mesh: m}).WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(page.String(), `<h2 id="hosts">`)
+	at := 0
+	for i := range 12 {
+		n := strings.Index(table, fmt.Sprintf(">host%d<", i+1))
+		if n < at {
+			t.Errorf("host%d stands at %d, the host before it at %d", i+1, n, at)
+		}
+		at = n
+	}
+}
+
 // TestStrangers: names and numbers that another host made up neither break the
 // picture nor get into it as markup.
 func TestStrangers(t *testing.T) {
