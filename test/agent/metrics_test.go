@@ -13,6 +13,12 @@ func TestMetrics(t *testing.T) {
 	l := lab(t, 3, 3)
 	h := l.Hosts[0]
 	a := startAll(t, l)[0]
+	// A simulated host's boot is a second ahead, so that what it had before is older.
+	// What a container gets until then would be freed as of a former boot.
+	testnet.Eventually(t, longest, func() error {
+		_, err := h.Output(t.Context(), "sh", "-c", `[ "$(date +%s)" -ge "$(sed -n 's/^btime //p' /proc/stat)" ]`)
+		return err
+	})
 	cnitest.Add(t, h, network, "stays")
 	goes := cnitest.Add(t, h, network, "goes")
 	a.idle(t)
