@@ -151,6 +151,9 @@ func (s *scene) play(t *testing.T, o state.Object, f fault) {
 			t.Error(err)
 		}
 		late.Delete(t)
+		// Until ovs-vswitchd has done what DEL asked for. It takes a MAC address back
+		// when it goes through its ports, and the userspace datapath's link down with it.
+		s.first.Shell(t, "ovs-vsctl --timeout=20 set open_vswitch . external_ids:drift=$(date +%s%N)")
 		s.first.Shell(t, f.command)
 	}
 	s.first.Run(t, "/opt/cni/bin/ovs-grectl", "up", conflist)
