@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -51,6 +52,7 @@ func start(t *testing.T) *browser {
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe", "about:blank")
 	cmd.ExtraFiles = []*os.File{inRead, outWrite}
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("chromium: %v (make test-page installs it)", err)
 	}
@@ -58,7 +60,8 @@ func start(t *testing.T) *browser {
 	outWrite.Close()
 	t.Cleanup(func() {
 		inWrite.Close()
-		_ = cmd.Process.Kill()
+		// Its processes, which share its group, write to its directory until they end.
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait()
 		outRead.Close()
 	})
