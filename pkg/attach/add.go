@@ -23,7 +23,7 @@ import (
 
 // Add attaches a container to its network, making what the host lacks for it.
 // An error leaves nothing behind. It wraps config.ErrInvalid, nodes.ErrNotReady or
-// one of host's errors, or kernel.ErrConfined.
+// one of the errors of package fault, or kernel.ErrConfined.
 func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err := kernel.Confined(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (a *adding) acquire(ctx context.Context) error {
 		return err
 	}
 	// The MTU of our own bridge is that of its containers, unless it has to be
-	// changed, which compare finds out. To look for the ways to all peers first
+	// changed, which syncIfStale finds out. To look for the ways to all peers first
 	// takes longer than to make a port. A link below 1280 bytes has no IPv6.
 	if !a.Config.AdoptBridge {
 		a.bridgeLink, _ = kernel.LinkByName(ctx, a.Config.Bridge)
@@ -160,7 +160,7 @@ func (a *adding) acquire(ctx context.Context) error {
 // syncIfStale looks whether the host state is as it should be, while ovs-vswitchd
 // makes the container's port, and brings it about where it is not.
 func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error {
-	if a.looking == nil { // Ensure has just looked
+	if a.looking == nil { // Sync has just looked
 		return meanwhile()
 	}
 	var same bool

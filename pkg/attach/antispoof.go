@@ -49,7 +49,7 @@ func hostMAC(container string) string {
 	return m.String()
 }
 
-// ensure is network.Ensure that also tells the host anew who the containers are
+// ensure is network.Sync that also tells the host anew who the containers are
 // that it has: with a bridge or its address, the kernel drops its neighbours.
 func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 	changes, mtu, err := a.net.Sync(ctx)

@@ -14,7 +14,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Nothing of anybody else's changes, from the first Ensure to the last Prune.
+// Nothing of anybody else's changes, from the first CreateAndUpdate to the last Prune.
 func TestOthersUntouched(t *testing.T) {
 	newHost(t, docker+`
 nft -f - <<'E'

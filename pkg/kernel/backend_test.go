@@ -158,7 +158,7 @@ func prune(t *testing.T, ctx context.Context, b *Backend, want state.Set, n int)
 	}
 }
 
-// Each line spoils something; Check shows it and Ensure mends it.
+// Each line spoils something; Check shows it and CreateAndUpdate mends it.
 func TestDrift(t *testing.T) {
 	ctx := underlay(t)
 	b, want := NewBackend(scope), kernelOnly(wanted())

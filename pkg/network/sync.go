@@ -10,7 +10,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// maxComparedTunnels is how many tunnels are read at every IsInSync. 32 take ovsdb-server
+// maxComparedTunnels is how many tunnels are compared one by one. 32 take ovsdb-server
 // and us a millisecond, 500 of them more than making the container's port.
 const maxComparedTunnels = 32
 
@@ -86,8 +86,7 @@ func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 // saved before anything changes: whatever a failure leaves can be told from
 // what is another network's.
 func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
-	nodes, self, config := n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config)
-	same := n.Dir.IsSaved(nodes, self, config)
+	same := n.Dir.IsSaved(n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config))
 	backends := backends(n.Config, n.OVS, n.Topology.Self.Gateways(), !same)
 	if state.Encrypted(n.Config) {
 		if err := rundir.SyncKey(n.Config.Name, n.Topology.Self.Key); err != nil {

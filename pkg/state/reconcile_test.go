@@ -444,7 +444,7 @@ func TestErrors(t *testing.T) {
 		}
 	}
 
-	// Ensure stops where a backend fails: what comes behind depends on it.
+	// CreateAndUpdate stops where a backend fails: what comes behind depends on it.
 	m = newMachine()
 	m.kernel.apply, m.filter.apply = one, two
 	changes, err := state.CreateAndUpdate(ctx, small(), m.backends()...)
