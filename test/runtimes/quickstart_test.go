@@ -104,17 +104,23 @@ func TestQuickStart(t *testing.T) {
 // here types a block on this machine, in the checkout.
 func (r *reader) here(t *testing.T, script string) {
 	t.Helper()
-	// Somebody else may be installing.
-	conf := filepath.Join(t.TempDir(), "apt.conf")
-	if err := os.WriteFile(conf, []byte(`DPkg::Lock::Timeout "300";`), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command("sh", "-exc", script)
 	cmd.Dir = r.root
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG="+conf)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "APT_CONFIG="+aptConf(t))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+}
+
+// aptConf is a file for APT_CONFIG by which apt-get waits for dpkg's lock: another test
+// may be installing at that moment, and all hosts of the labs share one /var/lib/dpkg.
+func aptConf(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "apt.conf")
+	if err := os.WriteFile(file, []byte(`DPkg::Lock::Timeout "300";`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // copyConflist copies bin/ and one of conflist/.
@@ -144,7 +150,7 @@ func (r *reader) copyConflist(t *testing.T, name string) {
 // on types a block on a host, where the copied files are.
 func (r *reader) on(t *testing.T, h *testnet.Host, script string) string {
 	t.Helper()
-	out, err := output(h, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-ec", "cd "+r.copy+"\n"+script)
+	out, err := output(h, "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-ec", "export APT_CONFIG="+aptConf(t)+"\ncd "+r.copy+"\n"+script)
 	if err != nil {
 		t.Fatal(err)
 	}
