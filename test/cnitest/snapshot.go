@@ -47,7 +47,7 @@ var columns = map[string][]string{
 var (
 	// What time alone changes in the kernel's answers, and a restart of
 	// ovs-vswitchd's userspace datapath.
-	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "link_index": true, "ifindex": true}
+	fleeting = map[string]bool{"valid_life_time": true, "preferred_life_time": true, "expires": true, "operstate": true, "tentative": true, "link_index": true, "ifindex": true}
 	// A datapath's own links: they come with its first use and stay.
 	datapaths = regexp.MustCompile(`^(ovs-(netdev|system)|(gre|gretap|erspan|ip6gre|ip6tnl|sit|tunl)0|(gre|ip6gre|vxlan|genev)_sys.*)$`)
 	counters  = regexp.MustCompile(`packets \d+ bytes \d+`)
@@ -201,9 +201,23 @@ func without(a, b []string) []string {
 	return lines
 }
 
-// MustLook is Look for a test that an error ends.
+// tentative prints the IPv6 addresses that the kernel is looking for elsewhere. It
+// does so where a link has carrier.
+const tentative = `ip -6 -o address show tentative -dadfailed | while read -r _ dev _ address _; do
+	ip -o link show dev "$dev" | grep -q LOWER_UP && echo "$address dev $dev"
+done; true`
+
+// MustLook is Look for a test that an error ends. It waits until the kernel has
+// found no IPv6 address elsewhere (duplicate address detection, about 2 s): an
+// address gets its route in the table local only then.
 func MustLook(t testing.TB, h *testnet.Host) Snapshot {
 	t.Helper()
+	testnet.Eventually(t, 15*time.Second, func() error {
+		if out := h.Shell(t, tentative); strings.TrimSpace(out) != "" {
+			return fmt.Errorf("%s: tentative: %s", h.Name, out)
+		}
+		return nil
+	})
 	s, err := Look(h)
 	if err != nil {
 		t.Fatal(err)
