@@ -75,10 +75,12 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 //
 // Where more connections wait than the server's backlog holds (64 in
 // lib/stream-unix.c of OVS), connect(2) says EAGAIN at once: dial tries again
-// until ctx ends, and returns EAGAIN then.
+// until ctx ends, and returns EAGAIN then. It tries once in any case, for
+// connect(2) does not wait: a process that had no processor until ctx ended
+// learns from it whether the server is there.
 func dial(ctx context.Context, path string) (*net.UnixConn, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, 32*time.Millisecond) {
-		conn, err := new(net.Dialer).DialUnix(ctx, "unix", nil, &net.UnixAddr{Net: "unix", Name: path})
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path})
 		if !errors.Is(err, syscall.EAGAIN) {
 			return conn, err
 		}

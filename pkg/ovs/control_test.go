@@ -136,3 +136,18 @@ func TestCrowd(t *testing.T) {
 	}
 	t.Logf("the backlog holds %d", crowd)
 }
+
+// TestLate: a process that had no processor until its time was over does not say
+// that ovs-vswitchd, which is there, cannot be reached.
+func TestLate(t *testing.T) {
+	l := testnet.New(t, testnet.Options{Hosts: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c, err := ovs.DialControl(ctx, socketOf(l.Hosts[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
