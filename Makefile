@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -97,6 +97,10 @@ faults-sample: ## the same at a sample of the system calls
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
 	./test/kernel/suite
+
+test-boots: ## a hundred VMs, each with Open vSwitch started in its first ten seconds
+	@./test/need $(LAB)
+	./test/kernel/boots
 
 # What test-runtimes runs of the distribution.
 RUNTIME_PACKAGES := containerd runc docker.io containernetworking-plugins podman conmon
