@@ -287,10 +287,13 @@ func TestRestarts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := make(chan error, 1)
+			got, begin := make(chan error, 1), time.Now()
 			go func() { got <- s.add(t, s.victim) }()
 			err = eventually(func() error { return s.has(map[string]int{row: 1}) })
 			err = errors.Join(err, c.restart(s))
+			// ADD takes an ovs-vswitchd for dead that stands still for a second,
+			// which it has done where this machine is slow.
+			slow := time.Since(begin) > time.Second
 			added := <-got
 			switch {
 			case err != nil:
@@ -299,6 +302,9 @@ func TestRestarts(t *testing.T) {
 				if err == nil {
 					err = s.ping(s.victim, s.peer)
 				}
+			case !c.may && slow:
+				t.Logf("%s: %s", c.name, oneLine(added))
+				err = wantError(added, types.ErrTryAgainLater, "does not answer")
 			case !c.may:
 				err = added
 			default:
