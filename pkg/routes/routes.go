@@ -335,6 +335,9 @@ func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force
 		// The accepts are known by their mark, whatever nodes there are.
 		accepts, failed := state.Prune(ctx, state.Set{}, firewall.NewRoutesBackend(c.Name))
 		changes, err = append(changes, accepts...), errors.Join(err, failed)
+		if err == nil {
+			err = dir.RemoveRoutesConfig()
+		}
 	}
 	if unused, _ := dir.Unused(rundir.LeasesOVS, rundir.LeasesRoutes); err == nil && (unused || force) &&
 		dir.SavedConfig() == nil && len(dir.PendingRemovals()) == 0 {

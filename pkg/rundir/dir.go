@@ -230,10 +230,7 @@ func (d Dir) SetPersistent(on bool) error {
 	}
 	path := filepath.Join(string(d), "persistent")
 	if !on {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return d.remove("persistent")
 	}
 	if _, err := d.create(""); err != nil {
 		return err
@@ -314,11 +311,14 @@ func (d Dir) AdvanceMark(to int) error {
 
 // RemoveConfig removes the configuration of the last Save. The nodes stay: route-sync
 // may still need them.
-func (d Dir) RemoveConfig() error {
+func (d Dir) RemoveConfig() error { return d.remove("config.json") }
+
+// remove removes a file. That it is gone already is no error.
+func (d Dir) remove(name string) error {
 	if err := d.checkName(); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(string(d), "config.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(string(d), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -334,6 +334,9 @@ func (d Dir) SaveRoutesConfig(config []byte) error {
 
 // SavedConfig returns the configuration of the last Save, or nil.
 func (d Dir) SavedConfig() []byte { return d.read("config.json") }
+
+// RemoveRoutesConfig removes the configuration of the last SaveRoutesConfig.
+func (d Dir) RemoveRoutesConfig() error { return d.remove("routes.json") }
 
 // SavedRoutesConfig returns the configuration of the last SaveRoutesConfig, or nil.
 func (d Dir) SavedRoutesConfig() []byte { return d.read("routes.json") }
