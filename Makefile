@@ -77,12 +77,9 @@ conformance-sample: ## the same in versions 0.4.0 and 1.1.0, on our chains alone
 	@./test/need $(LAB)
 	OVSGRE_CONFORMANCE=0.4.0,1.1.0 $(CONFORMANCE) -skip ConformanceBridge
 
-fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies
-	go test ./pkg/config -run XXX -fuzz FuzzParse$$ -fuzztime 20s
-	go test ./pkg/config -run XXX -fuzz FuzzDecodeNodes -fuzztime 20s
-	go test ./pkg/config -run XXX -fuzz FuzzQuickNodes -fuzztime 20s
-	go test ./pkg/config -run XXX -fuzz FuzzReadResult -fuzztime 20s
-	go test ./pkg/ovs -run XXX -fuzz FuzzReply -fuzztime 20s -fuzzminimizetime 1s
+fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies; FUZZTIME=20s for each
+	@set -e; grep -ro '^func Fuzz[A-Za-z]*' --include=*_test.go pkg | while IFS=: read -r file func; do \
+		go test ./$${file%/*} -run XXX -fuzz "^$${func#func }$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 1s; done
 
 FAULTS = $(GOTEST) -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
 
