@@ -3,11 +3,12 @@ package probe
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"time"
+
+	"ovs-gre-cni/pkg/icmp"
 )
 
 // A Target is an address to ask, and the one of this host to ask it from.
@@ -91,12 +92,12 @@ type request struct {
 // over. targets is called before each round. The error says why this host
 // cannot ask at all, and wraps os.ErrPermission where it may not.
 func (m *Meter) Run(ctx context.Context, pace Pace, targets func() []Target) error {
-	sockets := map[netip.Addr]*socket{}
+	sockets := map[netip.Addr]*icmp.Socket{}
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer func() {
 		for _, s := range sockets {
-			s.close()
+			s.Close()
 		}
 	}()
 	for round := 0; pace.Rounds == 0 || round < pace.Rounds; round++ {
@@ -110,7 +111,7 @@ func (m *Meter) Run(ctx context.Context, pace Pace, targets func() []Target) err
 			s := sockets[t.From]
 			if s == nil {
 				var err error
-				if s, err = open(t.From); errors.Is(err, os.ErrPermission) {
+				if s, err = icmp.Open(t.From.Is6(), t.From); errors.Is(err, os.ErrPermission) {
 					return err
 				} else if err == nil {
 					sockets[t.From] = s
@@ -150,7 +151,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // ask sends a request. One that cannot be sent, for want of a socket or a
 // route, is lost.
-func (m *Meter) ask(s *socket, t Target) {
+func (m *Meter) ask(s *icmp.Socket, t Target) {
 	now := time.Now()
 	m.expire(now)
 	m.mu.Lock()
@@ -161,21 +162,19 @@ func (m *Meter) ask(s *socket, t Target) {
 	}
 	m.pending[number] = request{t.Name, now}
 	m.mu.Unlock()
-	if s == nil || s.send(t.To, number) != nil {
+	if s == nil || s.Send(icmp.Request{To: t.To, Number: number}) != nil {
 		m.end(number, 0)
 	}
 }
 
 // read takes answers until the socket is closed.
-func (m *Meter) read(s *socket) {
+func (m *Meter) read(s *icmp.Socket) {
 	for {
-		number, err := s.receive(time.Time{})
-		if errors.Is(err, net.ErrClosed) {
+		number, err := s.Receive(time.Time{})
+		if err != nil {
 			return
 		}
-		if err == nil {
-			m.answered(number, time.Now())
-		}
+		m.answered(number, time.Now())
 	}
 }
 

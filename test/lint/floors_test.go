@@ -20,7 +20,7 @@ const module = "ovs-gre-cni/"
 // is below it, or beside it.
 var floors = map[string]int{
 	"pkg/config": 0, "pkg/fault": 0, "pkg/openflow": 0,
-	"pkg/atomicfile": 1, "pkg/nodes": 1, "pkg/state": 1,
+	"pkg/atomicfile": 1, "pkg/nodes": 1, "pkg/state": 1, "pkg/icmp": 1,
 	"pkg/rundir": 2, "pkg/ovs": 2, "pkg/kernel": 2, "pkg/firewall": 2, "pkg/cni": 2, "pkg/ping": 2, "pkg/probe": 2,
 	"pkg/network": 3, "pkg/routes": 3, "pkg/ipam": 3,
 	"pkg/attach": 4, "pkg/conflist": 4, "pkg/doctor": 4, "pkg/trace": 4, "pkg/page": 4, "pkg/agent": 4, "pkg/agent/kube": 4,
