@@ -22,6 +22,7 @@ type call struct {
 	json     bool
 	force    bool
 	next     bool
+	all      bool
 	verbose  bool
 	// outTerm and errTerm tell whether out and err are terminals.
 	outTerm, errTerm bool
@@ -38,10 +39,18 @@ type command struct {
 	result any
 	// verbose is what --verbose adds; "" is nothing.
 	verbose string
+	// options are those that it has beside --verbose and --output.
+	options []option
 	// takes checks the arguments; nil is any number of files.
 	takes cobra.PositionalArgs
 	// names offers the arguments for completion; nil are files.
 	names func(prefix string) []string
+}
+
+// An option is a switch of one command.
+type option struct {
+	name, short, text string
+	to                func(*call) *bool
 }
 
 const about = `ovs-grectl makes, shows and removes what ovs-gre and route-sync keep on this host, and says what is
@@ -59,6 +68,7 @@ no container that leaves takes them along. Containers that have lost their ports
 it changes nothing. It prints what it does: + made, ~ changed, - removed.`,
 		example: "ovs-grectl up\novs-grectl up /etc/cni/net.d/10-ovsnet.conflist"},
 	{name: "down", args: "[--force] [FILE...]", run: down, result: []change{}, short: "remove it; refused while containers are attached",
+		options: []option{{"force", "f", "remove the host state although containers are attached", func(c *call) *bool { return &c.force }}},
 		long: `Removes what up or the first container has made, and nothing else. While containers are attached it does nothing, unless
 forced.`,
 		example: "ovs-grectl down\novs-grectl down --force /etc/cni/net.d/10-ovsnet.conflist"},
@@ -73,12 +83,14 @@ counted where there is much of it.`,
 		long: `Looks at what surrounds the networks: daemons, kernel, packet filter, underlay, peers, containers, other people's
 configuration. Each finding has the command that mends it. It changes nothing and takes less than ten seconds.`,
 		example: "ovs-grectl doctor\novs-grectl doctor -v\novs-grectl doctor -o json | jq '.[] | select(.level != \"ok\")'"},
-	{name: "ping", args: "[FILE...]", run: pingPeers, result: []row{}, short: "measure this host's ways to its peers",
+	{name: "ping", args: "[--all] [FILE...]", run: pingPeers, result: []row{}, short: "measure this host's ways to its peers",
 		verbose: "every peer, not only those that are not fine",
+		options: []option{{"all", "a", "also what the peers' agents have measured: the whole square", func(c *call) *bool { return &c.all }}},
 		long: `Measures loss, round trip and path MTU to every peer at once, on the underlay and through the tunnel, by ICMP. It takes
 less than three seconds, with 500 peers, too. With more than 30 peers it lists those to which something is lost or too
-small.`,
-		example: "ovs-grectl ping\novs-grectl ping -o json | jq '.[].peers[] | select(.tunnel.received == 0) | .peer'"},
+small. With --all it asks the peers' agents, where they run, for the loss and the round trip that each has measured through its
+own tunnels of late, and says of which peers no agent answers. Nobody measures anything for being asked.`,
+		example: "ovs-grectl ping\novs-grectl ping --all\novs-grectl ping -o json | jq '.[].peers[] | select(.tunnel.received == 0) | .peer'"},
 	{name: "trace", args: "CONTAINER DESTINATION [PROTO [PORT]]", run: traceCall, result: trace.Trace{},
 		short: "follow a packet, and name what stops it",
 		takes: cobra.RangeArgs(2, 4), names: containerNames,
@@ -94,7 +106,8 @@ nothing else of it is to be noticed.`,
 		long:    `Prints what a person would type on a bare host to get what up makes. It asks no Open vSwitch.`,
 		example: "ovs-grectl plan >ovsnet.sh\novs-grectl plan conflist/gre.conflist"},
 	{name: "key", args: "[--next] [FILE...]", run: key, result: []keyed{},
-		short: "print this host's line for nodes, with its public key for WireGuard",
+		short:   "print this host's line for nodes, with its public key for WireGuard",
+		options: []option{{"next", "", "print the key that is to take the place of this one", func(c *call) *bool { return &c.next }}},
 		long: `Prints this host's entry of nodes with its public key, for networks whose tunnel.type is wireguard. The private key is
 made if there is none, and stays where it is. With --next it prints the key that is to take this one's place: it does once
 nodes names it.`,
@@ -252,11 +265,8 @@ func (c *call) cobra(cmd command) *cobra.Command {
 	if cmd.verbose != "" {
 		sub.Flags().BoolVarP(&c.verbose, "verbose", "v", false, "print "+cmd.verbose)
 	}
-	if cmd.name == "down" {
-		sub.Flags().BoolVarP(&c.force, "force", "f", false, "remove the host state although containers are attached")
-	}
-	if cmd.name == "key" {
-		sub.Flags().BoolVar(&c.next, "next", false, "print the key that is to take the place of this one")
+	for _, o := range cmd.options {
+		sub.Flags().BoolVarP(o.to(c), o.name, o.short, false, o.text)
 	}
 	if cmd.names != nil {
 		sub.ValidArgsFunction = func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {

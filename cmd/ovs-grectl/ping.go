@@ -9,6 +9,7 @@ import (
 
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/page"
 	"ovs-gre-cni/pkg/ping"
 )
 
@@ -22,6 +23,8 @@ type row struct {
 	Inside   int         `json:"mtuInside"`
 	Underlay int         `json:"mtuUnderlay"`
 	Peers    []ping.Edge `json:"peers"`
+	// Agents are what the peers' agents say, with --all.
+	Agents []agentRow `json:"agents,omitempty"`
 }
 
 // listed is how many peers fit on a screen.
@@ -38,7 +41,7 @@ func pingPeers(ctx context.Context, c *call) int {
 			continue
 		}
 		rows = append(rows, r)
-		if slices.ContainsFunc(r.Peers, func(e ping.Edge) bool { return !fine(e) }) {
+		if slices.ContainsFunc(r.Peers, func(e ping.Edge) bool { return !fine(e) }) || slices.ContainsFunc(r.Agents, agentRow.silent) {
 			code = max(code, exitDrift)
 		}
 	}
@@ -48,6 +51,7 @@ func pingPeers(ctx context.Context, c *call) int {
 	}
 	for _, r := range rows {
 		r.text(c, c.out)
+		r.square(c, c.out)
 	}
 	if len(rows) == 0 {
 		return max(code, exitUnable)
@@ -62,9 +66,23 @@ func (c *call) measure(ctx context.Context, f conflist.File) (row, error) {
 		return row{}, err
 	}
 	r := row{Network: f.Name(), File: f.Path, Node: h.Mesh.Self.Name, Inside: h.Inside, Underlay: h.Underlay}
+	told := make(chan map[string]page.Told, 1)
+	go func() {
+		if c.all {
+			told <- page.AskAll(ctx, f.Name(), h.Mesh, page.Port)
+		} else {
+			told <- nil
+		}
+	}()
 	r.Peers, err = ping.Row(ctx, h, func(done, of int) {
 		c.progress.step("measuring %d peers of network %s, step %d of %d", len(h.Mesh.Peers), f.Name(), done, of)
 	})
+	said := <-told
+	for _, p := range h.Mesh.Peers {
+		if t, asked := said[p.Name]; asked {
+			r.Agents = append(r.Agents, newAgentRow(p.Name, t))
+		}
+	}
 	return r, err
 }
 

@@ -44,6 +44,14 @@ func synopsis(cmd command) string {
 	return strings.TrimSpace("ovs-grectl " + cmd.name + " " + cmd.args)
 }
 
+// forms are the ways to write an option.
+func (o option) forms() []string {
+	if o.short == "" {
+		return []string{"--" + o.name}
+	}
+	return []string{"-" + o.short, "--" + o.name}
+}
+
 // jsonResult is what a command prints as JSON; of one that prints none, that.
 func jsonResult(cmd command) string {
 	if cmd.result == nil {
@@ -69,11 +77,8 @@ func markdown(w io.Writer) error {
 		if cmd.verbose != "" {
 			fmt.Fprintf(&b, "* `-v`, `--verbose`: print %s\n", cmd.verbose)
 		}
-		if cmd.name == "down" {
-			b.WriteString("* `-f`, `--force`: remove the host state although containers are attached\n")
-		}
-		if cmd.name == "key" {
-			b.WriteString("* `--next`: print the key that is to take the place of this one\n")
+		for _, o := range cmd.options {
+			fmt.Fprintf(&b, "* `%s`: %s\n", strings.Join(o.forms(), "`, `"), o.text)
 		}
 		fmt.Fprintf(&b, "* `-o json`: %s\n\n```sh\n%s\n```\n", jsonResult(cmd), cmd.example)
 	}
@@ -111,11 +116,8 @@ func manual(dir string) error {
 		if cmd.verbose != "" {
 			page += ".TP\n.B \\-v, \\-\\-verbose\nprint " + roff(cmd.verbose) + "\n"
 		}
-		if cmd.name == "down" {
-			page += ".TP\n.B \\-f, \\-\\-force\nremove the host state although containers are attached\n"
-		}
-		if cmd.name == "key" {
-			page += ".TP\n.B \\-\\-next\nprint the key that is to take the place of this one\n"
+		for _, o := range cmd.options {
+			page += ".TP\n.B " + roff(strings.Join(o.forms(), ", ")) + "\n" + roff(o.text) + "\n"
 		}
 		page += ".SH EXAMPLES\n.nf\n" + strings.ReplaceAll(roff(cmd.example), "\n.br\n", "\n") + "\n.fi\n" +
 			".SH SEE ALSO\n.BR ovs\\-grectl (8)\n"

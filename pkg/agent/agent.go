@@ -52,6 +52,7 @@ type Agent struct {
 	metrics *metrics
 	meter   probe.Meter
 	view    view
+	told    toldRow
 	// absent are the addresses without a route; the loop's alone.
 	absent unroutedSince
 

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/page"
 	"ovs-gre-cni/pkg/probe"
@@ -46,14 +49,56 @@ func (a *Agent) row(ctx context.Context) (r page.Row, ok bool) {
 	return page.NewRow(last.file.Name(), last.topology.Self.Name, last.topology.Peers, page.Tunnels(ctx, last.file), a.meter.Results()), true
 }
 
+// rowAge is how old a row may be that is told: however many ask, Open vSwitch is asked
+// no more often, and no peer for anybody's sake.
+const rowAge = time.Second
+
+// A toldRow is the last one that was told, as JSON, and its lock.
+type toldRow struct {
+	sync.Mutex
+	json []byte
+	at   time.Time
+}
+
+// serveRow tells this host's row to the network's nodes and to this host itself.
 func (a *Agent) serveRow(w http.ResponseWriter, r *http.Request) {
-	row, ok := a.row(r.Context())
-	if !ok {
-		http.Error(w, "no pass is made yet", http.StatusServiceUnavailable)
+	if !a.isNode(r.RemoteAddr) {
+		http.Error(w, "this is for the network's nodes alone", http.StatusForbidden)
+		return
+	}
+	row, err := a.rowJSON(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(row) // who asked has gone
+	_, _ = w.Write(row) // who asked has gone
+}
+
+func (a *Agent) rowJSON(ctx context.Context) ([]byte, error) {
+	a.told.Lock()
+	defer a.told.Unlock()
+	if now := time.Now(); now.Sub(a.told.at) > rowAge {
+		row, ok := a.row(ctx)
+		if !ok {
+			return nil, errors.New("no pass is made yet")
+		}
+		var err error
+		if a.told.json, err = json.Marshal(row); err != nil {
+			return nil, err
+		}
+		a.told.at = now
+	}
+	return a.told.json, nil
+}
+
+// isNode reports whether a request comes from a node of the network, or from this
+// host itself.
+func (a *Agent) isNode(remote string) bool {
+	at, err := netip.ParseAddrPort(remote)
+	from := at.Addr().Unmap().WithZone("")
+	return err == nil && (from.IsLoopback() ||
+		slices.ContainsFunc(a.outcome().topology.All(), func(n config.Node) bool { return n.Address == from }))
 }
 
 // viewAge is how old a view may be that the page shows: with many readers the
@@ -98,11 +143,11 @@ func (a *Agent) mesh(ctx context.Context) *page.Mesh {
 		return nil
 	}
 	m := a.outcome().topology
-	var rows map[string]page.Row
+	var told map[string]page.Told
 	if a.PeerPort != 0 {
-		rows = page.AskAll(ctx, own.Network, m.Peers, a.PeerPort)
+		told = page.AskAll(ctx, own.Network, m, a.PeerPort)
 	}
-	return page.NewMesh(own.Network, m, own, rows)
+	return page.NewMesh(own.Network, m, own, told)
 }
 
 // PageHandler serves the page at /, and its picture at /mesh.svg.

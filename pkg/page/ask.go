@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,7 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"ovs-gre-cni/pkg/config"
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/nodes"
 )
 
 const (
@@ -27,43 +30,79 @@ const (
 	rowMost = 4 << 20
 )
 
-// client asks peers, and nobody in between.
-var client = &http.Client{
-	Transport:     &http.Transport{Proxy: nil, DisableKeepAlives: true},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// A Told is what a peer's agent answers: its row, or why there is none.
+type Told struct {
+	Row Row
+	Err error
 }
 
-// AskAll asks the agents of peers for their rows, at the nodes' addresses. It
-// returns those that came in time, by the peers' names.
-func AskAll(ctx context.Context, network string, peers []config.Node, port uint16) map[string]Row {
+// errOther is the error of an agent that speaks of something else.
+var errOther = errors.New("its agent keeps another network")
+
+// AskAll asks the agents of a node's peers for their rows, at the nodes' addresses
+// and from the node's own, by which they know whom they tell. It returns what each
+// says, by the peers' names; who says nothing in time has an error.
+func AskAll(ctx context.Context, network string, m nodes.Topology, port uint16) map[string]Told {
 	ctx, cancel := context.WithTimeout(ctx, askBound)
 	defer cancel()
+	client := newClient(m.Self.Address)
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	rows := map[string]Row{}
+	told := map[string]Told{}
 	turn := make(chan struct{}, askers)
-	for _, p := range peers {
+	for _, p := range m.Peers {
 		all.Go(func() {
+			var t Told
 			select {
 			case turn <- struct{}{}:
+				t.Row, t.Err = ask(ctx, client, p.Address, port)
+				<-turn
 			case <-ctx.Done():
-				return
+				t.Err = ctx.Err()
 			}
-			defer func() { <-turn }()
-			r, err := ask(ctx, p.Address, port)
 			// What others say is about themselves alone, and this network.
-			if err == nil && r.Network == network && r.Host == p.Name {
-				mu.Lock()
-				rows[p.Name] = r
-				mu.Unlock()
+			if t.Err == nil && (t.Row.Network != network || t.Row.Host != p.Name) {
+				t = Told{Err: errOther}
 			}
+			mu.Lock()
+			told[p.Name] = t
+			mu.Unlock()
 		})
 	}
 	all.Wait()
-	return rows
+	return told
 }
 
-func ask(ctx context.Context, at netip.Addr, port uint16) (r Row, err error) {
+// rows are those that were told.
+func rows(told map[string]Told) map[string]Row {
+	list := make(map[string]Row, len(told))
+	for name, t := range told {
+		if t.Err == nil {
+			list[name] = t.Row
+		}
+	}
+	return list
+}
+
+// newClient asks peers, and nobody in between. from is its source address, unless
+// this host has it not, as behind NAT.
+func newClient(from netip.Addr) *http.Client {
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+		conn, err := d.DialContext(ctx, network, addr)
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			d.LocalAddr = nil
+			return d.DialContext(ctx, network, addr)
+		}
+		return conn, err
+	}
+	return &http.Client{
+		Transport:     &http.Transport{Proxy: nil, DisableKeepAlives: true, DialContext: dial},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func ask(ctx context.Context, client *http.Client, at netip.Addr, port uint16) (r Row, err error) {
 	url := "http://" + net.JoinHostPort(at.String(), strconv.Itoa(int(port))) + RowPath
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

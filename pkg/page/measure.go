@@ -59,8 +59,8 @@ func Measure(ctx context.Context, f conflist.File) (*Mesh, error) {
 		return nil, err
 	}
 	defer n.OVS.Close()
-	rows := make(chan map[string]Row, 1)
-	go func() { rows <- AskAll(ctx, f.Name(), n.Topology.Peers, Port) }()
+	told := make(chan map[string]Told, 1)
+	go func() { told <- AskAll(ctx, f.Name(), n.Topology, Port) }()
 	var meter probe.Meter
 	if err := meter.Run(ctx, probe.Quick, func() []probe.Target { return Targets(n.Topology) }); err != nil {
 		return nil, err
@@ -69,18 +69,14 @@ func Measure(ctx context.Context, f conflist.File) (*Mesh, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewMesh(f.Name(), n.Topology, NewRow(f.Name(), n.Topology.Self.Name, n.Topology.Peers, tunnels, meter.Results()), <-rows), nil
+	return NewMesh(f.Name(), n.Topology, NewRow(f.Name(), n.Topology.Self.Name, n.Topology.Peers, tunnels, meter.Results()), <-told), nil
 }
 
 // NewMesh is a mesh as one host knows it: by its own row, and those that others
 // have told.
-func NewMesh(name string, m nodes.Topology, own Row, rows map[string]Row) *Mesh {
-	all := map[string]Row{m.Self.Name: own}
-	for host, r := range rows {
-		if host != m.Self.Name {
-			all[host] = r
-		}
-	}
+func NewMesh(name string, m nodes.Topology, own Row, told map[string]Told) *Mesh {
+	all := rows(told)
+	all[m.Self.Name] = own
 	return &Mesh{Network: name, Self: m.Self.Name, Hosts: m.All(), Rows: all}
 }
 

@@ -50,6 +50,40 @@ func TestPage(t *testing.T) {
 		}
 	}
 
+	// The square, by the agents: the third one measures nothing. Strangers are told none of it.
+	testnet.Eventually(t, longest, func() error {
+		text, _ := l.Hosts[0].Output(context.Background(), "/opt/cni/bin/ovs-grectl", "ping", "--all", "-o", "json", conflist)
+		var rows []struct {
+			Agents []struct {
+				Node, Error string
+				Peers       []struct {
+					Peer       string
+					Sent, Lost int
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &rows); err != nil || len(rows) != 1 || len(rows[0].Agents) != 2 {
+			return fmt.Errorf("ping --all: %v %s", err, text)
+		}
+		for i, asked := range []bool{true, false} {
+			a := rows[0].Agents[i]
+			if a.Error != "" || len(a.Peers) != 2 || (a.Peers[0].Sent > 0) != asked || a.Peers[0].Lost > 0 {
+				return fmt.Errorf("ping --all: %+v", a)
+			}
+		}
+		return nil
+	})
+	if text, err := l.Underlay.Output(context.Background(), "bash", "-c",
+		`exec 3<>/dev/tcp/172.16.32.100/9178; printf 'GET /row HTTP/1.0\r\n\r\n' >&3; cat <&3`); err != nil || !strings.Contains(text, " 403 ") {
+		t.Errorf("a stranger is told: %v %s", err, text)
+	}
+	agents[1].end()
+	if text, _ := l.Hosts[0].Output(context.Background(), "/opt/cni/bin/ovs-grectl", "ping", "-a", conflist); !strings.Contains(text, "host2: no agent listens on port 9178") {
+		t.Errorf("ping --all without host2's agent: %s", text)
+	}
+	agents[1] = run(t, l.Hosts[1], "setpriv", noRaw...)
+	agents[1].ready(t)
+
 	// What a flow of the tunnels' bridge drops, is counted, and lost on the page.
 	l.Hosts[0].Shell(t, `ovs-ofctl add-flow obr0-t priority=7,ip,nw_src=192.168.2.0/24,actions=drop`)
 	shows(t, a, "host1 – host2: unreachable", "something is wrong")
