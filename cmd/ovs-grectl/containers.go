@@ -78,9 +78,7 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 		}
 	}
 	r.tell(found)
-	changes, err := attach.DriftedPorts(ctx, n)
-	r.drift(changes)
-	return err
+	return nil
 }
 
 // tell puts containers into the report, and what is wrong with them.

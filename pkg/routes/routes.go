@@ -157,9 +157,16 @@ func tunnelOnly(c *config.Routes) error {
 }
 
 // Beside says what ovs-gre's configuration is, to a caller that has it: host state
-// that a person has made by hand has left none.
+// that a person has made by hand has left none, and a tunnels' bridge that is gone
+// leaves no link.
 func (r *Routes) Beside(n *config.Network) {
-	if n != nil && r.nextHops.Transit == config.TransitLink(n.Bridge) {
+	if n == nil || r.bridge != n.Bridge || !state.UsesTunnelBridge(n) {
+		return
+	}
+	if r.nextHops.Segment == n.Bridge {
+		r.nextHops.Transit, r.nextHops.Segment = config.TransitLink(n.Bridge), ""
+	}
+	if r.nextHops.Transit != "" {
 		r.nextHops.OneTunnel = state.OneTunnel(n)
 	}
 }

@@ -45,7 +45,29 @@ func (c Change) Command() string {
 	if c.New == nil {
 		return typed(c.Old, "")
 	}
-	return typed(c.New, "")
+	command := typed(c.New, "")
+	name := c.New.ID().Name
+	if _, ok := c.New.(Port); ok { // without it the port is taken for one of a former boot
+		command += " external_ids:ovs-gre.boot-id=$(cat /proc/sys/kernel/random/boot_id)"
+	}
+	switch was := c.Old.(type) {
+	case Bridge:
+		if was.Controller {
+			command += " -- del-controller " + name
+		}
+		if was.SpanningTree {
+			command += " -- set bridge " + name + " stp_enable=false rstp_enable=false"
+		}
+		switch {
+		case was.PortOf != "":
+			return "ovs-vsctl del-port " + name + " && " + command
+		case was.Flows != "": // with another fail_mode ovs-vswitchd makes them anew
+			return "ovs-vsctl set bridge " + name + " fail_mode=" + FailSecure + " && " + command
+		}
+	case Tunnel, Port: // OVS lets go of a port, or of options, only in a transaction of its own
+		return "ovs-vsctl --if-exists del-port " + name + " && " + command
+	}
+	return command
 }
 
 // attributes returns a text for each attribute that differs: its name, value and wanted

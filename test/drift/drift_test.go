@@ -4,6 +4,7 @@
 package drift
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unicode/utf8"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/nodes"
@@ -112,7 +114,7 @@ func TestFaults(t *testing.T) {
 	t.Cleanup(func() {
 		n := 0
 		kinds.Range(func(any, any) bool { n++; return true })
-		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, of one also with one tunnel port, each mended by ADD and by up\n", total.Load(), n)
+		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, of one also with one tunnel port, each mended by ADD, by up and by the commands that are given for it\n", total.Load(), n)
 	})
 }
 
@@ -136,8 +138,8 @@ func complete(t *testing.T, o state.Object) []fault {
 	return list
 }
 
-// play does one fault twice: CHECK tells it and the next ADD mends it; up
-// mends it. What belongs to one container alone, another one's ADD lets be.
+// play does one fault three times: CHECK tells it and the next ADD mends it; up
+// mends it; the commands that a person is given mend it. What belongs to one container alone, another one's ADD lets be.
 func (s *scene) play(t *testing.T, o state.Object, f fault) {
 	own := o.ID().Kind == state.KindPort || o.Noun() == state.Link{Name: s.cs[0].Result.Interfaces[1].Name}.Noun()
 	s.first.Shell(t, f.command)
@@ -158,6 +160,73 @@ func (s *scene) play(t *testing.T, o state.Object, f fault) {
 	}
 	s.first.Run(t, "/opt/cni/bin/ovs-grectl", "up", conflist)
 	s.well(t, "up", f)
+	s.first.Shell(t, f.command)
+	s.byHand(t, o, f)
+}
+
+// rounds is how often somebody looks again who types commands: a link that is made
+// anew, or gets another MAC address, comes without neighbours.
+const rounds = 3
+
+// byHand types the commands that status and CHECK give for what has drifted, in
+// their order, and looks whether nothing drifts then.
+func (s *scene) byHand(t *testing.T, o state.Object, f fault) {
+	t.Helper()
+	texts, commands := s.drift(t)
+	if told(o, f) && !slices.ContainsFunc(texts, func(d string) bool { return strings.Contains(d, subject(o)) }) {
+		t.Errorf("%s; status: %q, want a word about %s", f.command, texts, subject(o))
+	}
+	for round := 0; round < rounds && len(texts) > 0; round++ {
+		for _, command := range commands {
+			if out, err := s.first.Output(t.Context(), "sh", "-c", command); err != nil {
+				t.Errorf("%s; by hand: %s: %v\n%s", f.command, command, err, out)
+			}
+		}
+		texts, commands = s.drift(t)
+	}
+	if len(texts) > 0 {
+		t.Errorf("%s; by hand, after %d rounds: %q %q", f.command, rounds, texts, commands)
+		s.first.Run(t, "/opt/cni/bin/ovs-grectl", "up", conflist)
+	}
+	s.reach(t, "by hand", f, s.cs[0])
+}
+
+// drift is what status and CHECK say is amiss, and the commands that they give.
+func (s *scene) drift(t *testing.T) (texts, commands []string) {
+	t.Helper()
+	out, _ := s.first.Output(t.Context(), "/opt/cni/bin/ovs-grectl", "status", "-o", "json", conflist) // drift is exit 1
+	all := []struct{ Drift, ByHand []string }{}
+	if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) != 1 {
+		t.Fatalf("status: %v: %s", err, out)
+	}
+	texts = all[0].Drift
+	for _, text := range texts {
+		if n := utf8.RuneCountInString(text); n > 120 && !strings.Contains(text, " of chain ") { // a foreign rule is quoted
+			t.Errorf("a message of %d characters: %s", n, text)
+		}
+	}
+	for i, command := range all[0].ByHand {
+		if command != "" {
+			commands = append(commands, command)
+		} else if !strings.HasSuffix(texts[i], "is left over") && !strings.HasPrefix(texts[i], "no way to the peer") {
+			t.Errorf("status has no command for: %s", texts[i])
+		}
+	}
+	if len(texts) > 0 {
+		return texts, commands
+	}
+	// What a container alone has, CHECK tells alone.
+	if err := s.cs[0].Call("check"); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			if text, command, found := strings.Cut(strings.TrimSpace(line), "; by hand: "); found {
+				texts, commands = append(texts, text), append(commands, command)
+			}
+		}
+		if len(texts) == 0 {
+			t.Errorf("CHECK has no command for: %v", err)
+		}
+	}
+	return texts, commands
 }
 
 // told reports whether CHECK has to tell that the object is not as it should
@@ -182,7 +251,12 @@ func (s *scene) well(t *testing.T, by string, f fault, late ...*cnitest.Containe
 	if err := s.cs[0].Call("check"); err != nil {
 		t.Errorf("%s; %s; CHECK: %v", f.command, by, err)
 	}
-	for _, c := range append(late, s.cs[0]) {
+	s.reach(t, by, f, append(late, s.cs[0])...)
+}
+
+func (s *scene) reach(t *testing.T, by string, f fault, from ...*cnitest.Container) {
+	t.Helper()
+	for _, c := range from {
 		lost, err := cnitest.Unreached(c, s.cs[1].Addrs()...)
 		if err != nil || len(lost) > 0 {
 			t.Errorf("%s; %s: %s gets no answer from %v %v", f.command, by, c.Name, lost, err)
