@@ -40,17 +40,21 @@ type networkInfo struct {
 	comparing sync.Mutex
 	compared  bool
 	changes   []state.Change
+	// answers waits for what the peers have answered since ask. The error is about
+	// the socket, as ping.Ask's.
+	answers func() (answers, error)
 }
 
-// gather gathers what many checks need.
-func gather(ctx context.Context, files []conflist.File) *host {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout/4)
+// gather gathers what many checks need, and has the peers asked meanwhile.
+func gather(whole context.Context, files []conflist.File) *host {
+	ctx, cancel := context.WithTimeout(whole, checkTimeout/4)
 	defer cancel()
 	p := &host{files: files}
 	p.addrs, _ = kernel.Addrs(ctx)
 	for _, f := range files {
 		if f.Err == nil && f.SupersededBy == "" {
 			n := p.network(ctx, f)
+			n.ask(whole)
 			if n.topologyErr == nil {
 				if err := n.findUpError(ctx); errors.Is(err, fault.ErrForeign) {
 					n.upError = err

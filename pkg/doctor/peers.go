@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,49 +16,35 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// maxProbed is how many peers of a network are asked; of more, the first.
-const maxProbed = 500
-
-func (n *networkInfo) probedPeers() []config.Node {
-	return n.topology.Peers[:min(len(n.topology.Peers), maxProbed)]
-}
-
-// peers pings each peer's underlay address.
+// peers tells which peers' underlay addresses answer.
 func peers(ctx context.Context, h *host) []Finding {
 	var list []Finding
 	for _, n := range h.nets {
 		if len(n.topology.Peers) == 0 {
 			continue
 		}
-		var probes []ping.Echo
-		for _, peer := range n.probedPeers() {
-			probes = append(probes, ping.Echo{To: peer.Address, From: n.source()})
-		}
-		err := ping.Ask(ctx, probes)
-		var unrouted []netip.Addr
-		if err == nil {
-			unrouted, err = kernel.Unrouted(ctx, n.topology.Self.Address, addresses(n.topology.Peers))
-		}
-		if err != nil {
+		unrouted, err := kernel.Unrouted(ctx, n.topology.Self.Address, addresses(n.topology.Peers))
+		asked, asking := n.answers()
+		if err = errors.Join(asking, err); err != nil {
 			list = append(list, unknown(n.Name(), err))
 			continue
 		}
 		answers := 0
 		for i, peer := range n.probedPeers() {
 			switch {
-			case probes[i].Answered:
+			case asked.underlay[i].Answered:
 				answers++
 			case slices.Contains(unrouted, peer.Address):
 			default:
 				list = append(list, fail(n.Name(), n.routeCommand(peer.Address), "peer %s does not answer on the underlay", peer).
-					each(peer.Name, n.silent(probes)))
+					each(peer.Name, n.silent(asked.underlay)))
 			}
 		}
 		if len(unrouted) > 0 {
 			list = append(list, fail(n.Name(), n.routeCommand(unrouted[0]),
 				"%s: nothing gets to their containers by the tunnel", n.unrouted(unrouted)))
 		}
-		if answers == len(probes) {
+		if answers == len(asked.underlay) {
 			list = append(list, ok(n.Name(), "%d peers answer on the underlay", answers))
 		}
 	}
@@ -109,8 +96,7 @@ func (n *networkInfo) routeCommand(peer netip.Addr) string {
 	return "ip route get " + peer.String()
 }
 
-// tunnels pings each peer's gateway addresses from this host's, on the path of containers'
-// packets. It reports no peer that does not answer on the underlay either: the check
+// tunnels tells which peers' gateway addresses answer. It reports no peer that does not answer on the underlay either: the check
 // "peers" does.
 func tunnels(ctx context.Context, h *host) []Finding {
 	var list []Finding
@@ -130,35 +116,23 @@ func tunnels(ctx context.Context, h *host) []Finding {
 			list = append(list, warn(n.Name(), n.upCommand(), "not asked: this host itself is not as it should be"))
 			continue
 		}
-		list = append(list, n.askGateways(ctx)...)
+		list = append(list, n.judgeGateways()...)
 	}
 	return list
 }
 
-func (n *networkInfo) askGateways(ctx context.Context) []Finding {
-	var probes []ping.Echo
-	var of []config.Node
-	for _, peer := range n.probedPeers() {
-		probes, of = append(probes, ping.Echo{To: peer.Address, From: n.source()}), append(of, peer)
-		for _, gw := range peer.Gateways() {
-			if n.hasSubnet(gw.Is6()) {
-				probes, of = append(probes, ping.Echo{To: gw, From: n.gatewayAddr(gw.Is6())}), append(of, peer)
-			}
-		}
-	}
-	if err := ping.Ask(ctx, probes); err != nil {
+func (n *networkInfo) judgeGateways() []Finding {
+	asked, err := n.answers()
+	if err != nil {
 		return []Finding{unknown(n.Name(), err)}
 	}
-	reachable := map[string]bool{}
 	answers := 0
 	var list []Finding
-	for i, e := range probes {
-		switch peer := of[i]; {
-		case e.To == peer.Address:
-			reachable[peer.Name] = e.Answered
+	for i, e := range asked.gateways {
+		switch peer := n.topology.Peers[asked.of[i]]; {
 		case e.Answered:
 			answers++
-		case reachable[peer.Name]:
+		case asked.underlay[asked.of[i]].Answered:
 			f := fail(n.Name(), n.ctlCommand("up")+"  # on "+peer.Name, "%s of peer %s does not answer, although the peer does: %s",
 				e.To, peer, n.reasons())
 			list = append(list, f.each(peer.Name, "the gateways of %s do not answer, although the peers do: "+n.reasons()))
@@ -212,46 +186,30 @@ func (n *networkInfo) protocol() (proto byte, port uint16) {
 	return protoUDP, port
 }
 
-// sizes are common path MTUs in bytes, which are tried where packets get lost.
-var sizes = []int{8950, 8000, 1500, 1492, 1480, 1476, 1462, 1458, 1450, 1442, 1430, 1420, 1410, 1400, 1380, 1350, 1320, 1300, 1280}
-
-// pathMTU pings each peer with packets as large as the tunnel packets of containers'
-// largest ones. A link on the path may drop them silently.
-func pathMTU(ctx context.Context, h *host) []Finding {
+// pathMTU tells whether packets as large as the tunnel packets of containers'
+// largest ones get to the peers. A link on the path may drop them silently.
+func pathMTU(_ context.Context, h *host) []Finding {
 	var list []Finding
 	for _, n := range h.nets {
-		if n.OVS == nil || len(n.topology.Peers) == 0 {
-			continue
+		if n.OVS != nil && len(n.topology.Peers) > 0 {
+			list = append(list, n.judgePath()...)
 		}
-		open := network.Network{Config: n.OVS, Topology: n.topology}
-		_, mtu, err := open.Want(ctx)
-		if err != nil {
-			list = append(list, fail(n.Name(), n.editCommand(), "%v", err))
-			continue
-		}
-		list = append(list, n.probePath(ctx, mtu, mtu+state.Overhead(n.OVS.Tunnel, n.topology.Self.Address.Is6()))...)
 	}
 	return list
 }
 
-func (n *networkInfo) probePath(ctx context.Context, mtu, need int) []Finding {
-	try := slices.DeleteFunc(slices.Clone(sizes), func(s int) bool { return s >= need })
-	try = slices.Concat([]int{need}, try, []int{0})
-	if len(n.probedPeers()) > 32 {
-		try = []int{need, 0}
-	}
-	var probes []ping.Echo
-	for _, peer := range n.probedPeers() {
-		for _, s := range try {
-			probes = append(probes, ping.Echo{To: peer.Address, From: n.source(), Size: s})
-		}
-	}
-	if err := ping.Ask(ctx, probes); err != nil {
+func (n *networkInfo) judgePath() []Finding {
+	asked, err := n.answers()
+	switch {
+	case err != nil:
 		return []Finding{unknown(n.Name(), err)}
+	case asked.mtuErr != nil:
+		return []Finding{fail(n.Name(), n.editCommand(), "%v", asked.mtuErr)}
 	}
+	mtu, need := asked.mtu, asked.try[0]
 	var list []Finding
 	for i, peer := range n.probedPeers() {
-		of := probes[i*len(try) : (i+1)*len(try)]
+		of := append(asked.sized[i*len(asked.try):][:len(asked.try):len(asked.try)], asked.underlay[i])
 		fits := slices.IndexFunc(of, func(e ping.Echo) bool { return e.Answered })
 		if fits <= 0 {
 			continue // the largest is answered, or none
