@@ -171,7 +171,8 @@ test-k8s-conformance: image ## Kubernetes' own network conformance on that clust
 test-multus: image ## Multus on that cluster, with a second network of ours
 	$(call on-cluster,TestMultus,30m,multus)
 
-test-packages: packages ## install and remove the .deb
+test-packages: packages ## install and remove the .deb and the .rpm, as docs/install.md says
+	@./test/need rpm
 	go test -count=1 ./test/packages
 
 bench: ## ADD, CHECK, DEL beside containernetworking's bridge
