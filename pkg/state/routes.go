@@ -76,7 +76,7 @@ func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, 
 	if r.Src = source(dst, w); r.Src.IsValid() {
 		// the next hop is below
 	} else if slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Addr().Is4() == dst.Addr().Is4() }) {
-		return nil, fmt.Errorf("%w: %s of %s: this host has no address in its own container subnets yet: the gateway address is missing",
+		return nil, fmt.Errorf("%w: %s of %s: this host's gateway address is missing",
 			ErrUnreachable, dst, p)
 	} else {
 		// This host has no containers of that family, which would need a route.
