@@ -41,16 +41,21 @@ func forwarding(_ context.Context, p *host) []Finding {
 	return list
 }
 
-// reversePath looks at the reverse path filter of the underlay's link. The
-// kernel takes the greater of all and the link's own (ip-sysctl.rst); strict
-// drops what comes by another way than it would go.
+// reversePath looks at the reverse path filters of the gateway's and the underlay's
+// links. The kernel takes the greater of all and the link's own (ip-sysctl.rst);
+// strict (1) drops what comes by another way than it would go, loose (2) only what
+// no way leads to.
 func reversePath(_ context.Context, p *host) []Finding {
 	var list []Finding
+	all, _ := strconv.Atoi(sysctl("net/ipv4/conf/all/rp_filter"))
 	for _, n := range p.nets {
+		if n.loose(all) {
+			list = append(list, warn(n.Name(), "sysctl -w net/ipv4/conf/all/rp_filter=0", "rp_filter of all is %d, so that of %s is loose "+
+				"and not 1: without spoofchk a container may send from any IPv4 address that this host has a route to", all, n.OVS.Bridge))
+		}
 		if n.topologyErr != nil || n.underlay == "" || n.topology.Self.Address.Is6() {
 			continue
 		}
-		all, _ := strconv.Atoi(sysctl("net/ipv4/conf/all/rp_filter"))
 		own, _ := strconv.Atoi(sysctl("net/ipv4/conf/" + n.underlay + "/rp_filter"))
 		cmd := "sysctl -w net/ipv4/conf/" + n.underlay + "/rp_filter=2"
 		switch {
@@ -66,6 +71,19 @@ func reversePath(_ context.Context, p *host) []Finding {
 		}
 	}
 	return list
+}
+
+// loose reports whether the strict filter of the gateway's link, which keeps containers
+// that nothing else checks to this host's subnets, is not in force.
+func (n *networkInfo) loose(all int) bool {
+	if n.OVS == nil || all <= 1 || sysctl("net/ipv4/conf/"+n.OVS.Bridge+"/rp_filter") != "1" {
+		return false
+	}
+	datapath := ""
+	if n.netdev {
+		datapath = "netdev"
+	}
+	return !n.OVS.ChecksSpoof(datapath)
 }
 
 // hostState compares the host with what the conflist says.

@@ -116,6 +116,7 @@ func TestDoctor(t *testing.T) {
 		{"forwarding", "sysctl -qw net.ipv6.conf.all.forwarding=0", "forwarding", doctor.Fail},
 		{"rp_filter", "sysctl -qw net.ipv4.conf." + h.UnderlayLink + ".rp_filter=1", "strict", doctor.Warn},
 		{"rp_filter", "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf." + h.UnderlayLink + ".rp_filter=0", "all: 1", doctor.Warn},
+		{"rp_filter", "sysctl -qw net.ipv4.conf.all.rp_filter=2", "of obr0 is loose", doctor.Warn},
 		{"forward filter", "iptables -P FORWARD DROP; iptables -F FORWARD", "policy DROP", doctor.Fail},
 		{"forward filter", "nft 'add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }'", "policy DROP", doctor.Fail},
 		{"forward filter", "iptables -F FORWARD; iptables -P FORWARD ACCEPT; iptables -A FORWARD -s 203.0.113.1 -j DROP; iptables -A FORWARD -j REJECT", "rule 2 of chain FORWARD of table ip filter (-j REJECT)", doctor.Fail},
