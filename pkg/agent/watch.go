@@ -23,31 +23,32 @@ func (a *Agent) watch(ctx context.Context, all *sync.WaitGroup) {
 	if state.Encrypted(c) {
 		scope.AddrLinks = append(scope.AddrLinks, config.WireGuardName(c.Bridge))
 	}
-	all.Go(func() { a.watchAgain(ctx, "nodes", a.Source.Run) })
+	all.Go(func() { a.watchAgain(ctx, "nodes", a.changed, a.Source.Run) })
 	all.Go(func() {
-		a.watchAgain(ctx, "kernel", func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })
+		a.watchAgain(ctx, "kernel", a.changed, func(ctx context.Context, changed func()) error { return kernel.Watch(ctx, scope, changed) })
 	})
 	all.Go(func() {
-		a.watchAgain(ctx, "OVSDB", func(ctx context.Context, changed func()) error {
+		a.watchAgain(ctx, "OVSDB", a.changed, func(ctx context.Context, changed func()) error {
 			return ovs.Watch(ctx, c.OVSDB, c.Name, changed)
 		})
 	})
 	all.Go(func() {
-		a.watchAgain(ctx, "ovs-vswitchd", func(ctx context.Context, changed func()) error {
+		a.watchAgain(ctx, "ovs-vswitchd", a.changed, func(ctx context.Context, changed func()) error {
 			return ovs.WatchVswitchd(ctx, c.OVSDB, changed)
 		})
 	})
+	a.watchEnds(ctx, all)
 }
 
-// watchAgain runs a watch until ctx ends, again whenever it ends. It logs equal errors in
-// a row once.
-func (a *Agent) watchAgain(ctx context.Context, what string, watch func(context.Context, func()) error) {
+// watchAgain runs a watch until ctx ends, again whenever it ends, and calls changed when it
+// does. It logs equal errors in a row once.
+func (a *Agent) watchAgain(ctx context.Context, what string, changed func(), watch func(context.Context, func()) error) {
 	lastText := ""
 	var watching atomic.Bool
 	for {
 		err := watch(ctx, func() {
 			watching.Store(true)
-			a.changed()
+			changed()
 		})
 		if watching.Swap(false) {
 			lastText = ""

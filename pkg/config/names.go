@@ -54,11 +54,11 @@ func ParseAlias(network, link, alias string) (a Attachment, port string, ok bool
 		return Attachment{}, "", false
 	}
 	port = PortName(network, f[0], f[1])
-	return Attachment{f[0], f[1]}, port, link == port || !isPortName(link)
+	return Attachment{f[0], f[1]}, port, link == port || !IsPortName(link)
 }
 
-// isPortName reports whether a name can be one that PortName returns.
-func isPortName(name string) bool {
+// IsPortName reports whether a name can be one that PortName returns.
+func IsPortName(name string) bool {
 	hash, ok := strings.CutPrefix(name, "og")
 	return ok && len(hash) == 13 && strings.Trim(hash, "0123456789abcdef") == ""
 }

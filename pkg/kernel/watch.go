@@ -26,18 +26,39 @@ var watched = []uint{
 // when it may have missed something: first of all when the watch stands. It
 // returns when ctx ends, or on an error.
 func Watch(ctx context.Context, s Scope, changed func()) error {
+	w := watch{scope: s}
+	return subscribe(ctx, watched, w.concerned, changed, func() error {
+		return doWithConn(func(c *conn) (err error) {
+			w.links, err = c.indexesOf(ctx, slices.Concat(s.AddrLinks, s.NeighLinks))
+			return err
+		})
+	})
+}
+
+// WatchLinks calls changed when the kernel says that a link with such a name was
+// made, changed or removed; else it is as Watch.
+func WatchLinks(ctx context.Context, such func(name string) bool, changed func()) error {
+	return subscribe(ctx, []uint{unix.RTNLGRP_LINK}, func(messages []syscall.NetlinkMessage) bool {
+		return slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
+			if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK {
+				return false
+			}
+			l, err := netlink.LinkDeserialize(nil, m.Data)
+			return err != nil || such(l.Attrs().Name)
+		})
+	}, changed, func() error { return nil })
+}
+
+// subscribe calls changed when messages of multicast groups are of concern. begin is
+// called when none is missed any more.
+func subscribe(ctx context.Context, groups []uint, concerned func([]syscall.NetlinkMessage) bool, changed func(), begin func() error) error {
 	// The library's own subscriptions end when more comes than they read.
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, watched...)
+	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		return fmt.Errorf("netlink: watch: %w", err)
 	}
 	defer socket.Close()
-	w := watch{scope: s}
-	err = doWithConn(func(c *conn) error {
-		w.links, err = c.indexesOf(ctx, slices.Concat(s.AddrLinks, s.NeighLinks))
-		return err
-	})
-	if err != nil {
+	if err := begin(); err != nil {
 		return err
 	}
 	defer context.AfterFunc(ctx, socket.Close)()
@@ -52,7 +73,7 @@ func Watch(ctx context.Context, s Scope, changed func()) error {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("netlink: watch: %w", err)
-		case from.Pid == nl.PidKernel && w.concerned(messages):
+		case from.Pid == nl.PidKernel && concerned(messages):
 			changed()
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 )
@@ -14,6 +15,19 @@ import (
 // containers' ports and of what OVS counts it hears nothing. It returns when
 // ctx ends or the connection does.
 func Watch(ctx context.Context, path, network string, changed func()) error {
+	return monitor(ctx, path, monitored(network), changed)
+}
+
+// WatchPorts is as Watch, of containers' ports: of what somebody changes of one, of
+// those that are removed, and of those that a bridge gets or loses.
+func WatchPorts(ctx context.Context, path, network string, changed func()) error {
+	return monitor(ctx, path, map[string]any{
+		"Bridge": selected([]string{"ports"}, owned(network, roleBridge)),
+		"Port":   selected([]string{"name", "tag", "vlan_mode", "protected", "external_ids"}, owned(network, roleContainer)),
+	}, changed)
+}
+
+func monitor(ctx context.Context, path string, what map[string]any, changed func()) error {
 	c, err := Dial(ctx, path)
 	if err != nil {
 		return err
@@ -22,7 +36,7 @@ func Watch(ctx context.Context, path, network string, changed func()) error {
 	defer c.Close()
 	// Unlike a transaction's, these replies have no end.
 	c.dec = json.NewDecoder(c.conn)
-	msg, err := json.Marshal(map[string]any{"id": 0, "method": "monitor_cond", "params": []any{database, nil, monitored(network)}})
+	msg, err := json.Marshal(map[string]any{"id": 0, "method": "monitor_cond", "params": []any{database, nil, what}})
 	if err != nil {
 		return err
 	}
@@ -38,20 +52,18 @@ func Watch(ctx context.Context, path, network string, changed func()) error {
 // monitored are the rows and columns to hear of, as monitor_cond of
 // ovsdb-server(7) wants them: rows that one of the conditions matches.
 func monitored(network string) map[string]any {
-	request := func(columns []string, conditions ...[]ovsdb.Condition) []any {
-		var rows []ovsdb.Condition
-		for _, c := range conditions {
-			rows = append(rows, c...)
-		}
-		return []any{map[string]any{"columns": columns, "where": rows, "select": map[string]bool{"initial": false}}}
-	}
 	bridge, tunnel := owned(network, roleBridge), owned(network, roleTunnel)
 	return map[string]any{
-		"Bridge": request([]string{"name", "datapath_type", "fail_mode", "other_config"},
+		"Bridge": selected([]string{"name", "datapath_type", "fail_mode", "other_config"},
 			where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network}))),
-		"Port":      request([]string{"name", "tag", "vlan_mode", "protected"}, bridge, tunnel),
-		"Interface": request([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, bridge, tunnel),
+		"Port":      selected([]string{"name", "tag", "vlan_mode", "protected"}, bridge, tunnel),
+		"Interface": selected([]string{"name", "type", "options", "mac", "mtu_request", "ofport", "error"}, bridge, tunnel),
 	}
+}
+
+// selected are the rows of one table that one of the conditions matches, for monitor_cond.
+func selected(columns []string, conditions ...[]ovsdb.Condition) []any {
+	return []any{map[string]any{"columns": columns, "where": slices.Concat(conditions...), "select": map[string]bool{"initial": false}}}
 }
 
 // notifications reads what the server sends, and answers its echo requests.
