@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,13 +128,8 @@ address.`,
 matrix of many. It draws one network: where the host has more, name its conflist.`,
 		example: "ovs-grectl picture >mesh.svg"},
 	{name: "version", run: version, result: versionReply{}, short: "print the version",
-		takes: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return errors.New("version takes no file")
-			}
-			return nil
-		},
-		long: `Prints the version.`, example: "ovs-grectl version"},
+		takes: cobra.NoArgs,
+		long:  `Prints the version.`, example: "ovs-grectl version"},
 }
 
 func newCall(out, err io.Writer) *call {
@@ -146,14 +142,19 @@ func newCall(out, err io.Writer) *call {
 func (c *call) run(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	at, err := root.ExecuteContextC(ctx)
 	c.progress.end()
-	if err != nil {
-		fmt.Fprintf(c.err, "ovs-grectl: %v\n", wording(err))
-		fmt.Fprint(c.err, root.UsageString())
-		return exitUnable
+	switch {
+	case err == nil:
+		return c.code
+	case at == root && len(args) == 0:
+		fmt.Fprintf(c.err, "ovs-grectl: %v\n%s", wording(err), root.UsageString())
+	case at == root:
+		fmt.Fprintf(c.err, "ovs-grectl: %v\n\"ovs-grectl --help\" lists the commands\n", wording(err))
+	default:
+		fmt.Fprintf(c.err, "ovs-grectl: %s: %v\nusage: %s\n\"%s --help\" says more\n", at.Name(), wording(err), at.UseLine(), at.CommandPath())
 	}
-	return c.code
+	return exitUnable
 }
 
 // wording is cobra's error in the words of this program.
@@ -161,11 +162,20 @@ func wording(err error) error {
 	s := err.Error()
 	for _, r := range [][2]string{{"unknown flag: ", "unknown option "}, {"unknown shorthand flag: ", "unknown option "},
 		{"flag needs an argument: --output", "--output: want json or text"},
-		{"flag needs an argument: 'o' in -o", "--output: want json or text"}} {
+		{"flag needs an argument: 'o' in -o", "--output: want json or text"}, {"flag: want json or text", "want json or text"},
+		{"invalid argument ", "--output "}, {" for \"-o, --output\" ", ": "}} {
 		s = strings.Replace(s, r[0], r[1], 1)
 	}
 	s, _, _ = strings.Cut(s, " for \"ovs-grectl\"")
 	return errors.New(s)
+}
+
+// unknown is the error of a command that there is not.
+func unknown(root *cobra.Command, name string) error {
+	if like := root.SuggestionsFor(name); len(like) > 0 {
+		return fmt.Errorf("unknown command %q: did you mean %s?", name, strings.Join(like, " or "))
+	}
+	return fmt.Errorf("unknown command %q", name)
 }
 
 // output is the value of --output.
@@ -202,17 +212,20 @@ func (c *call) root() *cobra.Command {
 		case len(args) == 0:
 			return errors.New("no command")
 		}
-		return fmt.Errorf("unknown command %q", args[0])
+		return unknown(root, args[0])
 	}
 	root.Run = func(*cobra.Command, []string) { fmt.Fprintln(c.out, "ovs-grectl", release) }
 	cobra.EnableCommandSorting = false
+	root.SuggestionsMinimumDistance = 2
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetUsageFunc(usage(root.UsageFunc()))
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", Run: func(_ *cobra.Command, args []string) {
-		if sub, _, err := root.Find(args); err == nil {
-			_ = sub.Help()
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", RunE: func(_ *cobra.Command, args []string) error {
+		sub, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			return unknown(root, args[0])
 		}
+		return sub.Help()
 	}})
 	root.PersistentFlags().VarP(output{&c.json}, "output", "o", "print JSON or text")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
@@ -246,7 +259,7 @@ func usage(cobras func(*cobra.Command) error) func(*cobra.Command) error {
 func (c *call) cobra(cmd command) *cobra.Command {
 	sub := &cobra.Command{
 		Use: strings.TrimSpace(cmd.name + " " + cmd.args), Short: cmd.short, Long: wrap(cmd.long, 100), DisableFlagsInUseLine: true,
-		Example: "  " + strings.ReplaceAll(cmd.example, "\n", "\n  "), Args: cmd.takes,
+		Example: "  " + strings.ReplaceAll(cmd.example, "\n", "\n  "),
 		RunE: func(sub *cobra.Command, args []string) error {
 			if c.force && cmd.name != "down" {
 				return errors.New("--force is for down alone")
@@ -259,8 +272,11 @@ func (c *call) cobra(cmd command) *cobra.Command {
 			return nil
 		},
 	}
-	if cmd.takes == nil {
-		sub.Args = cobra.ArbitraryArgs
+	sub.Args = func(_ *cobra.Command, args []string) error {
+		if cmd.takes != nil && cmd.takes(sub, args) != nil {
+			return fmt.Errorf("it takes %s", cmp.Or(cmd.args, "no file"))
+		}
+		return nil
 	}
 	if cmd.verbose != "" {
 		sub.Flags().BoolVarP(&c.verbose, "verbose", "v", false, "print "+cmd.verbose)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 	"time"
 
 	"ovs-gre-cni/pkg/attach"
@@ -48,6 +49,8 @@ type report struct {
 	unable bool
 	// unmade: no container has come in this boot, and nobody has called up.
 	unmade bool
+	// foreign: something that is not ours is in the way.
+	foreign bool
 	// summary is Drift in few sentences, with the index of the first of each.
 	summary []summary
 }
@@ -129,8 +132,14 @@ func (r *report) fail(err error) {
 			r.differs(d.Text, d.Command)
 		}
 	case errors.Is(err, fault.ErrDrift), errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid):
-		r.differs(err.Error(), "")
-		r.summary[len(r.summary)-1].unmade = errors.Is(err, state.ErrUnreachable)
+		texts := strings.Split(err.Error(), "\n")
+		if more := len(texts) - 1; more > 2 {
+			texts = []string{fmt.Sprintf("%s (and %d more)", texts[0], more)}
+		}
+		for _, text := range texts {
+			r.differs(text, "")
+			r.summary[len(r.summary)-1].unmade = errors.Is(err, state.ErrUnreachable)
+		}
 	default:
 		r.Errors = append(r.Errors, oneLine(err.Error()))
 		r.unable = true
@@ -284,6 +293,7 @@ func (r *report) differs(text, byHand string) {
 func (r *report) drift(changes []state.Change) {
 	for _, g := range state.Groups(changes) {
 		_, foreign := g.Changes[0].Old.(state.Foreign)
+		r.foreign = r.foreign || foreign
 		r.summary = append(r.summary, summary{oneLine(g.Text), len(r.Drift), g.Changes[0].New != nil && !foreign})
 		for _, c := range g.Changes {
 			byHand := ""

@@ -57,6 +57,13 @@ func (r report) text(c *call, w io.Writer) {
 			fmt.Fprintln(w, "         by hand: "+byHand)
 		}
 	}
+	switch {
+	case len(r.summary) == 0 || r.unmade:
+	case r.foreign:
+		fmt.Fprintln(w, "  ovs-grectl doctor "+r.File+" says what mends it (-v: the command behind each)")
+	default:
+		fmt.Fprintln(w, "  mend: ovs-grectl up "+r.File+" (-v: the command behind each)")
+	}
 	for _, s := range r.Errors {
 		fmt.Fprintln(w, "  "+c.colour(red, "ERROR:"), s)
 	}

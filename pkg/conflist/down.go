@@ -2,7 +2,6 @@ package conflist
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,8 +15,14 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// ErrAttached is wrapped by Down's error where containers are still attached.
-var ErrAttached = errors.New("containers are attached")
+// ErrAttached is wrapped by Down's error where containers are still attached. It
+// wraps fault.ErrDrift.
+var ErrAttached error = inUse{}
+
+type inUse struct{}
+
+func (inUse) Error() string { return "containers are attached" }
+func (inUse) Unwrap() error { return fault.ErrDrift }
 
 // Down removes the host state of a conflist's network, which is then no longer
 // persistent. While containers are attached it removes nothing and returns an error that wraps
@@ -28,7 +33,7 @@ func Down(ctx context.Context, f File, force bool, report Report) error {
 		return err
 	}
 	if len(users) > 0 && !force {
-		return fmt.Errorf("%w: %w: %s", fault.ErrDrift, ErrAttached, describe(users))
+		return fmt.Errorf("%w: %s", ErrAttached, describe(users))
 	}
 	var conn *ovs.Conn
 	if f.OVS != nil {

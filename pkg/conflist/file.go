@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,6 +78,10 @@ func (f File) Bridge() string {
 func Load(path string) File {
 	raw, err := os.ReadFile(path)
 	if err != nil {
+		var of *fs.PathError // it names the file again
+		if errors.As(err, &of) {
+			err = of.Err
+		}
 		return File{Path: path, Err: fmt.Errorf("%s: %w", path, err)}
 	}
 	return Parse(path, raw)
