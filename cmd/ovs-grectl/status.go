@@ -219,12 +219,9 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 		r.unmade = len(changes) > 0 && changes[0].Old == nil && changes[0].Kind() == state.KindBridge
 	}
 	r.drift(changes)
-	if err != nil {
-		return err
-	}
-	ports, err := attach.DriftedPorts(ctx, n) // behind their bridge: commands are typed in this order
+	ports, failed := attach.DriftedPorts(ctx, n) // behind their bridge: commands are typed in this order
 	r.drift(ports)
-	return err
+	return errors.Join(err, failed)
 }
 
 // A wireGuardPeer is a peer of an encrypted network, as --output json tells it.

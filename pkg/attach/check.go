@@ -169,7 +169,8 @@ func checkContainer(ctx context.Context, r Request, prev *current.Result) (mtu i
 	for _, pr := range prev.Routes {
 		want := containerRoute(pr)
 		if !slices.ContainsFunc(link.Routes, sameRoute(want)) {
-			drift = append(drift, r.inside(fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName), routeCommand(want, r.IfName)))
+			drift = append(drift, r.inside(fmt.Sprintf("route %s by %s is missing in the container", want.Dst, r.IfName),
+				routeCommand(want, r.IfName)))
 		}
 	}
 	if len(drift) > 0 {

@@ -51,7 +51,9 @@ func WatchLinks(ctx context.Context, such func(name string) bool, changed func()
 
 // subscribe calls changed when messages of multicast groups are of concern. begin is
 // called when none is missed any more.
-func subscribe(ctx context.Context, groups []uint, concerned func([]syscall.NetlinkMessage) bool, changed func(), begin func() error) error {
+func subscribe(
+	ctx context.Context, groups []uint, concerned func([]syscall.NetlinkMessage) bool, changed func(), begin func() error,
+) error {
 	// The library's own subscriptions end when more comes than they read.
 	socket, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
