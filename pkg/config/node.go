@@ -6,8 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
-	"strings"
+	"slices"
 )
 
 // A Node is one host of the network.
@@ -31,7 +32,7 @@ func (n Node) MarshalJSON() ([]byte, error) { return n.appendJSON(nil), nil }
 // ADD and CHECK writes the whole list.
 func (n Node) appendJSON(b []byte) []byte {
 	b = append(b, `{"name":`...)
-	if strings.ContainsFunc(n.Name, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }) {
+	if !isPlain(n.Name) {
 		name, _ := json.Marshal(n.Name) // a string never fails
 		b = append(b, name...)
 	} else {
@@ -52,17 +53,62 @@ func (n Node) appendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
+// isPlain reports whether JSON has a string as it is.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ' || c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			return false
+		}
+	}
+	return true
+}
+
 // EncodeNodes writes a list of nodes, one a line, as DecodeNodes reads it.
 func EncodeNodes(nodes []Node) []byte {
 	b := make([]byte, 0, 100*len(nodes)+5)
 	b = append(b, '[')
 	for i, n := range nodes {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = n.appendJSON(append(b, "\n  "...))
+		b = n.appendLine(b, i)
 	}
 	return append(b, "\n]\n"...)
+}
+
+// appendLine writes the node with index i of a list.
+func (n Node) appendLine(b []byte, i int) []byte {
+	if i > 0 {
+		b = append(b, ',')
+	}
+	return n.appendJSON(append(b, "\n  "...))
+}
+
+// IsEncoded reports whether r has just what EncodeNodes writes of the lists, one behind
+// the other. It takes no memory for all of it, which costs more than comparing.
+func IsEncoded(r io.Reader, lists ...[]Node) bool {
+	const piece = 16 << 10
+	var have []byte
+	next := func(want []byte) bool {
+		have = slices.Grow(have[:0], len(want))[:len(want)]
+		_, err := io.ReadFull(r, have)
+		return err == nil && bytes.Equal(have, want)
+	}
+	b, i := append(make([]byte, 0, piece), '['), 0
+	for _, list := range lists {
+		for _, n := range list {
+			if b = n.appendLine(b, i); len(b) > piece*3/4 {
+				if !next(b) {
+					return false
+				}
+				b = b[:0]
+			}
+			i++
+		}
+	}
+	if !next(append(b, "\n]\n"...)) {
+		return false
+	}
+	_, err := io.ReadFull(r, make([]byte, 1))
+	return errors.Is(err, io.EOF)
 }
 
 func (n Node) wire() nodeJSON {

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // quickNodes reads a list of nodes in which all is in order, ten times as fast as
@@ -10,11 +13,13 @@ import (
 // takes nothing that nodes or strict has a word against; ok is false then, and
 // where a string has an escape or is not ASCII.
 func quickNodes(raw []byte) (list []Node, ok bool) {
-	q := quick{raw: raw}
+	const brief = 64 // bytes of a node: fewer make the lists grow
+	q := quick{text: raw, subnets: make([]netip.Prefix, 0, len(raw)/brief)}
+	q.names.Grow(len(raw) / 8)
 	if !q.is('[') {
 		return nil, false
 	}
-	list = make([]Node, 0, len(raw)/56)
+	list = make([]Node, 0, len(raw)/brief)
 	for q.peek() != ']' || len(list) > 0 {
 		n, ok := q.node()
 		if !ok {
@@ -25,24 +30,28 @@ func quickNodes(raw []byte) (list []Node, ok bool) {
 			break
 		}
 	}
-	if !q.is(']') || q.peek() != 0 || len(q.raw) > 0 || !agree(list) {
+	if !q.is(']') || q.peek() != 0 || q.at < len(q.text) || !agree(list, q.subnets) {
 		return nil, false
 	}
 	return list, true
 }
 
-// quick is what is still to be read.
-type quick struct{ raw []byte }
+// quick is a text that is read from at on. The nodes have parts of one string of names
+// and of one list of subnets: a piece of memory for each takes as long as reading.
+type quick struct {
+	text    []byte
+	at      int
+	names   strings.Builder
+	subnets []netip.Prefix
+}
 
 // peek is the first byte of the next token; 0 is the end.
 func (q *quick) peek() byte {
-	for i, c := range q.raw {
-		if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
-			q.raw = q.raw[i:]
+	for ; q.at < len(q.text); q.at++ {
+		if c := q.text[q.at]; c != ' ' && c != '\t' && c != '\r' && c != '\n' {
 			return c
 		}
 	}
-	q.raw = nil
 	return 0
 }
 
@@ -51,7 +60,7 @@ func (q *quick) is(c byte) bool {
 	if q.peek() != c {
 		return false
 	}
-	q.raw = q.raw[1:]
+	q.at++
 	return true
 }
 
@@ -59,11 +68,12 @@ func (q *quick) str() (s []byte, ok bool) {
 	if !q.is('"') {
 		return nil, false
 	}
-	for i, c := range q.raw {
+	rest := q.text[q.at:]
+	for i, c := range rest {
 		switch {
 		case c == '"':
-			s, q.raw = q.raw[:i], q.raw[i+1:]
-			return s, true
+			q.at += i + 1
+			return rest[:i], true
 		case c < ' ' || c > '~' || c == '\\':
 			return nil, false
 		}
@@ -86,7 +96,9 @@ func (q *quick) node() (n Node, ok bool) {
 			if !ok || n.Name != "" || len(name) == 0 || len(name) > 253 {
 				return n, false
 			}
-			n.Name = string(name)
+			from := q.names.Len()
+			_, _ = q.names.Write(name) // never fails
+			n.Name = q.names.String()[from:]
 		case "address":
 			text, ok := q.str()
 			a, err := netip.ParseAddr(string(text))
@@ -95,7 +107,7 @@ func (q *quick) node() (n Node, ok bool) {
 			}
 			n.Address = a
 		case "subnets":
-			if n.Subnets != nil || !q.subnets(&n) {
+			if n.Subnets != nil || !q.subnetsOf(&n) {
 				return n, false
 			}
 		default:
@@ -108,22 +120,33 @@ func (q *quick) node() (n Node, ok bool) {
 	return n, q.is('}') && n.Name != "" && n.Address.IsValid() && len(n.Subnets) > 0
 }
 
-func (q *quick) subnets(n *Node) bool {
+func (q *quick) subnetsOf(n *Node) bool {
 	if !q.is('[') {
 		return false
 	}
+	first := len(q.subnets)
 	for {
 		text, ok := q.str()
 		s, err := netip.ParsePrefix(string(text))
 		if !ok || err != nil || s != s.Masked() || s.Addr().Is4In6() || s.Addr().BitLen()-s.Bits() < 2 ||
-			slices.ContainsFunc(notForContainers, s.Overlaps) {
+			slices.ContainsFunc(notForContainers, func(no netip.Prefix) bool { return overlap(no, s) }) {
 			return false
 		}
-		n.Subnets = append(n.Subnets, s)
+		q.subnets = append(q.subnets, s)
 		if !q.is(',') {
+			n.Subnets = slices.Clip(q.subnets[first:])
 			return q.is(']')
 		}
 	}
+}
+
+// overlap is Prefix.Overlaps of two without host bits, of which the wider has the
+// other's address.
+func overlap(a, b netip.Prefix) bool {
+	if a.Bits() > b.Bits() {
+		a, b = b, a
+	}
+	return a.Contains(b.Addr())
 }
 
 // isUnderlay reports whether an address can be a node's.
@@ -131,32 +154,32 @@ func isUnderlay(a netip.Addr) bool {
 	return a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
 
-// agree reports whether together has nothing to say about nodes.
-func agree(nodes []Node) bool {
-	names, macs := make(map[string]struct{}, len(nodes)), make([]netip.Prefix, 0, len(nodes))
-	subnets := make([]netip.Prefix, 0, len(nodes))
-	for _, n := range nodes {
-		if n.Address.Is4() != nodes[0].Address.Is4() {
+// agree reports whether together has nothing to say about nodes, which have these
+// subnets.
+func agree(nodes []Node, subnets []netip.Prefix) bool {
+	names, macs := newDistinct(len(nodes)), newDistinct(len(nodes))
+	for i, n := range nodes {
+		if n.Address.Is4() != nodes[0].Address.Is4() ||
+			!names.add(i, maphash.String(hashSeed, n.Name), func(j int) bool { return nodes[j].Name == n.Name }) {
 			return false
 		}
-		names[n.Name] = struct{}{}
-		macs = append(macs, netip.PrefixFrom(netip.AddrFrom4(macBytes(n.Address)), 32)) // sorted by the same code
-		subnets = append(subnets, n.Subnets...)
+		mac := macBytes(n.Address) // equal addresses have equal MACs
+		if !macs.add(i, maphash.Bytes(hashSeed, mac[:]), func(j int) bool { return macBytes(nodes[j].Address) == mac }) {
+			return false
+		}
 	}
 	if !slices.IsSortedFunc(subnets, comparePrefix) {
+		subnets = slices.Clone(subnets)
 		slices.SortFunc(subnets, comparePrefix)
 	}
 	for i := range subnets {
-		if i > 0 && subnets[i-1].Overlaps(subnets[i]) {
+		if i > 0 && overlap(subnets[i-1], subnets[i]) {
 			return false
 		}
 	}
-	end := netip.Addr{}
-	if len(subnets) > 0 {
-		end = beyond(subnets[len(subnets)-1])
-	}
+	var above, below netip.Addr // addresses between two subnets
 	for _, n := range nodes {
-		if n.Address.Less(subnets[0].Addr()) || end.Less(n.Address) {
+		if above.IsValid() && above.Less(n.Address) && n.Address.Less(below) {
 			continue // as mostly all are
 		}
 		i, _ := slices.BinarySearchFunc(subnets, n.Address, func(s netip.Prefix, a netip.Addr) int {
@@ -165,27 +188,51 @@ func agree(nodes []Node) bool {
 			}
 			return 1
 		})
-		if i > 0 && subnets[i-1].Contains(n.Address) {
+		above, below = n.Address, n.Address
+		if i > 0 {
+			if subnets[i-1].Contains(n.Address) {
+				return false
+			}
+			above = last(subnets[i-1])
+		}
+		if i < len(subnets) {
+			below = subnets[i].Addr()
+		}
+	}
+	return true
+}
+
+// hashSeed makes the order of the entries of a distinct another in each process.
+var hashSeed = maphash.MakeSeed()
+
+// A distinct finds out whether values of a list are different: a map for it takes
+// longer than reading the list. Each entry is an index of the list and 1.
+type distinct []uint32
+
+// newDistinct makes room for a number of values.
+func newDistinct(n int) distinct { return make(distinct, 2<<bits.Len(uint(n))) }
+
+// add adds the value with index i and reports whether it is new; same compares it with
+// that of another index.
+func (d distinct) add(i int, hash uint64, same func(j int) bool) bool {
+	at := int(hash) & (len(d) - 1)
+	for ; d[at] != 0; at = (at + 1) & (len(d) - 1) {
+		if same(int(d[at] - 1)) {
 			return false
 		}
 	}
-	if !slices.IsSortedFunc(macs, comparePrefix) {
-		slices.SortFunc(macs, comparePrefix)
-	}
-	return len(names) == len(nodes) && len(slices.Compact(macs)) == len(nodes) // equal addresses have equal MACs
+	d[at] = uint32(i + 1)
+	return true
 }
 
-// beyond is an address above a subnet's.
-func beyond(s netip.Prefix) netip.Addr {
+// last is the last address of a subnet.
+func last(s netip.Prefix) netip.Addr {
 	b := s.Addr().AsSlice()
 	for i := range b {
 		if bits := s.Bits() - 8*i; bits < 8 {
 			b[i] |= 0xff >> max(bits, 0)
 		}
 	}
-	last, _ := netip.AddrFromSlice(b)
-	if next := last.Next(); next.IsValid() {
-		return next
-	}
-	return last
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

@@ -65,9 +65,9 @@ func Open(ctx context.Context, c *config.Network) (*Network, error) {
 
 // Want returns the desired host state and the MTU inside containers.
 func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
-	var peers []netip.Addr
-	for _, p := range n.Topology.Peers {
-		peers = append(peers, p.Address)
+	peers := make([]netip.Addr, len(n.Topology.Peers))
+	for i, p := range n.Topology.Peers {
+		peers[i] = p.Address
 	}
 	underlay, unreachable, err := kernel.UnderlayMTU(ctx, n.Topology.Self.Address, peers)
 	if err != nil {

@@ -18,7 +18,7 @@ const maxComparedTunnels = 32
 // state was last made of, and no removal is pending. Without it, or without the
 // bridge, there is no use in comparing.
 func (n *Network) IsSaved() bool {
-	return n.Dir.IsSaved(n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config)) && len(n.Dir.PendingRemovals()) == 0
+	return n.Dir.IsSaved(n.Topology, savedConfig(n.Config)) && len(n.Dir.PendingRemovals()) == 0
 }
 
 // Sync brings the host state about and prunes what the configuration no
@@ -86,7 +86,7 @@ func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 // saved before anything changes: whatever a failure leaves can be told from
 // what is another network's.
 func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
-	same := n.Dir.IsSaved(n.Topology.All(), n.Topology.Self.Name, savedConfig(n.Config))
+	same := n.Dir.IsSaved(n.Topology, savedConfig(n.Config))
 	backends := backends(n.Config, n.OVS, n.Topology.Self.Gateways(), !same)
 	if state.Encrypted(n.Config) {
 		if err := rundir.SyncKey(n.Config.Name, n.Topology.Self.Key); err != nil {
@@ -137,14 +137,14 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 // save keeps the configuration, the nodes, and every gateway address that this host
 // has had: these first, while the nodes of before are still saved.
 func (n *Network) save() error {
-	all, self, conf := n.Topology.All(), n.Topology.Self, savedConfig(n.Config)
-	if n.Dir.IsSaved(all, self.Name, conf) {
+	self, conf := n.Topology.Self, savedConfig(n.Config)
+	if n.Dir.IsSaved(n.Topology, conf) {
 		return nil
 	}
 	if err := n.Dir.SaveGateways(append(savedGateways(n.Dir), self.Gateways()...)); err != nil {
 		return err
 	}
-	return n.Dir.Save(all, self.Name, conf)
+	return n.Dir.Save(n.Topology.All(), self.Name, conf)
 }
 
 // bridgesRemade reports whether OVS was told to make a bridge whose link was there and

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"ovs-gre-cni/pkg/config"
@@ -68,7 +69,9 @@ func Resolve(nodes []config.Node, node string, local []netip.Addr) (Topology, er
 	}
 	t.Self = nodes[at]
 	t.Local = here[t.Self.Address]
-	t.Peers = append(append(make([]config.Node, 0, len(nodes)-1), nodes[:at]...), nodes[at+1:]...)
+	if t.Peers = slices.Clip(nodes[1:]); at > 0 { // thousands are not copied without need
+		t.Peers = slices.Concat(nodes[:at], nodes[at+1:])
+	}
 	return t, nil
 }
 

@@ -107,6 +107,30 @@ func (c *Conn) Count(ctx context.Context, m Match, cookie, mask uint64) (Aggrega
 	}, nil
 }
 
+// Flows returns how many flows all tables have together. It costs the switch nothing,
+// which goes through all flows for Count.
+func (c *Conn) Flows(ctx context.Context) (n int, err error) {
+	defer c.bound(ctx)()
+	body := []byte{0, 3, 0, 0, 0, 0, 0, 0} // OFPMP_TABLE
+	if _, err := c.conn.Write(c.message(nil, multipartRequest, body)); err != nil {
+		return 0, err
+	}
+	for more := true; more; {
+		reply, err := c.await(multipartReply)
+		if err != nil {
+			return 0, err
+		}
+		if len(reply) < 8 {
+			return 0, fmt.Errorf("%w: a reply of %d bytes", ErrRefused, len(reply))
+		}
+		more = reply[3]&1 != 0 // OFPMPF_REPLY_MORE
+		for t := reply[8:]; len(t) >= 24; t = t[24:] {
+			n += int(binary.BigEndian.Uint32(t[4:]))
+		}
+	}
+	return n, nil
+}
+
 // Stages of a bundle (OFPBCT_*).
 const (
 	bundleOpen   = 0

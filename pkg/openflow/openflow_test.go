@@ -86,6 +86,9 @@ func TestCount(t *testing.T) {
 		if got, err := c.Count(ctx, m, cookie, mask); err != nil || got.Flows != want {
 			t.Errorf("%+v, %v, want %d flows", got, err, want)
 		}
+		if got, err := c.Flows(ctx); m == (openflow.Match{}) && mask == 0 && (err != nil || got != want) {
+			t.Errorf("%d flows in all tables, %v, want %d", got, err, want)
+		}
 	}
 	count(openflow.Match{}, 0, 0, 1) // of a switch that learns
 	many := make([]openflow.Flow, 5000)
@@ -96,8 +99,9 @@ func TestCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Shell(t, "ovs-ofctl add-flow b0 cookie=0x7,priority=1,in_port=8,actions=drop")
+	h.Shell(t, "ovs-ofctl add-flow b0 cookie=0x7,table=253,priority=1,in_port=8,actions=drop")
 	count(openflow.Match{}, 1<<63|7, 1<<64-1, 5001)
-	count(openflow.Match{}, 0, 0, 5002)
+	count(openflow.Match{}, 0, 0, 5003)
 	count(openflow.Match{InPort: 9}, 0, 0, 1)
 	if err := c.Replace(ctx, 7, nil); err != nil {
 		t.Fatal(err)

@@ -264,10 +264,17 @@ func (d Dir) Save(list []config.Node, self string, config []byte) error {
 		nodes.Store(filepath.Join(string(d), "nodes.json"), list))
 }
 
-// IsSaved reports whether Save left just this.
-func (d Dir) IsSaved(nodes []config.Node, self string, conf []byte) bool {
-	return bytes.Equal(d.read("config.json"), conf) && string(d.read("node")) == self &&
-		bytes.Equal(d.read("nodes.json"), config.EncodeNodes(nodes))
+// IsSaved reports whether Save left just this: the nodes of m, this host first.
+func (d Dir) IsSaved(m nodes.Topology, conf []byte) bool {
+	if !bytes.Equal(d.read("config.json"), conf) || string(d.read("node")) != m.Self.Name || d.checkOwners("") != nil {
+		return false
+	}
+	f, err := os.Open(filepath.Join(string(d), "nodes.json"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return config.IsEncoded(f, []config.Node{m.Self}, m.Peers)
 }
 
 // SavedNodes returns the nodes, and the name of this host among them, of the last

@@ -12,6 +12,7 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/rundir"
 )
 
@@ -133,7 +134,7 @@ func TestNoDir(t *testing.T) {
 			}
 		}
 		d.ClearPendingRemovals("x")
-		if d.Exists() || d.Persistent() || d.SavedConfig() != nil || d.SavedRoutesConfig() != nil || d.PendingRemovals() != nil || d.Mark() != "" || d.IsSaved(nil, "", nil) {
+		if d.Exists() || d.Persistent() || d.SavedConfig() != nil || d.SavedRoutesConfig() != nil || d.PendingRemovals() != nil || d.Mark() != "" || d.IsSaved(nodes.Topology{}, nil) {
 			t.Errorf("%q: something is there", name)
 		}
 	}

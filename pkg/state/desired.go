@@ -47,10 +47,11 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 			}
 		}
 	}
+	peers := mergedSubnets(m.Peers)
 	if c.IPMasq {
-		s.Put(masquerade(c, m))
+		s.Put(masquerade(c, m, peers))
 	}
-	s.Put(Forwards(c, m)...)
+	s.Put(forwards(c, m, peers)...)
 	return s
 }
 
@@ -220,15 +221,15 @@ func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 	return t
 }
 
-func masquerade(c *config.Network, m nodes.Topology) Masquerade {
+func masquerade(c *config.Network, m nodes.Topology, peers [2][]netip.Prefix) Masquerade {
 	// Multicast stays on its segment: RFC 5771, RFC 4291.
 	excluded := []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
-	excluded = append(excluded, c.NoMasqueradeCIDRs...)
-	for _, n := range m.All() {
-		excluded = append(excluded, n.Subnets...)
-	}
+	excluded = slices.Concat(excluded, c.NoMasqueradeCIDRs, m.Self.Subnets)
 	if OneTunnel(c) { // for as many peers as that is for, the filter has as few as the routes
-		excluded = append(merge(ofFamily(excluded, false)), merge(ofFamily(excluded, true))...)
+		excluded = slices.Concat(excluded, peers[0], peers[1])
+		excluded = slices.Concat(merge(ofFamily(excluded, false)), merge(ofFamily(excluded, true)))
+	} else {
+		excluded = append(excluded, subnets(m.Peers)...)
 	}
 	return Masquerade{Network: c.Name, Sources: cidrList(m.Self.Subnets), Excluded: cidrList(excluded)}
 }

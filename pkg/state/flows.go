@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
 
@@ -52,8 +51,13 @@ func (f Flows) String() string {
 func (f Flows) Cookie() uint64 {
 	// The form of the table is a part of it: another version's is another table.
 	h := sha256.New()
+	var piece [4096]byte // of thousands of peers, for which no copy is made
 	for _, s := range []string{"1 ", f.Bridge, " ", f.Peers} {
-		_, _ = io.WriteString(h, s) // never fails
+		for len(s) > 0 {
+			n := copy(piece[:], s)
+			_, _ = h.Write(piece[:n]) // never fails
+			s = s[n:]
+		}
 	}
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }
@@ -130,15 +134,17 @@ func (f Flows) Table() []openflow.Flow {
 func oneTunnel(c *config.Network, m nodes.Topology) []Object {
 	t := TunnelTo(c, m, config.Node{Address: m.Self.Address})
 	t.Name, t.Remote, t.OFPort = config.OneTunnelName(c.Name), netip.Addr{}, OneTunnelPort
-	b := make([]byte, 0, 48*len(m.Peers))
+	var b strings.Builder
+	b.Grow(32 * len(m.Peers)) // an IPv4 address and a subnet
+	var buf [128]byte
 	for i, p := range m.Peers {
 		if i > 0 {
-			b = append(b, ',')
+			b.WriteByte(',')
 		}
-		b = p.Address.AppendTo(b)
+		_, _ = b.Write(p.Address.AppendTo(buf[:0])) // never fails
 		for _, s := range p.Subnets {
-			b = s.AppendTo(append(b, ' '))
+			_, _ = b.Write(s.AppendTo(append(buf[:0], ' '))) // never fails
 		}
 	}
-	return []Object{t, Flows{Network: c.Name, Bridge: t.Bridge, Peers: string(b)}}
+	return []Object{t, Flows{Network: c.Name, Bridge: t.Bridge, Peers: b.String()}}
 }

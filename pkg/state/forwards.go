@@ -19,8 +19,11 @@ const maxSources = 64
 // packets: from the containers to anywhere, back to them for established connections,
 // and from the peers' containers. Desired contains them, too.
 func Forwards(c *config.Network, m nodes.Topology) []Object {
-	gw, peers := GatewayLink(c), subnets(m.Peers)
-	in := ""
+	return forwards(c, m, mergedSubnets(m.Peers))
+}
+
+func forwards(c *config.Network, m nodes.Topology, peers [2][]netip.Prefix) []Object {
+	gw, in := GatewayLink(c), ""
 	switch {
 	case c.Tunnel.Type == config.TunnelNone: // nothing comes in by a link of ours
 	case Encrypted(c):
@@ -33,7 +36,7 @@ func Forwards(c *config.Network, m nodes.Topology) []Object {
 		in = gw
 	}
 	var objs []Object
-	for _, v6 := range []bool{false, true} {
+	for i, v6 := range []bool{false, true} {
 		own := cidrList(ofFamily(m.Self.Subnets, v6))
 		if own == "" {
 			continue
@@ -42,7 +45,7 @@ func Forwards(c *config.Network, m nodes.Topology) []Object {
 			Forward{Network: c.Name, In: gw, From: own},
 			Forward{Network: c.Name, Out: gw, To: own, Answers: true},
 		)
-		if from := sourceList(ofFamily(peers, v6)); in != "" && from != "" {
+		if from := sourceList(peers[i]); in != "" && from != "" {
 			objs = append(objs, Forward{Network: c.Name, In: in, Out: gw, From: from, To: own})
 		}
 	}
@@ -68,7 +71,7 @@ func directForwards(c *config.Routes, m nodes.Topology, peers []config.Node, w N
 			gw = w.Gateway6
 		}
 		if w.Underlay == "" && gw == "" { // both links are unknown: one accept for both directions
-			both := sourceList(append(ofFamily(m.Self.Subnets, v6), ofFamily(theirs, v6)...))
+			both := sourceList(slices.Concat(ofFamily(m.Self.Subnets, v6), ofFamily(theirs, v6)))
 			objs = append(objs, Forward{Network: c.Name, Routes: true, From: both, To: both})
 			continue
 		}
@@ -88,8 +91,20 @@ func subnets(nodes []config.Node) []netip.Prefix {
 	return list
 }
 
+// ofFamily returns the subnets of a family, or the list itself where it has no others.
 func ofFamily(list []netip.Prefix, v6 bool) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p.Addr().Is6() != v6 })
+	other := func(p netip.Prefix) bool { return p.Addr().Is6() != v6 }
+	if !slices.ContainsFunc(list, other) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), other)
+}
+
+// mergedSubnets returns the fewest CIDRs that hold the addresses of the nodes' subnets,
+// those of IPv4 and those of IPv6.
+func mergedSubnets(nodes []config.Node) [2][]netip.Prefix {
+	all := subnets(nodes)
+	return [2][]netip.Prefix{merge(ofFamily(all, false)), merge(ofFamily(all, true))}
 }
 
 // sourceList returns the fewest CIDRs of one family that hold the same addresses, joined
@@ -106,22 +121,25 @@ func sourceList(list []netip.Prefix) string {
 	return strings.Join(s, ",")
 }
 
-// merge returns the fewest CIDRs that hold the same addresses, sorted.
+// merge returns the fewest CIDRs that hold the same addresses, sorted. The list may
+// be one of thousands.
 func merge(list []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
-	list = slices.Clone(list)
-	slices.SortFunc(list, netip.Prefix.Compare)
+	if !slices.IsSortedFunc(list, netip.Prefix.Compare) {
+		list = slices.Clone(list)
+		slices.SortFunc(list, netip.Prefix.Compare)
+	}
 	for _, p := range list {
-		if n := len(out); n > 0 && out[n-1].Overlaps(p) {
+		if n := len(out); n > 0 && out[n-1].Contains(p.Addr()) {
 			continue // sorted, the wider is first
 		}
 		out = append(out, p)
-		for n := len(out); n > 1; n = len(out) {
-			wider := netip.PrefixFrom(out[n-1].Addr(), out[n-1].Bits()-1).Masked()
-			if out[n-2].Bits() != out[n-1].Bits() || !wider.Contains(out[n-2].Addr()) {
+		for n := len(out); n > 1 && out[n-2].Bits() == out[n-1].Bits(); n = len(out) {
+			wider := netip.PrefixFrom(out[n-2].Addr(), out[n-2].Bits()-1)
+			if !wider.Contains(out[n-1].Addr()) {
 				break
 			}
-			out = append(out[:n-2], wider)
+			out = append(out[:n-2], wider.Masked())
 		}
 	}
 	return out
