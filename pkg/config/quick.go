@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"math/bits"
 	"net/netip"
@@ -101,8 +102,8 @@ func (q *quick) node() (n Node, ok bool) {
 			n.Name = q.names.String()[from:]
 		case "address":
 			text, ok := q.str()
-			a, err := netip.ParseAddr(string(text))
-			if !ok || n.Address.IsValid() || err != nil || !isUnderlay(a) {
+			a, read := quickAddr(text)
+			if !ok || n.Address.IsValid() || !read || !isUnderlay(a) {
 				return n, false
 			}
 			n.Address = a
@@ -127,9 +128,8 @@ func (q *quick) subnetsOf(n *Node) bool {
 	first := len(q.subnets)
 	for {
 		text, ok := q.str()
-		s, err := netip.ParsePrefix(string(text))
-		if !ok || err != nil || s != s.Masked() || s.Addr().Is4In6() || s.Addr().BitLen()-s.Bits() < 2 ||
-			slices.ContainsFunc(notForContainers, func(no netip.Prefix) bool { return overlap(no, s) }) {
+		s, read := quickPrefix(text)
+		if !ok || !read {
 			return false
 		}
 		q.subnets = append(q.subnets, s)
@@ -138,6 +138,52 @@ func (q *quick) subnetsOf(n *Node) bool {
 			return q.is(']')
 		}
 	}
+}
+
+// quickAddr is netip.ParseAddr, which for each makes an error that is not wanted.
+func quickAddr(text []byte) (netip.Addr, bool) {
+	if b, rest, ok := quick4(text); ok && len(rest) == 0 {
+		return netip.AddrFrom4(b), true
+	}
+	a, err := netip.ParseAddr(string(text))
+	return a, err == nil
+}
+
+// quickPrefix reads a subnet that can be for containers.
+func quickPrefix(text []byte) (netip.Prefix, bool) {
+	if b, rest, ok := quick4(text); ok && len(rest) == 3 && rest[0] == '/' {
+		length := int(rest[1]-'0')*10 + int(rest[2]-'0')
+		host := binary.BigEndian.Uint32(b[:]) << (length & 31)
+		if '1' <= rest[1] && rest[1] <= '3' && '0' <= rest[2] && rest[2] <= '9' && length <= 30 && host == 0 &&
+			b[0] != 0 && b[0] != 127 && b[0] < 224 {
+			return netip.PrefixFrom(netip.AddrFrom4(b), length), true // none of those that are not for containers
+		}
+	}
+	s, err := netip.ParsePrefix(string(text))
+	return s, err == nil && s == s.Masked() && !s.Addr().Is4In6() && s.Addr().BitLen()-s.Bits() >= 2 &&
+		!slices.ContainsFunc(notForContainers, func(no netip.Prefix) bool { return overlap(no, s) })
+}
+
+// quick4 reads an IPv4 address, and returns what follows.
+func quick4(text []byte) (b [4]byte, rest []byte, ok bool) {
+	for i := range b {
+		n, digits := 0, 0
+		for digits < len(text) && '0' <= text[digits] && text[digits] <= '9' && digits < 3 {
+			n = 10*n + int(text[digits]-'0')
+			digits++
+		}
+		if digits == 0 || n > 255 || digits > 1 && text[0] == '0' {
+			return b, nil, false
+		}
+		b[i], text = byte(n), text[digits:]
+		if i < 3 {
+			if len(text) == 0 || text[0] != '.' {
+				return b, nil, false
+			}
+			text = text[1:]
+		}
+	}
+	return b, text, true
 }
 
 // overlap is Prefix.Overlaps of two without host bits, of which the wider has the
@@ -210,7 +256,7 @@ var hashSeed = maphash.MakeSeed()
 type distinct []uint32
 
 // newDistinct makes room for a number of values.
-func newDistinct(n int) distinct { return make(distinct, 2<<bits.Len(uint(n))) }
+func newDistinct(n int) distinct { return make(distinct, 1<<bits.Len(uint(n+n/4))) }
 
 // add adds the value with index i and reports whether it is new; same compares it with
 // that of another index.

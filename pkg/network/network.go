@@ -185,6 +185,7 @@ type Comparison struct {
 func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison, error) {
 	c := &Comparison{net: n}
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
+	rows.Brief()
 	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) && !state.OneTunnel(n.Config) {
 		c.mark = fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
 		if c.known = n.Dir.Mark() == c.mark; c.known {
