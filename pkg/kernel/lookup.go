@@ -17,9 +17,13 @@ const manyLookups = 32
 // maxTable is how many routes are read at most in place of questions.
 const maxTable = 4096
 
+// fewRoutes is up to how many routes it does not pay to find out which of them lead to
+// none of thousands of addresses.
+const fewRoutes = 64
+
 // A routingTable finds routes as the kernel does that has no rules but its own:
-// by the tables local, main and default. It has those that lead to an address that
-// it was made for.
+// by the tables local, main and default. Of many it has those that lead to an address
+// that it was made for.
 type routingTable [3][]tableRoute
 
 // A tableRoute is a route with its destination.
@@ -52,20 +56,49 @@ func (c *conn) routingTable(ctx context.Context, family int, to []netip.Addr) (t
 	if err != nil || len(list) > maxTable {
 		return t, false, err
 	}
-	single := make([]netip.Prefix, len(to)) // sorted by code that a plugin has already
-	for i, a := range to {
-		single[i] = netip.PrefixFrom(a, a.BitLen())
+	wanted := near(to)
+	if len(list) > fewRoutes {
+		wanted = holders(to)
 	}
-	slices.SortFunc(single, netip.Prefix.Compare)
 	for i := range list {
 		r := &list[i]
 		dst := prefix(r.Dst)
-		first, _ := slices.BinarySearchFunc(single, netip.PrefixFrom(dst.Masked().Addr(), dst.Addr().BitLen()), netip.Prefix.Compare)
-		if at := indexOfTable(r.Table); at >= 0 && r.Tos == 0 && first < len(single) && dst.Contains(single[first].Addr()) {
+		if at := indexOfTable(r.Table); at >= 0 && r.Tos == 0 && wanted(dst) {
 			t[at] = append(t[at], tableRoute{dst, r})
 		}
 	}
 	return t, true, nil
+}
+
+// near returns a function that reports whether a destination is among the addresses, or
+// holds them: it may hold none.
+func near(to []netip.Addr) func(dst netip.Prefix) bool {
+	first, last := to[0], to[0]
+	for _, a := range to {
+		if a.Less(first) {
+			first = a
+		} else if last.Less(a) {
+			last = a
+		}
+	}
+	return func(dst netip.Prefix) bool {
+		a := dst.Masked().Addr()
+		return dst.Contains(first) || !a.Less(first) && !last.Less(a)
+	}
+}
+
+// holders returns a function that reports whether a destination holds one of the
+// addresses.
+func holders(of []netip.Addr) func(dst netip.Prefix) bool {
+	single := make([]netip.Prefix, len(of)) // sorted by code that a plugin has already
+	for i, a := range of {
+		single[i] = netip.PrefixFrom(a, a.BitLen())
+	}
+	slices.SortFunc(single, netip.Prefix.Compare)
+	return func(dst netip.Prefix) bool {
+		first, _ := slices.BinarySearchFunc(single, netip.PrefixFrom(dst.Masked().Addr(), dst.Addr().BitLen()), netip.Prefix.Compare)
+		return first < len(single) && dst.Contains(single[first].Addr())
+	}
 }
 
 func indexOfTable(table int) int {

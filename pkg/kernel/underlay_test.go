@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -146,6 +147,11 @@ func TestLookup(t *testing.T) {
 	look(false)
 	ip(t, "-4 route add default via 172.30.0.8")
 	ip(t, "-6 route add default via fd00:99::8")
+	look(true)
+	for i := range fewRoutes { // of more, those that lead to none are left out
+		ip(t, fmt.Sprintf("-4 route add 198.18.%d.0/24 via 172.30.0.8", i))
+		ip(t, fmt.Sprintf("-6 route add fd00:18:%d::/48 via fd00:99::8", i))
+	}
 	look(true)
 	many := make([]netip.Addr, 2*manyLookups)
 	for i := range many {

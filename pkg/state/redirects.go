@@ -1,7 +1,6 @@
 package state
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -48,9 +47,7 @@ func ignoreRoutersOn(dev string, has6 bool) []Object {
 
 // any6 reports whether a host of the network has an IPv6 subnet.
 func any6(m nodes.Topology) bool {
-	return slices.ContainsFunc(m.All(), func(n config.Node) bool {
-		return slices.ContainsFunc(n.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() })
-	})
+	return has6(m.Self) || slices.ContainsFunc(m.Peers, has6)
 }
 
 // MetWithoutIPv6 reports whether s only switches off something that a link without IPv6,
