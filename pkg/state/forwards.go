@@ -93,11 +93,22 @@ func subnets(nodes []config.Node) []netip.Prefix {
 
 // ofFamily returns the subnets of a family, or the list itself where it has no others.
 func ofFamily(list []netip.Prefix, v6 bool) []netip.Prefix {
-	other := func(p netip.Prefix) bool { return p.Addr().Is6() != v6 }
-	if !slices.ContainsFunc(list, other) {
+	n := 0
+	for _, p := range list {
+		if p.Addr().Is6() == v6 {
+			n++
+		}
+	}
+	if n == len(list) {
 		return list
 	}
-	return slices.DeleteFunc(slices.Clone(list), other)
+	of := make([]netip.Prefix, 0, n)
+	for _, p := range list {
+		if p.Addr().Is6() == v6 {
+			of = append(of, p)
+		}
+	}
+	return of
 }
 
 // mergedSubnets returns the fewest CIDRs that hold the addresses of the nodes' subnets,
