@@ -58,11 +58,7 @@ func TestFaults(t *testing.T) {
 		fault func()
 	}
 	faults := []fault{
-		{"ovs-vswitchd stopped and started", must(h.StopVswitchd, h.StartVswitchd)},
-		{"ovs-vswitchd killed and started", must(h.KillVswitchd, h.StartVswitchd)},
-		{"ovsdb-server stopped and started", must(h.StopOVSDB, h.StartOVSDB)},
-		{"ovsdb-server killed and started", must(h.KillOVSDB, h.StartOVSDB)},
-		{"openvswitch restarted", must(h.StopOVS, h.StartOVS)},
+		{"ovsdb-server killed and started", must(h.KillOVSDB, h.StartOVSDB)}, // TestRestarts has the other restarts
 		{"conf.db lost, ovs-grectl up", func() {
 			must(h.StopOVS)()
 			h.Run(t, "rm", "/etc/openvswitch/conf.db")
