@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/binary"
-	"hash/maphash"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -205,12 +204,15 @@ func isUnderlay(a netip.Addr) bool {
 func agree(nodes []Node, subnets []netip.Prefix) bool {
 	names, macs := newDistinct(len(nodes)), newDistinct(len(nodes))
 	for i, n := range nodes {
-		if n.Address.Is4() != nodes[0].Address.Is4() ||
-			!names.add(i, maphash.String(hashSeed, n.Name), func(j int) bool { return nodes[j].Name == n.Name }) {
+		var hash uint32 // FNV-1a
+		for k := range len(n.Name) {
+			hash = (hash ^ uint32(n.Name[k])) * 16777619
+		}
+		if n.Address.Is4() != nodes[0].Address.Is4() || !names.add(i, hash, func(j int) bool { return nodes[j].Name == n.Name }) {
 			return false
 		}
 		mac := macBytes(n.Address) // equal addresses have equal MACs
-		if !macs.add(i, maphash.Bytes(hashSeed, mac[:]), func(j int) bool { return macBytes(nodes[j].Address) == mac }) {
+		if !macs.add(i, binary.BigEndian.Uint32(mac[:])*0x9e3779b1>>7, func(j int) bool { return macBytes(nodes[j].Address) == mac }) {
 			return false
 		}
 	}
@@ -248,9 +250,6 @@ func agree(nodes []Node, subnets []netip.Prefix) bool {
 	return true
 }
 
-// hashSeed makes the order of the entries of a distinct another in each process.
-var hashSeed = maphash.MakeSeed()
-
 // A distinct finds out whether values of a list are different: a map for it takes
 // longer than reading the list. Each entry is an index of the list and 1.
 type distinct []uint32
@@ -260,7 +259,7 @@ func newDistinct(n int) distinct { return make(distinct, 1<<bits.Len(uint(n+n/4)
 
 // add adds the value with index i and reports whether it is new; same compares it with
 // that of another index.
-func (d distinct) add(i int, hash uint64, same func(j int) bool) bool {
+func (d distinct) add(i int, hash uint32, same func(j int) bool) bool {
 	at := int(hash) & (len(d) - 1)
 	for ; d[at] != 0; at = (at + 1) & (len(d) - 1) {
 		if same(int(d[at] - 1)) {

@@ -70,7 +70,7 @@ func Resolve(nodes []config.Node, node string, local []netip.Addr) (Topology, er
 	t.Self = nodes[at]
 	t.Local = here[t.Self.Address]
 	if t.Peers = slices.Clip(nodes[1:]); at > 0 { // thousands are not copied without need
-		t.Peers = slices.Concat(nodes[:at], nodes[at+1:])
+		t.Peers = append(append(make([]config.Node, 0, len(nodes)-1), nodes[:at]...), nodes[at+1:]...)
 	}
 	return t, nil
 }

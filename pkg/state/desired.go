@@ -224,10 +224,10 @@ func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 func masquerade(c *config.Network, m nodes.Topology, peers [2][]netip.Prefix) Masquerade {
 	// Multicast stays on its segment: RFC 5771, RFC 4291.
 	excluded := []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
-	excluded = slices.Concat(excluded, c.NoMasqueradeCIDRs, m.Self.Subnets)
+	excluded = append(append(excluded, c.NoMasqueradeCIDRs...), m.Self.Subnets...)
 	if OneTunnel(c) { // for as many peers as that is for, the filter has as few as the routes
-		excluded = slices.Concat(excluded, peers[0], peers[1])
-		excluded = slices.Concat(merge(ofFamily(excluded, false)), merge(ofFamily(excluded, true)))
+		excluded = append(append(excluded, peers[0]...), peers[1]...)
+		excluded = append(merge(ofFamily(excluded, false)), merge(ofFamily(excluded, true))...)
 	} else {
 		excluded = append(excluded, subnets(m.Peers)...)
 	}

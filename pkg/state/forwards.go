@@ -71,7 +71,7 @@ func directForwards(c *config.Routes, m nodes.Topology, peers []config.Node, w N
 			gw = w.Gateway6
 		}
 		if w.Underlay == "" && gw == "" { // both links are unknown: one accept for both directions
-			both := sourceList(slices.Concat(ofFamily(m.Self.Subnets, v6), ofFamily(theirs, v6)))
+			both := sourceList(append(slices.Clone(ofFamily(m.Self.Subnets, v6)), ofFamily(theirs, v6)...))
 			objs = append(objs, Forward{Network: c.Name, Routes: true, From: both, To: both})
 			continue
 		}
