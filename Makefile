@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-scale bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -175,9 +175,13 @@ test-packages: packages ## install and remove the .deb and the .rpm, as docs/ins
 	@./test/need rpm
 	go test -count=1 ./test/packages
 
-bench: ## ADD, CHECK, DEL beside containernetworking's bridge
+bench: ## ADD, CHECK, DEL beside containernetworking's bridge, with 2, 500 and 5,000 peers
 	@./test/need $(LAB)
-	go run ./test/bench
+	go run ./test/bench -together -nodes-file -ports peer,one -peers 2,500,5000
+
+bench-scale: ## the CPU time of ovs-vswitchd an ADD, by peers and by containers of the host
+	@./test/need $(LAB)
+	go run ./test/bench -nodes-file -ports one,peer -peers 2,500,5000 -local 1,100,1000 -n 15
 
 bench-datapath: ## throughput of underlay, direct, GRE, VXLAN, Geneve and the kernel's vxlan device; KERNEL=1: on the kernel datapath
 	@./test/need $(LAB)

@@ -18,6 +18,11 @@ const nodesFile = "/etc/cni/nodes.json"
 // ones as it takes to have so many peers; and the list of all these.
 func ours(lab *testnet.Lab, at *testnet.Host, peers int, o options, ports string) (list []byte, file string) {
 	n := cnitest.Network{}
+	if o.local != nil { // a /24 has room for 253 containers
+		n.Subnets = func(i int) []string {
+			return []string{fmt.Sprintf("192.168.%d.0/21", 8*i), fmt.Sprintf("fd92:%d::/64", i+1)}
+		}
+	}
 	nodes := n.NodeList(lab)
 	self := slices.Index(lab.Hosts, at)
 	nodes[0], nodes[self] = nodes[self], nodes[0]

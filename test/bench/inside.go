@@ -45,9 +45,9 @@ type request struct {
 type answer struct {
 	Calls []call
 	// Daemons is the CPU time that ovsdb-server and ovs-vswitchd took for all
-	// of them, until they were idle again.
-	Daemons time.Duration
-	Error   string
+	// of them, until they were idle again; Vswitchd is ovs-vswitchd's alone.
+	Daemons, Vswitchd time.Duration
+	Error             string
 }
 
 // A call is one verb for one container: the plugins of a chain, one after the
@@ -102,7 +102,7 @@ func (i *inside) answer(q request) (a answer, err error) {
 			i.netns[n] = true
 		}
 	}
-	before := idle()
+	before, switchBefore := idle(), daemons("ovs-vswitchd")
 	a.Calls = make([]call, q.Count)
 	var wg sync.WaitGroup
 	for n := range a.Calls {
@@ -110,6 +110,7 @@ func (i *inside) answer(q request) (a answer, err error) {
 	}
 	wg.Wait()
 	a.Daemons = idle() - before
+	a.Vswitchd = daemons("ovs-vswitchd") - switchBefore
 	return a, nil
 }
 
@@ -235,10 +236,11 @@ func (w *weighed) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 // returns the CPU time that they have had. Without Open vSwitch it waits as
 // long as for idle daemons.
 func idle() time.Duration {
-	had := daemons()
+	both := []string{"ovsdb-server", "ovs-vswitchd"}
+	had := daemons(both...)
 	for range 2 * time.Second / settle {
 		<-time.After(settle)
-		now := daemons()
+		now := daemons(both...)
 		if now-had < settle/20 {
 			return now
 		}
@@ -247,11 +249,11 @@ func idle() time.Duration {
 	return had
 }
 
-// daemons is the CPU time of all threads of ovsdb-server and ovs-vswitchd.
+// daemons is the CPU time of all threads of ovsdb-server or ovs-vswitchd.
 // /proc/PID/stat has it in hundredths of a second, which is too coarse.
-func daemons() time.Duration {
+func daemons(names ...string) time.Duration {
 	var sum time.Duration
-	for _, name := range []string{"ovsdb-server", "ovs-vswitchd"} {
+	for _, name := range names {
 		pid, err := os.ReadFile("/run/openvswitch/" + name + ".pid")
 		if err != nil {
 			continue

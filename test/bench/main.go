@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,7 @@ type options struct {
 	atOnce     []int
 	peers      []int
 	ports      []string
+	local      []int
 	together   bool
 	nodesFile  bool
 	against    string
@@ -77,6 +79,7 @@ func parse() (o options, err error) {
 	atOnce := flag.String("c", "1,20", "how many at a time, a `list`")
 	peers := flag.String("peers", "2,10,500", "how many peers, a `list`")
 	ports := flag.String("ports", "peer", "values of tunnel.ports, a `list`: peer, one or both")
+	local := flag.String("local", "", "instead: the CPU time of ovs-vswitchd an ADD where so many containers are attached, a `list`")
 	flag.BoolVar(&o.together, "together", false, "measure all numbers of peers in turn, in one lab")
 	flag.BoolVar(&o.nodesFile, "nodes-file", false, "nodes are in a nodesFile instead of the conflist")
 	flag.StringVar(&o.against, "against", "", "`directory` with an ovs-gre and a route-sync of another build, to be measured in between")
@@ -85,6 +88,10 @@ func parse() (o options, err error) {
 	flag.Parse()
 	if o.atOnce, err = numbers(*atOnce); err == nil {
 		o.peers, err = numbers(*peers)
+	}
+	if err == nil && *local != "" {
+		o.local, err = numbers(*local)
+		slices.Sort(o.local)
 	}
 	o.ports = strings.Split(*ports, ",")
 	if err == nil && flag.NArg() > 0 {
@@ -129,6 +136,9 @@ func bench(ctx context.Context, o options) (*results, error) {
 		}
 	}
 	r := newResults(o)
+	if o.local != nil {
+		return r, scale(ctx, o, bin, r)
+	}
 	labs := [][]int{o.peers}
 	if !o.together {
 		labs = nil
@@ -171,26 +181,17 @@ func measure(ctx context.Context, o options, bin string, peers []int, r *results
 		return fmt.Errorf("%s: Open vSwitch does not stop", lab.Hosts[0].Name)
 	}
 	runs := []*running{{name: "bridge", peers: peers[0], host: lab.Hosts[0], conflist: bridge(o.ipv6), path: "/opt/cni/bin", bare: "ip link delete " + bridgeName}}
-	add := func(name string, peers int, ports, path string) error {
-		h := lab.Hosts[len(runs)]
-		list, nodes := ours(lab, h, peers, o, ports)
-		runs = append(runs, &running{name: name, peers: peers, host: h, conflist: list, path: path})
-		cmd := h.Command(ctx, "sh", "-ec", `mkdir -p "${1%/*}"; cat >"$1"`, "sh", nodesFile)
-		cmd.Stdin = strings.NewReader(nodes)
-		return cmd.Run()
-	}
 	for _, n := range peers {
 		for _, ports := range o.ports {
-			name := ""
-			if ports != "peer" {
-				name = " " + ports
-			}
-			err := add("ovs-gre"+name, n, ports, "/opt/cni/bin")
-			if err == nil && o.against != "" {
-				err = add("other"+name, n, ports, "/opt/cni/bin/other")
-			}
-			if err != nil {
-				return err
+			for _, build := range []string{"ovs-gre", "other"}[:builds] {
+				if !r.measurable(n, ports) {
+					continue
+				}
+				run, err := prepare(ctx, lab, len(runs), n, o, ports, build)
+				if err != nil {
+					return err
+				}
+				runs = append(runs, run)
 			}
 		}
 	}
@@ -210,6 +211,22 @@ func measure(ctx context.Context, o options, bin string, peers []int, r *results
 		}
 	}
 	return nil
+}
+
+// prepare makes a chain of a build, "ovs-gre" or "other", for the host with index i.
+func prepare(ctx context.Context, lab *testnet.Lab, i, peers int, o options, ports, build string) (*running, error) {
+	h := lab.Hosts[i]
+	list, nodes := ours(lab, h, peers, o, ports)
+	run := &running{name: build, peers: peers, host: h, conflist: list, path: "/opt/cni/bin"}
+	if ports != "peer" {
+		run.name += " " + ports
+	}
+	if build != "ovs-gre" {
+		run.path += "/" + build
+	}
+	cmd := h.Command(ctx, "sh", "-ec", `mkdir -p "${1%/*}"; cat >"$1"`, "sh", nodesFile)
+	cmd.Stdin = strings.NewReader(nodes)
+	return run, cmd.Run()
 }
 
 // measuring is what is done in one lab.
