@@ -17,7 +17,7 @@ const undoBound = 5 * time.Second
 // Attach sees to the routes on behalf of an attachment, which keeps them until
 // it is detached. An error leaves nothing behind.
 func Attach(ctx context.Context, c *config.Routes, bridge string, l rundir.Lease) error {
-	r, err := Open(ctx, c, bridge)
+	r, err := openBrief(ctx, c, bridge)
 	if err != nil {
 		return err
 	}

@@ -29,19 +29,44 @@ type Routes struct {
 	nextHops state.NextHops
 	// bridge is the one whose tunnels carry the routes.
 	bridge string
+	// brief: the topology is state.Condensed.
+	brief bool
 }
 
 // Open finds this host in the network and the ways out of it. bridge is what
 // routes of mode tunnel go by where the configuration names none. Nodes that
 // the configuration does not list are the ones that ovs-gre handed on.
 func Open(ctx context.Context, c *config.Routes, bridge string) (*Routes, error) {
+	return open(ctx, c, bridge, false)
+}
+
+// openBrief is Open for one look at the routes, or to bring them about: where OVS finds
+// the peers, it does not read thousands of them.
+func openBrief(ctx context.Context, c *config.Routes, bridge string) (*Routes, error) {
+	r, err := open(ctx, c, bridge, true)
+	if err == nil && r.brief {
+		_, err = r.Want() // without error, or it is to name the peer
+	}
+	if err != nil || r.brief && !r.nextHops.OneTunnel {
+		return Open(ctx, c, bridge)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, c *config.Routes, bridge string, brief bool) (*Routes, error) {
 	r := &Routes{Config: c, Dir: rundir.NetworkDir(c.Name)}
 	addrs, err := kernel.Addrs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.Topology, err = resolve(c, r.Dir, addrs); err != nil {
-		return nil, err
+	if brief && c.Mode == config.ModeTunnel && len(c.Nodes) == 0 && c.NodesFile == "" {
+		r.Topology, r.brief = r.Dir.Condensed()
+		r.brief = r.brief && (c.Node == "" || c.Node == r.Topology.Self.Name)
+	}
+	if !r.brief {
+		if r.Topology, err = resolve(c, r.Dir, addrs); err != nil {
+			return nil, err
+		}
 	}
 	if c.Bridge != "" {
 		bridge = c.Bridge
@@ -240,6 +265,15 @@ func (r *Routes) kernel() state.Backend {
 		scope.NeighLinks = []string{r.nextHops.Transit}
 	}
 	return kernel.NewBackend(scope)
+}
+
+// Check is Check of what Open returns, in less time where there are thousands of peers.
+func Check(ctx context.Context, c *config.Routes, bridge string) ([]state.Change, error) {
+	r, err := openBrief(ctx, c, bridge)
+	if err != nil {
+		return nil, err
+	}
+	return r.Check(ctx)
 }
 
 // Check returns what is amiss. It changes nothing.

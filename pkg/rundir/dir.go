@@ -40,10 +40,10 @@ const RunDir = "/run/ovs-gre"
 //	nodes.json      the nodes that host state was last made from,
 //	node            the name of this host among them,
 //	config.json     and the configuration
+//	condensed       what routes by one tunnel port need of many nodes
 //	mark            which state of OVSDB was found to be right for these
 //	routes.json     the configuration that routes were last made of
 //	accept_ra       links of others that go on listening to routers
-//	gateways        the gateway addresses that this host has had in the network
 //	gateways        the gateway addresses that this host has had in the network
 //
 // The directory exists as long as one of these files does. The zero Dir belongs
@@ -261,7 +261,8 @@ func (d Dir) Save(list []config.Node, self string, config []byte) error {
 		d.SetMark(""),
 		replaceFile(filepath.Join(string(d), "node"), []byte(self)),
 		replaceFile(filepath.Join(string(d), "config.json"), config),
-		nodes.Store(filepath.Join(string(d), "nodes.json"), list))
+		nodes.Store(filepath.Join(string(d), "nodes.json"), list),
+		d.saveCondensed(list, self))
 }
 
 // IsSaved reports whether Save left just this: the nodes of m, this host first.

@@ -71,6 +71,17 @@ func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) 
 	return s, errors.Join(errs...)
 }
 
+// Condensed is m with one peer that has the subnets of all, as few as hold the same
+// addresses. DesiredRoutes makes the same of it where all routes are OneTunnel's.
+func Condensed(m nodes.Topology) nodes.Topology {
+	if len(m.Peers) == 0 {
+		return m
+	}
+	subnets := mergedSubnets(m.Peers)
+	m.Peers = []config.Node{{Name: "peers of " + m.Self.Name, Address: m.Peers[0].Address, Subnets: append(subnets[0], subnets[1]...)}}
+	return m
+}
+
 func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, w NextHops) ([]Object, error) {
 	r := Route{Dst: dst, Table: c.Table, Metric: c.Metric}
 	if r.Src = source(dst, w); r.Src.IsValid() {

@@ -94,11 +94,7 @@ func check(ctx context.Context, r request, invalid error) error {
 }
 
 func drift(ctx context.Context, c *config.Routes, bridge string) error {
-	open, err := routes.Open(ctx, c, bridge)
-	if err != nil {
-		return err
-	}
-	changes, err := open.Check(ctx)
+	changes, err := routes.Check(ctx, c, bridge)
 	if errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
 		return state.DriftOfTexts(strings.Split(err.Error(), "\n")...) // there was a way when ADD ran
 	}
