@@ -46,6 +46,9 @@ func ours(lab *testnet.Lab, at *testnet.Host, peers int, o options, ports string
 	if o.nodesFile {
 		n.OVSGRE = cnitest.Conf{"nodes": nil, "nodesFile": nodesFile}
 	}
+	if o.local != nil {
+		n.OVSGRE["timeoutSeconds"] = 300 // ovs-vswitchd may take seconds for a port beside a thousand others
+	}
 	if ports != "peer" { // else other builds know the conflist, too
 		n.OVSGRE["tunnel"] = cnitest.Conf{"ports": ports}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"text/tabwriter"
@@ -60,6 +61,7 @@ func scale(ctx context.Context, o options, bin string, r *results) error {
 				}
 			}
 		}
+		fmt.Fprintf(os.Stderr, "bench: %d containers are attached on each of %d hosts\n", local, len(runs))
 		have = local
 		if err := addsBeside(ctx, o.containers, runs, local, r); err != nil {
 			return err
