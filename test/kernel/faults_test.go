@@ -58,7 +58,8 @@ func TestFaults(t *testing.T) {
 		fault func()
 	}
 	faults := []fault{
-		{"ovsdb-server killed and started", must(h.KillOVSDB, h.StartOVSDB)}, // TestRestarts has the other restarts
+		{"ovs-vswitchd killed and started", must(h.KillVswitchd, h.StartVswitchd)}, // TestRestarts has the other restarts
+		{"ovsdb-server killed and started", must(h.KillOVSDB, h.StartOVSDB)},
 		{"conf.db lost, ovs-grectl up", func() {
 			must(h.StopOVS)()
 			h.Run(t, "rm", "/etc/openvswitch/conf.db")

@@ -36,7 +36,6 @@ func restarts(l *testnet.Lab) []restart {
 	}
 	list := []restart{
 		{what: "ovs-vswitchd stopped and started", run: steps((*testnet.Host).StopVswitchd, (*testnet.Host).StartVswitchd)},
-		{what: "ovs-vswitchd killed and started", run: steps((*testnet.Host).KillVswitchd, (*testnet.Host).StartVswitchd)},
 		{what: "ovsdb-server stopped and started", run: steps((*testnet.Host).StopOVSDB, (*testnet.Host).StartOVSDB)},
 		{what: "openvswitch restarted", run: steps((*testnet.Host).StopOVS, (*testnet.Host).StartOVS)},
 	}
@@ -175,6 +174,7 @@ func lostBy(t *testing.T, l *testnet.Lab, cs []*cnitest.Container, k keeper, r r
 	if k.after != "" || k.mend != nil {
 		cell += fmt.Sprintf(" (%.1f s)", took.Seconds())
 	}
+	t.Logf("%s, %s: %s", k.name, r.what, cell)
 	return cell
 }
 
