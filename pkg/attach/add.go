@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"sync"
 
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
+	"ovs-gre-cni/pkg/ipam"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
@@ -307,15 +309,31 @@ func (a *adding) removeOrphan(ctx context.Context) error {
 	return a.net.OVS.WaitReleased(ctx, a.bridge)
 }
 
-// connect makes the OVS port and, while ovs-vswitchd works, the addresses.
+// connect makes the OVS port and, while ovs-vswitchd works, looks at the host state.
 func (a *adding) connect(ctx context.Context) (*current.Result, error) {
-	if err := a.ignoreRouters(); err != nil {
+	// ovs-vswitchd holds the kernel's lock on links for milliseconds while it makes
+	// a port, so addresses come first. An IPAM plugin that is executed may have to
+	// send by the port.
+	early := a.Config.IPAM.Type == ipam.HostLocal || a.Config.IPAM.Type == ""
+	var answer func() (*current.Result, error)
+	if early {
+		answer = a.askIPAM(ctx)
+	}
+	if err := a.quiet(); err != nil {
 		return nil, err
 	}
-	if a.bridge.Datapath == "netdev" {
-		if err := errors.Join(kernel.QuietHostEnd(a.port()), a.ns.DisableTxChecksum(a.IfName)); err != nil {
-			return nil, err
-		}
+	// Up before OVS knows of it: ovs-vswitchd goes through all ports after each
+	// change of a link, but only once for changes that come together.
+	var res *current.Result
+	var addrs []netip.Addr
+	var err error
+	if early {
+		res, addrs, err = a.addresses(ctx, answer)
+	} else {
+		err = a.ns.Configure(ctx, a.IfName, nil, nil)
+	}
+	if err != nil {
+		return nil, err
 	}
 	port := containerPort(a.Request)
 	a.undo.add(func(ctx context.Context) error {
@@ -324,20 +342,15 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 			return err
 		}))
 	})
-	// Up before OVS knows of it: ovs-vswitchd goes through all ports after each
-	// change of a link, but only once for changes that come together.
-	if err := a.ns.Configure(ctx, a.IfName, nil, nil); err != nil {
-		return nil, err
-	}
 	added, waited, err := a.net.OVS.AddPort(ctx, port, a.bridge.UUID, ovs.BootID())
 	if err != nil {
 		return nil, err
 	}
 	a.undo.add(a.removeAntispoof) // ensure may do what antispoof does, for all containers
-	var res *current.Result
-	var addrs []netip.Addr
 	err = a.syncIfStale(ctx, func() (err error) {
-		res, addrs, err = a.addresses(ctx)
+		if !early {
+			res, addrs, err = a.addresses(ctx, a.askIPAM(ctx))
+		}
 		return err
 	})
 	if err != nil {
@@ -355,6 +368,14 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	return a.result(ctx, res)
 }
 
+// quiet has both ends do nothing by themselves, before they are up.
+func (a *adding) quiet() error {
+	if err := a.ignoreRouters(); err != nil || a.bridge.Datapath != "netdev" {
+		return err
+	}
+	return errors.Join(kernel.QuietHostEnd(a.port()), a.ns.DisableTxChecksum(a.IfName))
+}
+
 // removeLater notes a port that OVSDB could not be told to drop. The next call that
 // finds OVSDB will.
 func (r Request) removeLater(err error) error {
@@ -370,20 +391,32 @@ func containerPort(r Request) state.Port {
 		Protected: r.Config.Segment == config.SegmentContainer}
 }
 
-// addresses asks IPAM and gives the container's interface what it says.
-func (a *adding) addresses(ctx context.Context) (*current.Result, []netip.Addr, error) {
+// askIPAM begins to ask IPAM; the function that it returns waits for the answer.
+func (a *adding) askIPAM(ctx context.Context) func() (*current.Result, error) {
 	m := a.ipam(a.net.Topology.Self.Subnets)
 	if m == nil {
-		return &current.Result{}, nil, nil
+		return func() (*current.Result, error) { return &current.Result{}, nil }
 	}
-	res, err := m.Add(ctx)
-	if !errors.Is(err, fault.ErrBusy) { // else it did not get as far as an address
-		a.undo.add(a.bounded(m.Del)) // also when it fails: CNI wants DEL after a failed ADD
-	}
-	if err != nil {
+	answer := sync.OnceValues(func() (*current.Result, error) { return m.Add(ctx) })
+	go func() { _, _ = answer() }()
+	a.undo.add(func(ctx context.Context) error { // also when it fails: CNI wants DEL after a failed ADD
+		if _, err := answer(); errors.Is(err, fault.ErrBusy) {
+			return nil // it did not get as far as an address
+		}
+		return a.bounded(m.Del)(ctx)
+	})
+	return answer
+}
+
+// addresses takes the container's interface up with the addresses that IPAM gives.
+func (a *adding) addresses(ctx context.Context, answer func() (*current.Result, error)) (*current.Result, []netip.Addr, error) {
+	res, err := answer()
+	switch {
+	case err != nil:
 		return nil, nil, err
-	}
-	if len(res.IPs) == 0 {
+	case a.Config.IPAM.Type == "":
+		return res, nil, a.ns.Configure(ctx, a.IfName, nil, nil)
+	case len(res.IPs) == 0:
 		return nil, nil, fmt.Errorf("%w: ipam: %s gave no address", config.ErrInvalid, a.Config.IPAM.Type)
 	}
 	get, err := address(a.Config, a.net.Topology, res)
