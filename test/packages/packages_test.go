@@ -44,7 +44,8 @@ inside() { chroot "$d/root" "$@"; }
 // files are in both kinds of packages.
 var files = []string{
 	"/opt/cni/bin/ovs-gre", "/opt/cni/bin/route-sync", "/usr/bin/ovs-grectl", "/usr/sbin/ovs-gre-agent",
-	"/lib/systemd/system/ovs-gre.service", "/lib/systemd/system/ovs-gre-agent.service", "/usr/share/doc/ovs-gre-agent/template.json",
+	"/lib/systemd/system/ovs-gre.service", "/lib/systemd/system/ovs-gre-agent.service",
+	"/usr/lib/ovs-gre/flow-restore", "/lib/systemd/system/ovs-vswitchd.service.d/50-ovs-gre.conf", "/usr/share/doc/ovs-gre-agent/template.json",
 	"/etc/iproute2/rt_protos.d/ovs-gre.conf", "/usr/share/man/man8/ovs-grectl.8", "/usr/share/man/man8/ovs-grectl-trace.8",
 	"/usr/share/bash-completion/completions/ovs-grectl", "/usr/share/fish/vendor_completions.d/ovs-grectl.fish",
 	"/usr/share/doc/ovs-gre/ovs-grectl.schema.json", "/usr/share/doc/ovs-gre/examples/gre.conflist",
