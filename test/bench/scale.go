@@ -24,8 +24,8 @@ type scaled struct {
 }
 
 // fillAtOnce is how many of the containers that are only to be there are attached at a
-// time.
-const fillAtOnce = 8
+// time: ovs-vswitchd goes through all ports once for those that come together.
+const fillAtOnce = 40
 
 // scale measures ADD with all numbers of peers, and of containers on the host.
 func scale(ctx context.Context, o options, bin string, r *results) error {
