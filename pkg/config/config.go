@@ -108,6 +108,8 @@ type Tunnel struct {
 	Keepalive uint16
 	// Ports is peer or one.
 	Ports string
+	// Options are further options of OVS's tunnel interfaces, sorted by name.
+	Options []Option
 }
 
 // IPAM holds the keys of the delegated IPAM plugin that this package needs.
@@ -281,6 +283,7 @@ func (c *Network) check(p *problems) {
 		p.invalid("tunnel.port", quoteInt(int(t.Port)), "only VXLAN, Geneve and WireGuard have a port, tunnel.type is "+t.Type)
 	}
 	c.checkWireGuard(p)
+	c.checkOptions(p)
 	if t.Key != nil && *t.Key > 1<<24-1 && (t.Type == TunnelVXLAN || t.Type == TunnelGeneve) {
 		p.invalid("tunnel.key", quoteInt(int(*t.Key)), "a VNI has 24 bits, want at most 16777215")
 	}

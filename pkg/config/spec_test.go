@@ -164,6 +164,11 @@ func TestGood(t *testing.T) {
 		{"tunnel", `{"ports":"one"}`, "", func(c *config.Network) any { return c.Tunnel }, config.Tunnel{Type: "gre", Ports: "one"}},
 		{"tunnel", `{"key":0}`, "", func(c *config.Network) any { return c.Tunnel }, config.Tunnel{Type: "gre", Ports: "peer", Key: key(0)}},
 		{"tunnel", `{"type":"vxlan","key":16777215,"port":65535}`, "", func(c *config.Network) any { return c.Tunnel }, config.Tunnel{Type: "vxlan", Ports: "peer", Key: key(16777215), Port: 65535}},
+		{"tunnel", `{"options":{}}`, "", func(c *config.Network) any { return c.Tunnel }, config.Tunnel{Type: "gre", Ports: "peer"}},
+		{"tunnel", `{"options":{"ttl":64,"tos":"inherit","df_default":false,"psk":{"file":"/a//b c"}}}`, "", func(c *config.Network) any { return c.Tunnel.Options }, []config.Option{
+			{Name: "df_default", Value: "false"}, {Name: "psk", File: "/a/b c"}, {Name: "tos", Value: "inherit"}, {Name: "ttl", Value: "64"}}},
+		{"tunnel", `{"ports":"one","options":{"ttl":"1"}}`, "", func(c *config.Network) any { return c.Tunnel.Options }, []config.Option{{Name: "ttl", Value: "1"}}},
+		{"tunnel", `{"type":"vxlan","port":4789,"options":{"remote_cert":"/x.pem"}}`, "", func(c *config.Network) any { return c.Tunnel.IPsec() }, "remote_cert"},
 		{"tunnel", `{"type":"geneve","port":1}`, "", func(c *config.Network) any { return c.Tunnel }, config.Tunnel{Type: "geneve", Ports: "peer", Port: 1}},
 		{"mtu", `0`, "", func(c *config.Network) any { return c.MTU }, 0},
 		{"mtu", `576`, "", func(c *config.Network) any { return c.MTU }, 576},
@@ -322,6 +327,10 @@ func TestMessages(t *testing.T) {
 		`"tunnel":{"key":-1}`, `"tunnel":{"key":4294967296}`, `"tunnel":{"key":"7"}`, `"tunnel":{"key":1.5}`, `"tunnel":{"key":null}`,
 		`"tunnel":{"csum":"yes"}`, `"tunnel":{"bfd":0}`, `"tunnel":{"type":"vxlan","port":0}`, `"tunnel":{"ports":1}`, `"tunnel":{"ports":"two"}`, `"tunnel":{"type":"vxlan","port":65536}`, `"tunnel":{"type":"vxlan","port":"1"}`,
 		`"tunnel.type":"gre"`, `"tunnel":{"tunnel.type":"gre"}`, `"tunnel":{"":1}`,
+		`"tunnel":{"options":1}`, `"tunnel":{"options":null}`, `"tunnel":{"options":["xyzzy"]}`, `"tunnel":{"options":{"":1,"a b":1,"a-b":1}}`,
+		`"tunnel":{"options":{"remote_ip":"xyzzy","local_ip":"xyzzy","key":7,"in_key":7,"out_key":"flow","dst_port":1,"csum":true,"packet_type":"legacy_l3","seq":true}}`,
+		`"tunnel":{"options":{"a":null,"b":[],"c":"","d":"xyz\u0000zy","e":{},"f":{"file":1},"g":{"file":"xyzzy"},"h":{"file":"/a","xyzzy":1},"i":{"file":"/\u0000"}}}`,
+		`"tunnel":{"options":{"psk":"xyzzy"}}`, `"tunnel":{"options":{"psk":["xyzzy"]}}`, `"tunnel":{"options":{"psk":7}}`, `"tunnel":{"options":{"psk":{"file":"/x"},"psk":"xyzzy"}}`, `"tunnel":{"options":{"PSK":"xyzzy","psk":"xyzzy"}}`,
 		`"mtu":-1`, `"mtu":1`, `"mtu":575`, `"mtu":65536`, `"mtu":"1500"`, `"mtu":1e3`,
 		`"ipMasq":"yes"`, `"isDefaultGateway":0`,
 		`"noMasqueradeCIDRs":"10.0.0.0/8"`, `"noMasqueradeCIDRs":null`, `"noMasqueradeCIDRs":["10.0.0.1/8","x","::ffff:10.0.0.0/104",""]`, `"noMasqueradeCIDRs":[1]`,
@@ -341,6 +350,9 @@ func TestMessages(t *testing.T) {
 		`"tunnel":{"ports":"one"},"segment":"mesh"`, `"tunnel":{"ports":"one","bfd":true}`, `"tunnel":{"ports":"one","type":"none"}`,
 		`"linuxBridge":"obr0"`, `"linuxBridge":"obr0-t"`, `"linuxBridge":"docker0","bridge":"docker0"`, `"linuxBridge":"docker0","adoptBridge":true`, `"linuxBridge":"docker0","segment":"container"`,
 		`"tunnel":{"type":"wireguard"},"segment":"mesh"`, `"tunnel":{"type":"wireguard","key":7}`, `"tunnel":{"type":"wireguard","csum":true,"bfd":true}`, `"tunnel":{"keepalive":25}`, `"tunnel":{"type":"wireguard","keepalive":65536}`, `"tunnel":{"type":"wireguard"},"linuxBridge":"obr0-w"`,
+		`"tunnel":{"type":"wireguard","options":{"ttl":1}}`, `"tunnel":{"type":"none","options":{"ttl":1}}`, `"tunnel":{"type":"stt","options":{"psk":{"file":"/x"}}}`,
+		`"tunnel":{"ports":"one","options":{"psk":{"file":"/x"}}}`, `"datapathType":"netdev","tunnel":{"options":{"remote_name":"x"}}`, `"tunnel":{"options":{"psk":{"file":"/x"},"remote_cert":"/x.pem"}}`,
+		`"tunnel":{"type":"vxlan","port":8472,"options":{"remote_cert":"/x.pem"}}`, `"tunnel":{"type":"geneve","port":1,"options":{"psk":{"file":"/x"}}}`,
 		// A key that is wrong is not also wrong together with others.
 		`"tunnel":{"type":"stt","port":1,"key":4294967295}`, `"bridge":"","linuxBridge":"obr0"`,
 		// From the runtime.

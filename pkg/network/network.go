@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/firewall"
@@ -187,7 +189,7 @@ func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
 	rows.Brief()
 	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) && !state.OneTunnel(n.Config) {
-		c.mark = fmt.Sprintf("%s %t %s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, bridge.NextCfg)
+		c.mark = fmt.Sprintf("%s %t %s%s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, secretsMark(n.Config), bridge.NextCfg)
 		if c.known = n.Dir.Mark() == c.mark; c.known {
 			rows = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
 		}
@@ -195,6 +197,22 @@ func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison
 	var err error
 	c.backends, err = n.ask(ctx, rows)
 	return c, err
+}
+
+// secretsMark says when the files that options of tunnels are read from were
+// changed; "" where there are none.
+func secretsMark(c *config.Network) string {
+	var mark string
+	for _, o := range c.Tunnel.Options {
+		if o.File == "" {
+			continue
+		}
+		mark += " ?" // who reads it says why
+		if st, err := os.Stat(o.File); err == nil {
+			mark += st.ModTime().Format(time.RFC3339Nano)
+		}
+	}
+	return mark
 }
 
 // MTU is that inside containers.

@@ -18,9 +18,15 @@ import (
 // ovs-vswitchd has done it. What OVS refuses of what is new is taken out again,
 // and the error, which wraps ErrRefused, has OVS's words.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
-	plan := &plan{conn: b.conn, known: b.ports, inserted: map[string][]string{}}
+	plan := &plan{conn: b.conn, known: b.ports, inserted: map[string][]string{}, secrets: b.secrets}
+	if plan.secrets == nil {
+		plan.secrets = secrets{}
+	}
 	for _, c := range changes {
 		if inOVSDB(c.Kind()) {
+			if err := plan.secrets.read(c.New); err != nil {
+				return err
+			}
 			plan.add(c)
 		}
 	}
@@ -45,7 +51,9 @@ func inOVSDB(k state.Kind) bool { return k >= state.KindBridge && k <= state.Kin
 type plan struct {
 	conn  *Conn
 	known map[string]string
-	ops   []ovsdb.Operation
+	// secrets are those of new tunnels.
+	secrets secrets
+	ops     []ovsdb.Operation
 	// before are operations that must be done before all others.
 	before []ovsdb.Operation
 	// gone are UUIDs of ports that leave; away of those that leave in a
@@ -164,7 +172,7 @@ func protectedPort(protected bool) ovsdb.Row {
 }
 
 // columns are the columns of an object's Port and Interface, and its external_ids.
-func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
+func (p *plan) columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 	switch o := o.(type) {
 	case state.Tunnel:
 		opts, bfd := map[string]string{"remote_ip": "flow"}, map[string]string{}
@@ -182,6 +190,12 @@ func columns(o state.Object) (port, iface ovsdb.Row, ids map[string]string) {
 		}
 		if o.DstPort != 0 {
 			opts["dst_port"] = strconv.Itoa(int(o.DstPort))
+		}
+		for name, value := range state.OptionLines(o.Options) {
+			opts[name] = value
+		}
+		for name, path := range state.OptionLines(o.Secrets) {
+			opts[name] = p.secrets[path]
 		}
 		if o.BFD {
 			bfd["enable"] = "true"
@@ -211,14 +225,14 @@ func bridgeOf(o state.Object) string {
 }
 
 func (p *plan) insert(o state.Object) {
-	port, iface, ids := columns(o)
+	port, iface, ids := p.columns(o)
 	id := p.id()
 	p.ops = append(p.ops, insertPort(o.ID().Name, id, ids, port, iface)...)
 	p.inserted[bridgeOf(o)] = append(p.inserted[bridgeOf(o)], "p"+id)
 }
 
 func (p *plan) update(o state.Object) {
-	port, iface, ids := columns(o)
+	port, iface, ids := p.columns(o)
 	byName := where("name", ovsdb.ConditionEqual, o.ID().Name)
 	p.ops = append(p.ops,
 		ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Port", Where: byName, Row: port},

@@ -28,6 +28,8 @@ type Backend struct {
 	flows []state.Flows
 	// brief: see Brief.
 	brief bool
+	// secrets are those of what is wanted, as last read.
+	secrets secrets
 	// asked is what Ask has sent for the next Observe; nil is nothing.
 	asked *questions
 }
@@ -93,8 +95,11 @@ func (b *Backend) Ask(ctx context.Context, objs ...state.Object) error {
 // want has them.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
 	var asks []state.Object
-	b.fdb = nil
+	b.fdb, b.secrets = nil, secrets{}
 	for _, o := range want {
+		if err := b.secrets.read(o); err != nil {
+			return nil, err
+		}
 		switch o := o.(type) {
 		case state.Bridge, state.Port:
 			asks = append(asks, o)
@@ -253,7 +258,8 @@ func (b *Backend) port(row Row, r *rows, want state.Set) state.Object {
 	case roleTransit:
 		o = state.Bridge{Network: b.network, Name: name, PortOf: bridge}
 	case roleTunnel:
-		o = tunnel(row, iface, b.network, bridge)
+		asked, _ := want[state.ID{Kind: state.KindTunnel, Name: name}].(state.Tunnel)
+		o = b.tunnel(row, iface, bridge, asked)
 	case roleContainer:
 		at := iface.strings("external_ids")
 		o = state.Port{Network: b.network, Name: name, Bridge: bridge, ContainerID: at[keyContainerID], IfName: at[keyIfName],
@@ -285,9 +291,9 @@ func (b *Backend) taken(row Row, r *rows, want state.Set) state.Object {
 // wrongNumber begins the Error of a port that has not the number it should have.
 const wrongNumber = "OVS gave it the OpenFlow number"
 
-func tunnel(row, iface Row, network, bridge string) state.Tunnel {
+func (b *Backend) tunnel(row, iface Row, bridge string, asked state.Tunnel) state.Tunnel {
 	opts := iface.strings("options")
-	t := state.Tunnel{Network: network, Name: row.str("name"), Bridge: bridge, Type: iface.str("type"),
+	t := state.Tunnel{Network: b.network, Name: row.str("name"), Bridge: bridge, Type: iface.str("type"),
 		Key: opts["key"], Csum: opts["csum"] == "true", BFD: iface.strings("bfd")["enable"] == "true",
 		OFPort: atom[int](iface, "ofport_request"), Peer: iface.strings("external_ids")[keyPeer], Error: wrong(row, iface, "")}
 	remote := opts["remote_ip"]
@@ -306,7 +312,30 @@ func tunnel(row, iface Row, network, bridge string) state.Tunnel {
 	if !atom[bool](row, "protected") {
 		t.Error = "the port is not protected: frames loop"
 	}
+	b.options(&t, opts, asked)
 	return t
+}
+
+// options are a tunnel's further options, compared with those that are asked for.
+func (b *Backend) options(t *state.Tunnel, opts map[string]string, asked state.Tunnel) {
+	t.Secrets = asked.Secrets
+	for name, path := range state.OptionLines(asked.Secrets) {
+		if opts[name] != b.secrets[path] {
+			t.Error = name + " is not as in " + path
+		}
+	}
+	var lines []string
+	for name, value := range opts {
+		switch {
+		case slices.Contains(ourOptions, name) || state.HasOption(asked.Secrets, name):
+		case state.HasOption(asked.Options, name):
+			lines = append(lines, name+"="+value)
+		default:
+			lines = append(lines, name)
+		}
+	}
+	slices.Sort(lines)
+	t.Options = strings.Join(lines, "\n")
 }
 
 // macTable is the size of a bridge's table of MAC addresses, where one is wanted.

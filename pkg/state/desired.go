@@ -215,6 +215,7 @@ func TunnelTo(c *config.Network, m nodes.Topology, p config.Node) Tunnel {
 		// Peers accept packets only from the address that their nodes list has.
 		t.Local = m.Self.Address
 	}
+	t.Options, t.Secrets = tunnelOptions(c)
 	if c.Tunnel.Key != nil {
 		t.Key = strconv.FormatUint(uint64(*c.Tunnel.Key), 10)
 	}

@@ -262,3 +262,14 @@ func TestMACTable(t *testing.T) {
 		}
 	}
 }
+
+// TestDesiredTunnelOptions: further options go to every tunnel, and a secret's place,
+// not the secret, is in its command.
+func TestDesiredTunnelOptions(t *testing.T) {
+	c, m := network(t, nodesJSON(3, 4, "v4"), `,"tunnel":{"options":{"ttl":64,"psk":{"file":"/etc/it's a/psk"}}}`)
+	var b strings.Builder
+	fmt.Fprintf(&b, "## a port a peer\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	c, m = network(t, nodesJSON(3, 4, "v4"), `,"tunnel":{"ports":"one","options":{"ttl":64,"df_default":"false"}}`)
+	fmt.Fprintf(&b, "## one port\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	golden(t, "desired-tunnel-options", b.String())
+}

@@ -78,6 +78,14 @@ type (
 		BFD     bool   `says:"bfd"`
 		// OFPort is the port's OpenFlow number; 0 leaves it to OVS.
 		OFPort int `says:"ofport_request"`
+		// Options are further options, "name=value" in a line each, by name. Of one
+		// that is observed and has no value wanted here there is the name alone: its
+		// value may be a secret.
+		Options string `says:"options"`
+		// Secrets are the further options whose values are in files, "name path" in a
+		// line each, by name. Observe repeats what is wanted, and says by Error where
+		// the port has another value: no object has a secret.
+		Secrets string
 		// Peer is the name of the node at the other end; "" is every peer.
 		Peer string `says:"peer"`
 		// Error is what OVS says against the port; wanted is "".
@@ -282,6 +290,7 @@ func (t Tunnel) String() string {
 	if t.DstPort != 0 {
 		fmt.Fprintf(&b, " options:dst_port=%d", t.DstPort)
 	}
+	t.writeOptions(&b)
 	if t.BFD {
 		b.WriteString(" bfd:enable=true")
 	}

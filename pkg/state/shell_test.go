@@ -217,6 +217,19 @@ func TestOVSTakesIt(t *testing.T) {
 			vsctl("ovs-vsctl del-br obr0 -- --if-exists del-br obr0-t")
 		}
 	}
+	secret := filepath.Join(dir, "it's a psk")
+	if err := os.WriteFile(secret, []byte("two words, $(x)\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, m := network(t, nodesJSON(2, 4, "v4"), fmt.Sprintf(`,"tunnel":{"options":{"ttl":64,"tos":"a, 'b' $(c)","psk":{"file":%q}}}`, secret))
+	vsctl(state.Desired(c, m, mtu(t, c, m)).String())
+	const want = `"two words, $(x)" "a, 'b' $(c)" "64"`
+	name := config.TunnelName("ovsnet", m.Peers[0].Address)
+	got := vsctl(fmt.Sprintf("for o in psk tos ttl; do ovs-vsctl get interface %s options:$o; done", name))
+	if got := strings.ReplaceAll(strings.TrimSpace(got), "\n", " "); got != want {
+		t.Errorf("options %s, want %s", got, want)
+	}
+	vsctl("ovs-vsctl del-br obr0 -- --if-exists del-br obr0-t")
 	s, peers := hostileState(t)
 	vsctl(s.String())
 	for i, p := range peers {

@@ -25,6 +25,9 @@ import (
 
 const conflist = "/etc/cni/net.d/10-ovsnet.conflist"
 
+// tosFile has the value of an option of the tunnels.
+const tosFile = "/var/lib/ovs-gre/tos"
+
 // A scene is a lab with a container on each of two hosts.
 type scene struct {
 	lab   *testnet.Lab
@@ -36,10 +39,11 @@ type scene struct {
 
 func setScene(t *testing.T, segment, ports string) *scene {
 	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true, "tunnel": cnitest.Conf{"ports": ports}}}
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true, "tunnel": cnitest.Conf{"ports": ports,
+		"options": cnitest.Conf{"ttl": 33, "tos": cnitest.Conf{"file": tosFile}}}}}
 	n.Install(t, l)
 	for _, h := range l.Hosts {
-		h.Shell(t, "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP")
+		h.Shell(t, "umask 077; echo inherit >"+tosFile+"; iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP")
 	}
 	s := &scene{lab: l, first: l.Hosts[0], cs: cnitest.AddAll(t, l, "ovsnet")}
 	s.want = desired(t, n.Conflist(l), l.Hosts[0].Addr4, s.cs[0])

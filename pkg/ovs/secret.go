@@ -1,0 +1,76 @@
+package ovs
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/pkg/state"
+)
+
+// maxSecret is the most bytes of a secret that is read from a file. It is a choice.
+const maxSecret = 512
+
+// secrets are the values of options that come from files, by path.
+type secrets map[string]string
+
+// read reads the files that objects name and that are not read yet.
+func (s secrets) read(o state.Object) error {
+	t, ok := o.(state.Tunnel)
+	if !ok || t.Secrets == "" {
+		return nil
+	}
+	for name, path := range state.OptionLines(t.Secrets) {
+		if _, known := s[path]; known {
+			continue
+		}
+		value, err := readSecret(path)
+		if err != nil {
+			return fmt.Errorf("tunnel.options.%s: %w", name, err)
+		}
+		s[path] = value
+	}
+	return nil
+}
+
+// readSecret reads the secret that is the only line of a file, with or without a
+// line break at its end. As ssh does with a private key, it takes none that others
+// than its owner may read or write; the owner must be who reads, root. The error,
+// which has nothing of what is in the file, wraps config.ErrInvalid.
+func readSecret(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for its other end
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", config.ErrInvalid, err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", config.ErrInvalid, err)
+	}
+	owner, _ := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !st.Mode().IsRegular():
+		return "", fmt.Errorf("%w: %s is no regular file", config.ErrInvalid, path)
+	case st.Mode().Perm()&0o077 != 0 || owner == nil || int(owner.Uid) != os.Geteuid():
+		return "", fmt.Errorf("%w: %s has mode %#o: want a file of root's that root alone can read and write (chmod 600)",
+			config.ErrInvalid, path, st.Mode().Perm())
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+2))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", config.ErrInvalid, err)
+	}
+	secret := strings.TrimSuffix(string(raw), "\n")
+	// Quotes would end it where OVS's IPsec daemon writes it down, and ovs-vsctl
+	// takes a backslash for more than that.
+	bad := func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
+	if secret == "" || len(secret) > maxSecret || strings.ContainsFunc(secret, bad) {
+		return "", fmt.Errorf(`%w: %s: want one line of 1 to %d printable ASCII characters without " and \`, config.ErrInvalid, path, maxSecret)
+	}
+	return secret, nil
+}
+
+// ourOptions are the options that columns makes of a tunnel's other attributes.
+var ourOptions = []string{"remote_ip", "local_ip", "key", "csum", "dst_port"}
