@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -37,56 +39,131 @@ import (
 //			oifname != "obr0-w" ip6 daddr @peers6 drop
 //		}
 //	}
-type GuardBackend struct{ network, link string }
+//
+// Where IPsec encrypts the network's tunnels, it also has:
+//
+//	set nodes4 …
+//	set nodes6 …
+//	chain input {
+//		type filter hook input priority filter; policy accept;
+//		ip saddr @nodes4 meta l4proto gre meta secpath missing drop
+//		ip6 saddr @nodes6 meta l4proto gre meta secpath missing drop
+//	}
+//	chain output {
+//		type filter hook output priority filter; policy accept;
+//		ip daddr @nodes4 meta l4proto gre rt ipsec missing drop
+//		ip6 daddr @nodes6 meta l4proto gre rt ipsec missing drop
+//	}
+//
+// A packet that comes encrypted passes input twice, and has a secpath when it is
+// clear; one that leaves passes output first while it is clear, with a route that
+// leads into IPsec.
+type GuardBackend struct{ form state.Guard }
 
 var _ state.Backend = GuardBackend{}
 
-// NewGuardBackend returns the backend of the state.Guard of a network whose
-// packets go by link.
-func NewGuardBackend(network, link string) GuardBackend { return GuardBackend{network, link} }
+// NewGuardBackend returns the backend of the state.Guard of a network that has this
+// form (state.GuardForm).
+func NewGuardBackend(form state.Guard) GuardBackend { return GuardBackend{form} }
 
 var (
-	guarded4  = addressSet{"peers4", nftables.TypeIPAddr}
-	guarded6  = addressSet{"peers6", nftables.TypeIP6Addr}
-	guardSets = []addressSet{guarded4, guarded6}
+	guarded4 = addressSet{"peers4", nftables.TypeIPAddr}
+	guarded6 = addressSet{"peers6", nftables.TypeIP6Addr}
+	nodes4   = addressSet{"nodes4", nftables.TypeIPAddr}
+	nodes6   = addressSet{"nodes6", nftables.TypeIP6Addr}
 )
 
-// guardChains are the chains of a guard, as the kernel tells them, and their
-// rules. The offsets are those of the addresses in the IPv4 and IPv6 headers
+// guardSets are the sets of a guard of this form.
+func guardSets(form state.Guard) []addressSet {
+	if form.Tunnels == "" {
+		return []addressSet{guarded4, guarded6}
+	}
+	return []addressSet{guarded4, guarded6, nodes4, nodes6}
+}
+
+// guardChains are the chains of a guard of this form, as the kernel tells them, and
+// their rules. The offsets are those of the addresses in the IPv4 and IPv6 headers
 // (RFC 791, RFC 8200).
-func guardChains(network, link string) ([]chain, [][][]expr.Any) {
+func guardChains(form state.Guard) ([]chain, [][][]expr.Any) {
 	base := func(name string, hook uint32, priority *nftables.ChainPriority) chain {
-		return chain{family: inet, table: config.GuardName(network), name: name, typ: string(nftables.ChainTypeFilter), hook: hook,
+		return chain{family: inet, table: config.GuardName(form.Network), name: name, typ: string(nftables.ChainTypeFilter), hook: hook,
 			priority: int32(*priority), policy: uint32(nftables.ChainPolicyAccept)}
+	}
+	source := func(otherwise guardCondition, v4, v6 addressSet) [][]expr.Any {
+		return [][]expr.Any{otherwise.drop(unix.NFPROTO_IPV4, 12, 4, v4), otherwise.drop(unix.NFPROTO_IPV6, 8, 16, v6)}
+	}
+	destination := func(otherwise guardCondition, v4, v6 addressSet) [][]expr.Any {
+		return [][]expr.Any{otherwise.drop(unix.NFPROTO_IPV4, 16, 4, v4), otherwise.drop(unix.NFPROTO_IPV6, 24, 16, v6)}
 	}
 	chains := []chain{
 		base("prerouting", unix.NF_INET_PRE_ROUTING, nftables.ChainPriorityRaw),
 		base("postrouting", unix.NF_INET_POST_ROUTING, nftables.ChainPriorityFilter),
 	}
-	return chains, [][][]expr.Any{
-		{
-			guardRule(expr.MetaKeyIIFNAME, link, unix.NFPROTO_IPV4, 12, 4, guarded4),
-			guardRule(expr.MetaKeyIIFNAME, link, unix.NFPROTO_IPV6, 8, 16, guarded6),
-		}, {
-			guardRule(expr.MetaKeyOIFNAME, link, unix.NFPROTO_IPV4, 16, 4, guarded4),
-			guardRule(expr.MetaKeyOIFNAME, link, unix.NFPROTO_IPV6, 24, 16, guarded6),
-		},
+	rules := [][][]expr.Any{
+		source(guardCondition{before: notBy(expr.MetaKeyIIFNAME, form.Link)}, guarded4, guarded6),
+		destination(guardCondition{before: notBy(expr.MetaKeyOIFNAME, form.Link)}, guarded4, guarded6),
 	}
+	if form.Tunnels == "" {
+		return chains, rules
+	}
+	const reg = unix.NFT_REG_1
+	missing := &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}}
+	in := append(outer(form.Tunnels), &expr.Meta{Key: metaSecpath, Register: reg}, missing)
+	out := append(outer(form.Tunnels), &expr.Rt{Key: rtIPsec, Register: reg}, missing)
+	return append(chains,
+			base("input", unix.NF_INET_LOCAL_IN, nftables.ChainPriorityFilter),
+			base("output", unix.NF_INET_LOCAL_OUT, nftables.ChainPriorityFilter)),
+		append(rules,
+			source(guardCondition{behind: in}, nodes4, nodes6),
+			destination(guardCondition{behind: out}, nodes4, nodes6))
 }
 
-func guardRule(key expr.MetaKey, link string, proto byte, offset, size uint32, peers addressSet) []expr.Any {
+// NFT_META_SECPATH and NFT_RT_XFRM of linux/netfilter/nf_tables.h, which
+// golang.org/x/sys/unix lacks.
+const (
+	metaSecpath expr.MetaKey = 25
+	rtIPsec     expr.RtKey   = 4
+)
+
+// A guardCondition is what a guard's rule asks of a packet before and behind its
+// address.
+type guardCondition struct{ before, behind []expr.Any }
+
+// drop is the rule that drops such packets with an address of a set.
+func (c guardCondition) drop(proto byte, offset, size uint32, addresses addressSet) []expr.Any {
 	const reg = unix.NFT_REG_1
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, link)
-	return []expr.Any{
-		&expr.Meta{Key: key, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: name},
+	return slices.Concat(c.before, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}},
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
-		&expr.Lookup{SourceRegister: reg, SetName: peers.name},
-		&expr.Verdict{Kind: expr.VerdictDrop},
+		&expr.Lookup{SourceRegister: reg, SetName: addresses.name},
+	}, c.behind, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+}
+
+// notBy is a packet that comes or goes by another link.
+func notBy(key expr.MetaKey, link string) []expr.Any {
+	const reg = unix.NFT_REG_1
+	name := make([]byte, unix.IFNAMSIZ)
+	copy(name, link)
+	return []expr.Any{&expr.Meta{Key: key, Register: reg}, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: name}}
+}
+
+// outer is a tunnel's outer packet, as state.Guard.Tunnels has it.
+func outer(tunnels string) []expr.Any {
+	const reg = unix.NFT_REG_1
+	text, udp := strings.CutPrefix(tunnels, "udp ")
+	proto := byte(unix.IPPROTO_GRE)
+	if udp {
+		proto = unix.IPPROTO_UDP
 	}
+	list := []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{proto}}}
+	if udp {
+		port, _ := strconv.ParseUint(text, 10, 16)
+		list = append(list, // the destination port (RFC 768)
+			&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{byte(port >> 8), byte(port)}})
+	}
+	return list
 }
 
 // alteredGuard is a guard that is not as we make it. It stands where the
@@ -101,21 +178,21 @@ func (a alteredGuard) String() string {
 
 // Observe implements state.Backend. The errors are Backend's.
 func (b GuardBackend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	_, wanted := want[state.Guard{Network: b.network}.ID()]
+	_, wanted := want[state.Guard{Network: b.form.Network}.ID()]
 	have := state.Set{}
 	err := read(ctx, func(r *reader) error {
 		clear(have)
-		peers, err := b.look(r)
+		guard, err := b.look(r)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			return nil
 		case errors.Is(err, errAltered):
-			have.Put(alteredGuard{b.network, err.Error()})
+			have.Put(alteredGuard{b.form.Network, err.Error()})
 			return nil
 		case err != nil:
 			return err
 		}
-		have.Put(state.Guard{Network: b.network, Link: b.link, Peers: peers})
+		have.Put(guard)
 		return nil
 	})
 	if errors.Is(err, ErrUnsupported) && !wanted {
@@ -124,50 +201,52 @@ func (b GuardBackend) Observe(ctx context.Context, want state.Set) (state.Set, e
 	return have, err
 }
 
-// look reads the guard's peers. The error wraps errAltered where its chains are
-// not those for the link, and os.ErrNotExist where there is no table.
-func (b GuardBackend) look(r *reader) (peers string, err error) {
-	name := config.GuardName(b.network)
+// look reads the guard. The error wraps errAltered where its chains are not those of
+// its form, and os.ErrNotExist where there is no table.
+func (b GuardBackend) look(r *reader) (guard state.Guard, err error) {
+	name := config.GuardName(b.form.Network)
 	flags, err := r.tableFlags(inet, name)
 	if err != nil {
-		return "", err
+		return guard, err
 	}
 	if flags != 0 {
-		return "", fmt.Errorf("%w: the table has flags %#x", errAltered, flags)
+		return guard, fmt.Errorf("%w: the table has flags %#x", errAltered, flags)
 	}
 	chains, err := r.chains(name)
 	if err != nil {
-		return "", err
+		return guard, err
 	}
 	chains = slices.DeleteFunc(chains, func(c chain) bool { return c.family != inet || c.table != name })
-	want, rules := guardChains(b.network, b.link)
+	want, rules := guardChains(b.form)
 	if len(chains) != len(want) {
-		return "", fmt.Errorf("%w: %d chains, not %d", errAltered, len(chains), len(want))
+		return guard, fmt.Errorf("%w: %d chains, not %d", errAltered, len(chains), len(want))
 	}
 	for i, c := range want {
 		have, err := r.rules(inet, name, c.name)
 		if err != nil {
-			return "", err
+			return guard, err
 		}
 		ours := slices.EqualFunc(have, rules[i], func(h rule, w []expr.Any) bool { return equalExprs(inet, h.exprs, w) })
 		if !slices.Contains(chains, c) || !ours {
-			return "", fmt.Errorf("%w: chain %s is not ours", errAltered, c.name)
+			return guard, fmt.Errorf("%w: chain %s is not ours", errAltered, c.name)
 		}
 	}
 	sets, err := r.sets(inet, name)
 	if err != nil {
-		return "", err
+		return guard, err
 	}
-	var lists [2][]netip.Prefix
-	for i, s := range guardSets {
+	var lists [4][]netip.Prefix
+	for i, s := range guardSets(b.form) {
 		if !slices.Contains(sets, s.want()) {
-			return "", fmt.Errorf("%w: no set %s of our type", errAltered, s.name)
+			return guard, fmt.Errorf("%w: no set %s of our type", errAltered, s.name)
 		}
 		if lists[i], err = observeSet(r, name, s.name); err != nil {
-			return "", err
+			return guard, err
 		}
 	}
-	return joinCIDRs(lists[0], lists[1]), nil
+	guard = b.form
+	guard.Peers, guard.Nodes = joinCIDRs(lists[0], lists[1]), joinCIDRs(lists[2], lists[3])
+	return guard, nil
 }
 
 // Apply implements state.Backend. A guard is replaced as a whole, in one
@@ -192,21 +271,23 @@ func (b GuardBackend) apply(ctx context.Context, c state.Change) error {
 	}
 	guard, _ := c.New.(state.Guard)
 	v4, v6, err := parseCIDRs(guard.Peers)
-	if err != nil {
+	nodes4, nodes6, err2 := parseCIDRs(guard.Nodes)
+	if err = errors.Join(err, err2); err != nil {
 		return err
 	}
-	n := 1<<18 + 64*(len(v4)+len(v6)) // as batch.size has it
+	lists := [][]netip.Prefix{v4, v6, nodes4, nodes6}
+	n := 1<<18 + 64*len(slices.Concat(lists...)) // as batch.size has it
 	conn, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
 		return errors.Join(s.SetDeadline(deadline(ctx)), s.SetWriteBuffer(n), s.SetReadBuffer(n))
 	}))
 	if err != nil {
-		return fmt.Errorf("%s: %w", state.Guard{Network: b.network}.Noun(), err)
+		return fmt.Errorf("%s: %w", state.Guard{Network: b.form.Network}.Noun(), err)
 	}
-	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: config.GuardName(b.network)})
+	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: config.GuardName(b.form.Network)})
 	conn.DelTable(t)
 	if c.New != nil {
 		conn.AddTable(t)
-		err = b.fill(conn, t, guard.Link, v4, v6)
+		err = b.fill(conn, t, lists)
 	}
 	if err == nil {
 		err = conn.Flush()
@@ -217,8 +298,8 @@ func (b GuardBackend) apply(ctx context.Context, c state.Change) error {
 	return nil
 }
 
-func (b GuardBackend) fill(conn *nftables.Conn, t *nftables.Table, link string, lists ...[]netip.Prefix) error {
-	for i, s := range guardSets {
+func (b GuardBackend) fill(conn *nftables.Conn, t *nftables.Table, lists [][]netip.Prefix) error {
+	for i, s := range guardSets(b.form) {
 		set := &nftables.Set{Table: t, Name: s.name, KeyType: s.key, Interval: true}
 		if err := conn.AddSet(set, nil); err != nil {
 			return err
@@ -229,7 +310,7 @@ func (b GuardBackend) fill(conn *nftables.Conn, t *nftables.Table, link string, 
 			}
 		}
 	}
-	chains, rules := guardChains(b.network, link)
+	chains, rules := guardChains(b.form)
 	for i, c := range chains {
 		policy, hook, priority := nftables.ChainPolicyAccept, nftables.ChainHook(c.hook), nftables.ChainPriority(c.priority)
 		made := conn.AddChain(&nftables.Chain{Table: t, Name: c.name, Type: nftables.ChainTypeFilter,

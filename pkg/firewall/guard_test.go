@@ -42,7 +42,12 @@ const blueGuardTable = `table inet ovs-gre-blue/guard {
 // settleGuard makes the guard what want says, and returns what CHECK would have said.
 func settleGuard(t *testing.T, want state.Set) string {
 	t.Helper()
-	b := NewGuardBackend("blue", "obr0-w")
+	return settleGuardOf(t, state.Guard{Network: "blue", Link: "obr0-w"}, want)
+}
+
+func settleGuardOf(t *testing.T, form state.Guard, want state.Set) string {
+	t.Helper()
+	b := NewGuardBackend(form)
 	look := func() []state.Change {
 		have, err := b.Observe(context.Background(), want)
 		if err != nil {
@@ -106,4 +111,59 @@ func TestGuardBesides(t *testing.T) {
 	if diff := cmp.Diff(blueGuardTable, listing(t)); diff != "" {
 		t.Errorf("ruleset (-want +got):\n%s", diff)
 	}
+}
+
+// TestGuardIPsec: what our netlink makes is what the printed nft command makes, for
+// each kind of tunnel, and from one to the other it is replaced.
+func TestGuardIPsec(t *testing.T) {
+	newNetns(t, "nft")
+	settleGuard(t, wanted(blueGuard))
+	for _, tunnels := range []string{"gre", "udp 4789", "udp 6081"} {
+		form := state.Guard{Network: "blue", Link: "obr0-t", Tunnels: tunnels}
+		g := form
+		g.Peers, g.Nodes = "10.1.1.0/24,fd00:2::/64", "172.16.32.101/32,172.16.32.102/32,fd00:32::101/128"
+		if got := settleGuardOf(t, form, wanted(g)); !strings.Contains(got, "altered") {
+			t.Errorf("%s in the place of another: %q", tunnels, got)
+		}
+		made := listing(t)
+		for _, rule := range []string{
+			"ip saddr @nodes4 " + outerText(tunnels) + " meta ipsec missing drop", "ip6 daddr @nodes6 " + outerText(tunnels) + " rt ipsec missing drop",
+			"elements = { 172.16.32.101, 172.16.32.102 }", `oifname != "obr0-t" ip daddr @peers4 drop`,
+		} {
+			if !strings.Contains(made, rule) {
+				t.Errorf("%s: no %s in\n%s", tunnels, rule, made)
+			}
+		}
+		sh(t, "nft flush ruleset; "+g.String())
+		if got := settleGuardOf(t, form, wanted(g)); got != "" {
+			t.Errorf("%s by hand: %q", tunnels, got)
+		}
+		if diff := cmp.Diff(made, listing(t)); diff != "" {
+			t.Errorf("%s: by netlink and by hand (-netlink +hand):\n%s", tunnels, diff)
+		}
+		for _, step := range []struct{ script, drift string }{
+			{"nft flush chain inet ovs-gre-blue/guard output", "altered"},
+			{"nft delete chain inet ovs-gre-blue/guard input", "altered"},
+			{"nft delete element inet ovs-gre-blue/guard nodes4 '{ 172.16.32.101 }'", "nodes lack 172.16.32.101"},
+		} {
+			sh(t, step.script)
+			if got := settleGuardOf(t, form, wanted(g)); !strings.Contains(got, step.drift) {
+				t.Errorf("%s; %s: %q", tunnels, step.script, got)
+			}
+		}
+	}
+	if got := settleGuard(t, wanted(blueGuard)); !strings.Contains(got, "altered") {
+		t.Errorf("WireGuard's in its place: %q", got)
+	}
+	if diff := cmp.Diff(blueGuardTable, listing(t)); diff != "" {
+		t.Errorf("ruleset (-want +got):\n%s", diff)
+	}
+}
+
+// outerText is how nft lists a tunnel's outer packets.
+func outerText(tunnels string) string {
+	if port, udp := strings.CutPrefix(tunnels, "udp "); udp {
+		return "udp dport " + port
+	}
+	return "meta l4proto gre"
 }

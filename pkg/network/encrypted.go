@@ -11,23 +11,26 @@ import (
 
 // leaveEncrypted takes away the WireGuard link that host state was made with
 // where the configuration has none any more, or one of another name, and then
-// the guard. It comes before what is new: two links cannot have one UDP port, and
-// a guard that a call which was killed leaves would drop what goes by tunnels.
+// the guard, where it has none. It comes before what is new: two links cannot have one
+// UDP port, and a guard that a call which was killed leaves would drop what goes by
+// tunnels.
 func (n *Network) leaveEncrypted(ctx context.Context) ([]state.Change, error) {
 	was, _ := config.Parse(n.Dir.SavedConfig())
-	if was.Name != n.Config.Name || !state.Encrypted(was) {
+	if was.Name != n.Config.Name || !state.Guarded(was) {
 		return nil, nil
 	}
-	encrypted, link := state.Encrypted(n.Config), config.WireGuardName(was.Bridge)
-	if encrypted && link == config.WireGuardName(n.Config.Bridge) {
-		return nil, nil
+	var gone []state.Change
+	if link := config.WireGuardName(was.Bridge); state.Encrypted(was) && !(state.Encrypted(n.Config) && link == config.WireGuardName(n.Config.Bridge)) {
+		scope := kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}
+		var err error
+		if gone, err = state.Prune(ctx, state.Set{}, kernel.NewBackend(scope)); err != nil {
+			return gone, err
+		}
 	}
-	scope := kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}
-	gone, err := state.Prune(ctx, state.Set{}, kernel.NewBackend(scope))
-	if err != nil || encrypted {
-		return gone, err
+	if state.Guarded(n.Config) {
+		return gone, nil
 	}
-	guard, err := state.Prune(ctx, state.Set{}, firewall.NewGuardBackend(was.Name, link))
+	guard, err := state.Prune(ctx, state.Set{}, firewall.NewGuardBackend(state.GuardForm(was)))
 	return append(gone, guard...), err
 }
 

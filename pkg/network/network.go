@@ -6,6 +6,7 @@ package network
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -80,7 +81,7 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 		n.Unreachable = append(n.Unreachable, n.Topology.Peers[slices.Index(peers, a)])
 	}
 	mtu, err := state.MTU(n.Config, n.Topology, underlay)
-	if err != nil {
+	if err = errors.Join(err, state.CheckIPsec(n.Config, n.Topology)); err != nil {
 		return nil, 0, err
 	}
 	c := *n.Config
@@ -159,7 +160,9 @@ func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr, exact bo
 		link := config.WireGuardName(c.Bridge)
 		scope.AddrLinks = append(scope.AddrLinks, link)
 		scope.WireGuard = kernel.WireGuardScope{Network: c.Name, Link: link, Exact: exact}
-		list = append(list, firewall.NewGuardBackend(c.Name, link)) // first to come and last to go
+	}
+	if state.Guarded(c) {
+		list = append(list, firewall.NewGuardBackend(state.GuardForm(c))) // first to come and last to go
 	}
 	return append(list, ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), firewall.NewBackend(c.Name))
 }

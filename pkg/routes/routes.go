@@ -177,7 +177,7 @@ func tunnelOnly(c *config.Routes) error {
 		return nil
 	}
 	return fmt.Errorf("%w: mode %q: what goes by the peer's address is not encrypted, "+
-		"and the network's tunnel.type is wireguard: leave mode out",
+		"and what goes between the network's hosts must be: leave mode out",
 		config.ErrInvalid, string(c.Mode))
 }
 
@@ -438,12 +438,14 @@ func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Net
 	}
 	gw := state.GatewayLink(n)
 	w := state.NextHops{Sources: m.Self.Gateways(), Underlay: underlayLink(m.Self.Address, local), Gateway4: gw, Gateway6: gw}
-	switch {
-	case state.Encrypted(n):
-		w.Segment = config.WireGuardName(bridge)
+	if state.Guarded(n) {
 		if err := tunnelOnly(c); err != nil {
 			return nil, err
 		}
+	}
+	switch {
+	case state.Encrypted(n):
+		w.Segment = config.WireGuardName(bridge)
 	case n.Tunnel.Type == config.TunnelNone || c.Mode == config.ModeDirect:
 	case state.UsesTunnelBridge(n):
 		w.Transit, w.OneTunnel = config.TransitLink(bridge), state.OneTunnel(n) && bridge == n.Bridge

@@ -27,6 +27,9 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 	case Encrypted(c):
 		s.Put(wireGuard(c, m, mtu)...)
 	case c.Tunnel.Type != config.TunnelNone:
+		if Guarded(c) {
+			s.Put(guard(c, m))
+		}
 		if UsesTunnelBridge(c) {
 			s.Put(tunnelBridge(c, m, mtu)...)
 		}

@@ -299,6 +299,9 @@ func TestMTU(t *testing.T) {
 		{config.Tunnel{Type: "geneve"}, 50, 70},
 		{config.Tunnel{Type: "geneve", Key: &key, Csum: true}, 50, 70},
 		{config.Tunnel{Type: "wireguard", Port: 1}, 60, 80},
+		{config.Tunnel{Type: "gre", Options: []config.Option{{Name: "ttl", Value: "64"}}}, 38, 58},
+		{config.Tunnel{Type: "gre", Options: []config.Option{{Name: "psk", File: "/x"}}}, 75, 95},
+		{config.Tunnel{Type: "vxlan", Options: []config.Option{{Name: "remote_name", Value: "x"}}}, 87, 107},
 		{config.Tunnel{Type: "none"}, 0, 0},
 	} {
 		if got4, got6 := state.Overhead(tc.tunnel, false), state.Overhead(tc.tunnel, true); got4 != tc.v4 || got6 != tc.v6 {

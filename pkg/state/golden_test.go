@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -271,5 +272,16 @@ func TestDesiredTunnelOptions(t *testing.T) {
 	fmt.Fprintf(&b, "## a port a peer\n%s\n", state.Desired(c, m, mtu(t, c, m)))
 	c, m = network(t, nodesJSON(3, 4, "v4"), `,"tunnel":{"ports":"one","options":{"ttl":64,"df_default":"false"}}`)
 	fmt.Fprintf(&b, "## one port\n%s\n", state.Desired(c, m, mtu(t, c, m)))
+	for _, keys := range []string{
+		`,"tunnel":{"type":"geneve","options":{"remote_cert":"/x.pem"}},"segment":"container"`,
+		`,"tunnel":{"type":"vxlan","options":{"psk":{"file":"/x"}}},"segment":"mesh","linuxBridge":"br0"`,
+	} {
+		c, m = network(t, nodesJSON(2, 6, "dual"), keys)
+		fmt.Fprintf(&b, "## %s\n%s\n", keys[1:], state.Desired(c, m, mtu(t, c, m)))
+	}
 	golden(t, "desired-tunnel-options", b.String())
+	c, m = network(t, nodesJSON(2, 6, "v4"), `,"tunnel":{"options":{"psk":{"file":"/x"}}}`)
+	if err := state.CheckIPsec(c, m); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "GRE over IPv6") {
+		t.Errorf("GRE over IPv6: %v", err)
+	}
 }

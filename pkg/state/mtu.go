@@ -44,6 +44,9 @@ func Overhead(t config.Tunnel, underlay6 bool) int {
 		gre, greField   = 4, 4    // RFC 2784; key and checksum each, RFC 2890
 		udp, vni        = 8, 8    // RFC 768; VXLAN RFC 7348, Geneve RFC 8926 without options
 		wireGuard       = 16 + 16 // a data message's header and Poly1305 tag (whitepaper, 5.4.6)
+		// ESP in transport mode with AES-GCM: SPI and sequence number, IV, at most 3
+		// bytes of padding, its length and the next header, ICV (RFC 4303, RFC 4106).
+		ipsec = 8 + 8 + 3 + 2 + 16
 	)
 	var n int
 	switch t.Type {
@@ -61,6 +64,9 @@ func Overhead(t config.Tunnel, underlay6 bool) int {
 		n = ipv4 + udp + wireGuard
 	default:
 		return 0
+	}
+	if t.IPsec() != "" {
+		n += ipsec
 	}
 	if underlay6 {
 		n += ipv6Extra

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/nodes"
@@ -17,12 +16,17 @@ const WireGuardPort = 51820
 type (
 	// Guard is the nftables table of an encrypted network: it drops what would
 	// pass between this host and its peers' containers by another link than
-	// WireGuard's, in either direction, whether that link is there or not.
+	// this one, in either direction, whether the link is there or not.
 	Guard struct {
 		Network string
 		Link    string `says:"link"`
 		// Peers are the peers' container subnets, as Masquerade has its lists.
 		Peers string `says:"peers"`
+		// Tunnels are the outer packets that pass between this host and Nodes only
+		// where IPsec encrypts them, by protocol: "gre" or "udp" and a port; "" is none.
+		Tunnels string `says:"tunnels"`
+		// Nodes are the peers' underlay addresses, as Peers.
+		Nodes string `says:"nodes"`
 	}
 
 	// WireGuard is the WireGuard link of a network. The private key is no part of
@@ -79,28 +83,6 @@ func (p WireGuardPeer) String() string {
 	return s
 }
 
-func (g Guard) String() string {
-	table := config.GuardName(g.Network)
-	var b strings.Builder
-	fmt.Fprintf(&b, "nft 'add table inet %[1]s; delete table inet %[1]s; add table inet %[1]s", table)
-	for _, f := range []struct{ family, kind, n string }{{"ip", "ipv4_addr", "4"}, {"ip6", "ipv6_addr", "6"}} {
-		fmt.Fprintf(&b, "; add set inet %s peers%s { type %s; flags interval; ", table, f.n, f.kind)
-		if elements := family(g.Peers, f.family); elements != "" {
-			fmt.Fprintf(&b, "elements = { %s }; ", elements)
-		}
-		b.WriteString("}")
-	}
-	for _, c := range []struct{ hook, priority, link, address string }{
-		{"prerouting", "raw", "iifname", "saddr"}, {"postrouting", "filter", "oifname", "daddr"},
-	} {
-		fmt.Fprintf(&b, "; add chain inet %s %s { type filter hook %[2]s priority %s; }", table, c.hook, c.priority)
-		for _, f := range []struct{ family, n string }{{"ip", "4"}, {"ip6", "6"}} {
-			fmt.Fprintf(&b, `; add rule inet %s %s %s != "%s" %s %s @peers%s drop`, table, c.hook, c.link, g.Link, f.family, c.address, f.n)
-		}
-	}
-	return b.String() + "'"
-}
-
 // Encrypted reports whether the network's packets go by WireGuard.
 func Encrypted(c *config.Network) bool { return c.Tunnel.Type == config.TunnelWireGuard }
 
@@ -119,7 +101,7 @@ func wireGuard(c *config.Network, m nodes.Topology, mtu int) []Object {
 		port = WireGuardPort
 	}
 	objs := append(forwarding(m, dev),
-		Guard{Network: c.Name, Link: dev, Peers: cidrList(subnets(m.Peers))},
+		guard(c, m),
 		WireGuard{Network: c.Name, Name: dev, Port: port},
 		Link{Name: dev, Up: true, MTU: mtu},
 		Sysctl{"net/ipv4/conf/" + dev + "/rp_filter", "2"},

@@ -1,0 +1,147 @@
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"ovs-gre-cni/pkg/testnet"
+	"ovs-gre-cni/test/cnitest"
+)
+
+const (
+	pskFile = "/var/lib/ovs-gre/psk"
+	psk     = "octarine is the eighth colour"
+	// inClear is tcpdump's filter for what IPsec must hide.
+	inClear = "net 192.168.0.0/16 or ip proto 47 or udp port 4789"
+)
+
+// unpackIPsec unpacks OVS's IPsec daemon and strongSwan in the VM.
+func unpackIPsec(t *testing.T) {
+	t.Helper()
+	const script = `for deb in "$1"/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -x -C / --keep-directory-symlink; done`
+	if out, err := exec.Command("bash", "-ec", script, "bash", os.Getenv("OVSGRE_IPSEC")).CombinedOutput(); err != nil {
+		t.Fatalf("unpack: %v\n%s", err, out)
+	}
+}
+
+// prepareIPsec gives a host the files that strongSwan's configuration is in, and
+// the key.
+func prepareIPsec(t *testing.T, h *testnet.Host) {
+	t.Helper()
+	h.Shell(t, `d=$(mktemp -d /run/ipsec.XXXXXX)
+cp -a /etc/strongswan.d "$d/"
+: >"$d/ipsec.conf"
+: >"$d/ipsec.secrets"
+for f in strongswan.d ipsec.conf ipsec.secrets; do mount --bind "$d/$f" "/etc/$f"; done
+umask 077
+echo '`+psk+`' >`+pskFile)
+}
+
+func startIPsec(t *testing.T, h *testnet.Host) {
+	t.Helper()
+	h.Shell(t, "/usr/share/openvswitch/scripts/ovs-monitor-ipsec --pidfile --log-file --detach --ike-daemon=strongswan "+
+		"unix:/var/run/openvswitch/db.sock >/dev/null 2>&1")
+}
+
+func stopIPsec(t *testing.T, h *testnet.Host) {
+	t.Helper()
+	h.Shell(t, "kill $(cat /var/run/openvswitch/ovs-monitor-ipsec.pid); ipsec stop >/dev/null 2>&1 || :")
+}
+
+// TestIPsec has OVS's IPsec daemon encrypt GRE and VXLAN, and nothing in clear before
+// it, without it, and after it. test/kernel/ipsec runs it.
+func TestIPsec(t *testing.T) {
+	if os.Getenv("OVSGRE_IPSEC") == "" {
+		return // test/kernel/ipsec has what this needs
+	}
+	unpackIPsec(t)
+	for _, typ := range []string{"gre", "vxlan"} {
+		t.Run(typ, func(t *testing.T) { ipsec(t, typ) })
+	}
+}
+
+func ipsec(t *testing.T, typ string) {
+	l := lab(t, 2)
+	n := cnitest.Network{Subnets: func(i int) []string { return cnitest.Subnets(i)[:1] },
+		OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": typ, "options": cnitest.Conf{"psk": cnitest.Conf{"file": pskFile}}}}}
+	n.Install(t, l)
+	for _, h := range l.Hosts {
+		prepareIPsec(t, h)
+	}
+	wire := l.Capture(t, inClear)
+	for _, h := range l.Hosts {
+		startIPsec(t, h)
+	}
+	begun := time.Now()
+	for _, h := range l.Hosts {
+		if r := cnitest.Ctl(t, h, "up"); r.Code != 0 {
+			t.Fatalf("up: %s%s", r.Out, r.Err)
+		}
+	}
+	up := time.Since(begun)
+	gateway := cnitest.Subnets(1)[0]
+	gateway = gateway[:strings.LastIndex(gateway, ".")] + ".1"
+	for {
+		if _, err := l.Hosts[0].Output(t.Context(), "ping", "-n", "-q", "-c", "1", "-W", "1", "-I", "192.168.1.1", gateway); err == nil {
+			break
+		}
+		if time.Since(begun) > 2*time.Minute {
+			for _, h := range l.Hosts {
+				t.Log(h.Shell(t, "ip xfrm policy; ip xfrm state; ipsec statusall; cat /etc/ipsec.conf; cat /var/log/openvswitch/ovs-monitor-ipsec.log; nft list ruleset; ovs-vsctl show"))
+			}
+			t.Fatal("no answer")
+		}
+	}
+	fmt.Printf("kernel: ipsec %s: up took %v, encrypted after %v\n", typ, up.Round(10*time.Millisecond), time.Since(begun).Round(10*time.Millisecond))
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	esp := l.Capture(t, "ip proto 50 or udp port 4500")
+	cnitest.AllReach(t, cs)
+	fmt.Printf("kernel: ipsec %s: %d ESP packets\n", typ, len(esp.Stop(t)))
+	for _, c := range cs {
+		if err := c.Call("check"); err != nil {
+			t.Errorf("CHECK: %v", err)
+		}
+	}
+	given := cs[0].Result.Interfaces[2].Mtu
+	loosen(t, cs)
+	fmt.Printf("kernel: ipsec %s: MTU %d, the largest that passes is %d\n", typ, given, bisect(t, cs[0], cs[1], given))
+
+	// The IKE daemon ends.
+	stopIPsec(t, l.Hosts[0])
+	for i := range cs {
+		if lost, err := cnitest.Unreached(cs[i], cs[1-i].Addr(t, false)); err != nil || len(lost) == 0 {
+			t.Errorf("without an IKE daemon %s reaches the other: %v %v", cs[i].Name, lost, err)
+		}
+	}
+	if lines := wire.Stop(t); len(lines) > 0 {
+		t.Errorf("%d packets in clear, the first: %s", len(lines), lines[0])
+	}
+	// Without the guard OVS sends in clear, so that the captures prove something.
+	wire = l.Capture(t, inClear)
+	inside := testnet.CaptureIn(t, cs[1], "eth0", "icmp")
+	l.Hosts[0].Shell(t, "nft delete table inet ovs-gre-ovsnet/guard")
+	if lost, err := cnitest.Unreached(cs[0], cs[1].Addr(t, false)); err != nil || len(lost) == 0 {
+		t.Errorf("without the guard of the one host the other takes clear packets: %v %v", lost, err)
+	}
+	if len(wire.Stop(t)) == 0 {
+		t.Error("without a guard nothing is seen in clear: the captures prove nothing")
+	}
+	if lines := inside.Stop(t); len(lines) > 0 {
+		t.Errorf("what came in clear was taken: %s", lines[0])
+	}
+	if err := cs[0].Call("check"); err == nil || !strings.Contains(err.Error(), "guard against clear packets") {
+		t.Errorf("CHECK without the guard: %v", err)
+	}
+	cnitest.Ctl(t, l.Hosts[0], "up")
+	startIPsec(t, l.Hosts[0])
+	wire = l.Capture(t, inClear)
+	cnitest.AllReach(t, cs)
+	if lines := wire.Stop(t); len(lines) > 0 {
+		t.Errorf("%d packets in clear, the first: %s", len(lines), lines[0])
+	}
+	report(t, l, "IPsec under "+typ)
+}
