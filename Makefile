@@ -94,6 +94,7 @@ faults-sample: ## the same at a sample of the system calls
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
 	./test/kernel/suite
+	./test/kernel/ipsec
 
 test-boots: ## a hundred VMs, each with Open vSwitch started in its first ten seconds
 	@./test/need $(LAB)
@@ -183,8 +184,8 @@ bench-scale: ## the CPU time of ovs-vswitchd an ADD, by peers and by containers 
 	@./test/need $(LAB)
 	go run ./test/bench -nodes-file -ports one,peer -peers 2,500,5000 -local 1,100,1000 -n 15
 
-bench-datapath: ## throughput of underlay, direct, GRE, VXLAN, Geneve and the kernel's vxlan device; KERNEL=1: on the kernel datapath
-	@./test/need $(LAB)
+bench-datapath: ## throughput of underlay, direct, our tunnels and the kernel's devices; KERNEL=1: on the kernel datapath
+	@./test/need $(LAB) wireguard-tools
 	$(if $(KERNEL),./test/kernel/bench,go run ./test/bench-datapath)
 
 clean: ## what building left

@@ -20,7 +20,8 @@ func (n *Network) leaveEncrypted(ctx context.Context) ([]state.Change, error) {
 		return nil, nil
 	}
 	var gone []state.Change
-	if link := config.WireGuardName(was.Bridge); state.Encrypted(was) && !(state.Encrypted(n.Config) && link == config.WireGuardName(n.Config.Bridge)) {
+	link := config.WireGuardName(was.Bridge)
+	if stays := state.Encrypted(n.Config) && link == config.WireGuardName(n.Config.Bridge); state.Encrypted(was) && !stays {
 		scope := kernel.Scope{WireGuard: kernel.WireGuardScope{Network: was.Name, Link: link}}
 		var err error
 		if gone, err = state.Prune(ctx, state.Set{}, kernel.NewBackend(scope)); err != nil {

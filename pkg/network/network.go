@@ -12,8 +12,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/firewall"
@@ -192,7 +192,8 @@ func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
 	rows.Brief()
 	if len(n.Topology.Peers) > maxComparedTunnels && !state.Encrypted(n.Config) && !state.OneTunnel(n.Config) {
-		c.mark = fmt.Sprintf("%s %t %s%s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, secretsMark(n.Config), bridge.NextCfg)
+		c.mark = fmt.Sprintf("%s %t %s%s %d", n.Topology.Self.Address, n.Topology.Local, bridge.TunnelsVersion, secretsMark(n.Config),
+			bridge.NextCfg)
 		if c.known = n.Dir.Mark() == c.mark; c.known {
 			rows = ovs.NewBridgeBackend(n.OVS, n.Config.Name)
 		}
@@ -212,7 +213,7 @@ func secretsMark(c *config.Network) string {
 		}
 		mark += " ?" // who reads it says why
 		if st, err := os.Stat(o.File); err == nil {
-			mark += st.ModTime().Format(time.RFC3339Nano)
+			mark += strconv.FormatInt(st.ModTime().UnixNano(), 10)
 		}
 	}
 	return mark

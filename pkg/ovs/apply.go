@@ -191,11 +191,11 @@ func (p *plan) columns(o state.Object) (port, iface ovsdb.Row, ids map[string]st
 		if o.DstPort != 0 {
 			opts["dst_port"] = strconv.Itoa(int(o.DstPort))
 		}
-		for name, value := range state.OptionLines(o.Options) {
-			opts[name] = value
+		for _, l := range state.OptionLines(o.Options) {
+			opts[l.Name] = l.Value
 		}
-		for name, path := range state.OptionLines(o.Secrets) {
-			opts[name] = p.secrets[path]
+		for _, l := range state.OptionLines(o.Secrets) {
+			opts[l.Name] = p.secrets[l.Value]
 		}
 		if o.BFD {
 			bfd["enable"] = "true"

@@ -319,9 +319,9 @@ func (b *Backend) tunnel(row, iface Row, bridge string, asked state.Tunnel) stat
 // options are a tunnel's further options, compared with those that are asked for.
 func (b *Backend) options(t *state.Tunnel, opts map[string]string, asked state.Tunnel) {
 	t.Secrets = asked.Secrets
-	for name, path := range state.OptionLines(asked.Secrets) {
-		if opts[name] != b.secrets[path] {
-			t.Error = name + " is not as in " + path
+	for _, o := range state.OptionLines(asked.Secrets) {
+		if opts[o.Name] != b.secrets[o.Value] {
+			t.Error = o.Name + " is not as in " + o.Value
 		}
 	}
 	var lines []string

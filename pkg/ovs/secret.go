@@ -23,15 +23,15 @@ func (s secrets) read(o state.Object) error {
 	if !ok || t.Secrets == "" {
 		return nil
 	}
-	for name, path := range state.OptionLines(t.Secrets) {
-		if _, known := s[path]; known {
+	for _, o := range state.OptionLines(t.Secrets) {
+		if s[o.Value] != "" {
 			continue
 		}
-		value, err := readSecret(path)
+		value, err := readSecret(o.Value)
 		if err != nil {
-			return fmt.Errorf("tunnel.options.%s: %w", name, err)
+			return fmt.Errorf("tunnel.options.%s: %w", o.Name, err)
 		}
-		s[path] = value
+		s[o.Value] = value
 	}
 	return nil
 }

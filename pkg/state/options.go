@@ -2,7 +2,6 @@ package state
 
 import (
 	"fmt"
-	"iter"
 	"strings"
 
 	"ovs-gre-cni/pkg/config"
@@ -21,28 +20,30 @@ func tunnelOptions(c *config.Network) (options, secrets string) {
 	return strings.Join(plain, "\n"), strings.Join(files, "\n")
 }
 
-// OptionLines yields the name and the value of each line of Tunnel.Options, or the
-// name and the path of each line of Tunnel.Secrets. The value is "" where there is
-// the name alone.
-func OptionLines(lines string) iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		for line := range strings.SplitSeq(lines, "\n") {
-			// No option's name has either of them.
-			end := strings.IndexAny(line, "= ")
-			if end < 0 {
-				end = len(line)
-			}
-			if line != "" && !yield(line[:end], line[min(end+1, len(line)):]) {
-				return
-			}
+// An OptionLine is a line of Tunnel.Options, with the option's value, or of
+// Tunnel.Secrets, with the path of its file. Value is "" where there is a name alone.
+type OptionLine struct{ Name, Value string }
+
+// OptionLines returns the lines of Tunnel.Options or Tunnel.Secrets.
+func OptionLines(lines string) []OptionLine {
+	if lines == "" {
+		return nil
+	}
+	var list []OptionLine
+	for _, line := range strings.Split(lines, "\n") {
+		if i := strings.IndexAny(line, "= "); i >= 0 { // no option's name has either
+			list = append(list, OptionLine{line[:i], line[i+1:]})
+		} else {
+			list = append(list, OptionLine{Name: line})
 		}
 	}
+	return list
 }
 
 // HasOption reports whether Tunnel.Options or Tunnel.Secrets have an option.
 func HasOption(lines, option string) bool {
-	for name := range OptionLines(lines) {
-		if name == option {
+	for _, l := range OptionLines(lines) {
+		if l.Name == option {
 			return true
 		}
 	}
@@ -52,13 +53,13 @@ func HasOption(lines, option string) bool {
 // writeOptions writes what ovs-vsctl needs of the further options. A secret is
 // named by the file that has it.
 func (t Tunnel) writeOptions(b *strings.Builder) {
-	for name, value := range OptionLines(t.Options) {
-		if value != "" {
-			fmt.Fprintf(b, " options:%s=%s", name, ovsString(value))
+	for _, o := range OptionLines(t.Options) {
+		if o.Value != "" {
+			fmt.Fprintf(b, " options:%s=%s", o.Name, ovsString(o.Value))
 		}
 	}
-	for name, path := range OptionLines(t.Secrets) {
-		fmt.Fprintf(b, ` options:%s='"'"$(cat %s)"'"'`, name, shellString(path))
+	for _, o := range OptionLines(t.Secrets) {
+		fmt.Fprintf(b, ` options:%s='"'"$(cat %s)"'"'`, o.Name, shellString(o.Value))
 	}
 }
 

@@ -1,13 +1,17 @@
 // Command bench-datapath compares the ways of a packet between two hosts:
-// underlay, direct routes, GRE, VXLAN, Geneve, and flannel's two ways, made by
-// hand: host-gw (Linux bridges and routes) and vxlan (the kernel's vxlan device
-// in between). All stand at once and are measured in turn, round after round,
+// underlay, direct routes, GRE, VXLAN, Geneve, WireGuard where the kernel has it,
+// and flannel's ways, made by hand: host-gw (Linux bridges and routes), vxlan and
+// wireguard (the kernel's devices in between). All stand at once and are measured in turn, round after round,
 // so that a noisy machine is noisy for all of them.
 package main
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -26,6 +30,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	rounds := flag.Int("rounds", 5, "how often each way is measured")
 	span := flag.Duration("time", 2*time.Second, "how long each measurement takes")
+	ipsec := flag.String("ipsec", "", "have OVS's IPsec daemon encrypt GRE, by the Debian packages in this directory; in a VM alone")
 	echo := flag.String("echo", "", "internal: serve single bytes on this port, or, with -to, ask for them")
 	to := flag.String("to", "", "internal: the server to ask")
 	flag.Parse()
@@ -34,7 +39,7 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := bench(ctx, *rounds, *span); err != nil {
+	if err := bench(ctx, *rounds, *span, *ipsec); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-datapath:", err)
 		return 1
 	}
@@ -50,7 +55,7 @@ type way struct {
 	requests     []float64 // a second
 }
 
-func bench(ctx context.Context, rounds int, span time.Duration) error {
+func bench(ctx context.Context, rounds int, span time.Duration, ipsec string) error {
 	bin, err := cnitest.Build()
 	if err != nil {
 		return err
@@ -60,7 +65,7 @@ func bench(ctx context.Context, rounds int, span time.Duration) error {
 		return err
 	}
 	defer lab.Close()
-	ways, err := build(ctx, lab)
+	ways, err := build(ctx, lab, ipsec)
 	if err != nil {
 		return err
 	}
@@ -77,39 +82,43 @@ func bench(ctx context.Context, rounds int, span time.Duration) error {
 	return nil
 }
 
+// A network is one of ours to be measured.
+type network struct {
+	name   string
+	tunnel cnitest.Conf
+	mode   string
+}
+
 // build makes all ways beside each other: networks with bridges, keys and
 // subnets of their own.
-func build(ctx context.Context, lab *testnet.Lab) ([]*way, error) {
+func build(ctx context.Context, lab *testnet.Lab, ipsec string) ([]*way, error) {
 	a, b := lab.Hosts[0], lab.Hosts[1]
 	ways := []*way{{name: "underlay", client: a, host: b, server: b.Addr4}}
-	for i, n := range []struct {
-		name   string
-		tunnel cnitest.Conf
-		mode   string
-	}{
+	networks := []network{
 		{"direct", cnitest.Conf{"type": "none"}, "direct"},
 		{"gre", cnitest.Conf{"type": "gre"}, "tunnel"},
 		{"vxlan", cnitest.Conf{"type": "vxlan", "key": 11}, "tunnel"},
 		{"geneve", cnitest.Conf{"type": "geneve", "key": 12}, "tunnel"},
-	} {
-		net := cnitest.Network{
-			Name:      n.name,
-			OVSGRE:    cnitest.Conf{"bridge": "b-" + n.name, "tunnel": n.tunnel},
-			RouteSync: cnitest.Conf{"mode": n.mode},
-			Subnets:   func(h int) []string { return []string{fmt.Sprintf("10.%d.%d.0/24", 10+i, h+1)} },
-		}
-		var ends []*testnet.Netns
-		var addrs []netip.Addr
-		for _, h := range lab.Hosts {
-			ns, addr, err := attach(ctx, lab, h, net)
-			if err != nil {
-				return nil, fmt.Errorf("%s on %s: %w", n.name, h.Name, err)
-			}
-			ends, addrs = append(ends, ns), append(addrs, addr)
-		}
-		ways = append(ways, &way{name: n.name, client: ends[0], host: ends[1], server: addrs[1]})
 	}
-	for i, n := range []struct{ name, script string }{{"host-gw", hostGW}, {"flannel", kernelVXLAN}} {
+	hand := []struct{ name, script string }{{"host-gw", hostGW}, {"flannel", kernelVXLAN}}
+	if _, err := a.Output(ctx, "sh", "-c", "ip link add wgprobe type wireguard && ip link del wgprobe"); err == nil {
+		networks = append(networks, network{"wireguard", cnitest.Conf{"type": "wireguard"}, "tunnel"})
+		hand = append(hand, struct{ name, script string }{"flannel-wg", kernelWireGuard})
+	}
+	if ipsec != "" {
+		if err := startIPsec(ctx, lab, ipsec); err != nil {
+			return nil, err
+		}
+		networks[1] = network{"gre-ipsec", cnitest.Conf{"type": "gre", "options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}, "tunnel"}
+	}
+	for i, n := range networks {
+		w, err := ours(ctx, lab, n, 10+i)
+		if err != nil {
+			return nil, err
+		}
+		ways = append(ways, w)
+	}
+	for i, n := range hand {
 		w, err := byHand(ctx, lab, n.name, n.script, 20+i)
 		if err != nil {
 			return nil, err
@@ -119,11 +128,70 @@ func build(ctx context.Context, lab *testnet.Lab) ([]*way, error) {
 	return ways, nil
 }
 
-func attach(ctx context.Context, lab *testnet.Lab, h *testnet.Host, n cnitest.Network) (*testnet.Netns, netip.Addr, error) {
-	put := h.Command(ctx, "sh", "-c", fmt.Sprintf("mkdir -p /etc/cni/net.d && cat >/etc/cni/net.d/%[1]s.conflist && ip netns add %[1]s", n.Name))
+// startIPsec has OVS's IPsec daemon run on each host.
+func startIPsec(ctx context.Context, lab *testnet.Lab, packages string) error {
+	if err := cnitest.UnpackIPsec(ctx, packages); err != nil {
+		return err
+	}
+	for _, h := range lab.Hosts {
+		if err := errors.Join(cnitest.PrepareIPsec(ctx, h, "octarine"), cnitest.StartIPsec(ctx, h)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ours makes one of our networks, whose subnets are in 10.net.0.0/16.
+func ours(ctx context.Context, lab *testnet.Lab, n network, net int) (*way, error) {
+	conf := cnitest.Network{
+		Name:      n.name,
+		OVSGRE:    cnitest.Conf{"bridge": "b-" + n.name, "tunnel": n.tunnel},
+		RouteSync: cnitest.Conf{"mode": n.mode},
+		Subnets:   func(h int) []string { return []string{fmt.Sprintf("10.%d.%d.0/24", net, h+1)} },
+	}
+	if n.tunnel["type"] == "wireguard" {
+		keys := map[string]string{}
+		for _, h := range lab.Hosts {
+			if err := install(ctx, lab, h, conf); err != nil {
+				return nil, err
+			}
+			out, err := h.Output(ctx, "/opt/cni/bin/ovs-grectl", "key")
+			var node struct{ Key string }
+			if err := errors.Join(err, json.Unmarshal([]byte(out), &node)); err != nil {
+				return nil, err
+			}
+			keys[h.Name] = node.Key
+		}
+		conf.OVSGRE["nodes"] = conf.Keyed(lab, keys)
+	}
+	var ends []*testnet.Netns
+	var addrs []netip.Addr
+	for _, h := range lab.Hosts {
+		ns, addr, err := attach(ctx, lab, h, conf)
+		if err != nil {
+			return nil, fmt.Errorf("%s on %s: %w", n.name, h.Name, err)
+		}
+		ends, addrs = append(ends, ns), append(addrs, addr)
+	}
+	return &way{name: n.name, client: ends[0], host: ends[1], server: addrs[1]}, nil
+}
+
+// install writes a network's conflist.
+func install(ctx context.Context, lab *testnet.Lab, h *testnet.Host, n cnitest.Network) error {
+	put := h.Command(ctx, "sh", "-c", fmt.Sprintf("mkdir -p /etc/cni/net.d && cat >/etc/cni/net.d/%s.conflist", n.Name))
 	put.Stdin = strings.NewReader(n.Conflist(lab))
 	if out, err := put.CombinedOutput(); err != nil {
-		return nil, netip.Addr{}, fmt.Errorf("%w: %s", err, out)
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func attach(ctx context.Context, lab *testnet.Lab, h *testnet.Host, n cnitest.Network) (*testnet.Netns, netip.Addr, error) {
+	if err := install(ctx, lab, h, n); err != nil {
+		return nil, netip.Addr{}, err
+	}
+	if _, err := h.Output(ctx, "ip", "netns", "add", n.Name); err != nil {
+		return nil, netip.Addr{}, err
 	}
 	out, err := h.Output(ctx, "env", "CNI_PATH=/opt/cni/bin", "/opt/cni/bin/cnitool", "add", n.Name, "/var/run/netns/"+n.Name)
 	if err != nil {
@@ -153,6 +221,13 @@ const (
 		ip route add 10.$net.$peer.0/24 via 10.$net.$peer.0 dev flannel.1 onlink
 		ip neigh add 10.$net.$peer.0 lladdr 0e:00:00:00:00:0$peer dev flannel.1 nud permanent
 		bridge fdb add 0e:00:00:00:00:0$peer dev flannel.1 dst $to`
+	// A WireGuard link; a peer and a route each. $key is our private key, $peerkey the
+	// peer's public one.
+	kernelWireGuard = `mtu=1420
+		ip link add flannel-wg type wireguard; echo $key >/run/flannel-wg.key
+		wg set flannel-wg private-key /run/flannel-wg.key listen-port 51821 peer $peerkey endpoint $to:51821 allowed-ips 10.$net.$peer.0/24
+		ip link set flannel-wg mtu $mtu up; ip addr add 10.$net.$me.0/32 dev flannel-wg
+		ip route add 10.$net.$peer.0/24 dev flannel-wg`
 	// A Linux bridge for pods, and one of them.
 	pod = `
 		sysctl -qw net.ipv4.ip_forward=1
@@ -164,8 +239,17 @@ const (
 // byHand makes one of flannel's ways.
 func byHand(ctx context.Context, lab *testnet.Lab, name, script string, net int) (*way, error) {
 	var ends []*testnet.Netns
+	var keys [2]*ecdh.PrivateKey
+	for i := range keys {
+		var err error
+		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	text := base64.StdEncoding.EncodeToString
 	for i, h := range lab.Hosts {
-		vars := fmt.Sprintf("name=%s net=%d me=%d peer=%d from=%s to=%s ", name, net, i+1, 2-i, h.Addr4, lab.Hosts[1-i].Addr4)
+		vars := fmt.Sprintf("name=%s net=%d me=%d peer=%d from=%s to=%s key=%s peerkey=%s ", name, net, i+1, 2-i, h.Addr4, lab.Hosts[1-i].Addr4,
+			text(keys[i].Bytes()), text(keys[1-i].PublicKey().Bytes()))
 		if _, err := h.Output(ctx, "sh", "-ec", vars+script+pod); err != nil {
 			return nil, fmt.Errorf("%s on %s: %w", name, h.Name, err)
 		}
@@ -178,7 +262,7 @@ func table(lab *testnet.Lab, ways []*way, rounds int) {
 	fmt.Printf("datapath %s, %d rounds, medians; ratios to flannel's vxlan in the same run\n\n", lab.Datapath, rounds)
 	fmt.Println("| way | 1 stream Mbit/s (min–max) | ratio | 4 streams Mbit/s | ratio | requests/s | ratio |")
 	fmt.Println("|---|---|---|---|---|---|---|")
-	base := ways[len(ways)-1]
+	base := ways[slices.IndexFunc(ways, func(w *way) bool { return w.name == "flannel" })]
 	for _, w := range ways {
 		fmt.Printf("| %s | %.0f (%.0f–%.0f) | %.2f | %.0f | %.2f | %.0f | %.2f |\n", w.name,
 			median(w.one), slices.Min(w.one), slices.Max(w.one), median(w.one)/median(base.one),

@@ -3,7 +3,6 @@ package kernel
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -12,53 +11,19 @@ import (
 	"ovs-gre-cni/test/cnitest"
 )
 
-const (
-	pskFile = "/var/lib/ovs-gre/psk"
-	psk     = "octarine is the eighth colour"
-	// inClear is tcpdump's filter for what IPsec must hide.
-	inClear = "net 192.168.0.0/16 or ip proto 47 or udp port 4789"
-)
-
-// unpackIPsec unpacks OVS's IPsec daemon and strongSwan in the VM.
-func unpackIPsec(t *testing.T) {
-	t.Helper()
-	const script = `for deb in "$1"/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -x -C / --keep-directory-symlink; done`
-	if out, err := exec.Command("bash", "-ec", script, "bash", os.Getenv("OVSGRE_IPSEC")).CombinedOutput(); err != nil {
-		t.Fatalf("unpack: %v\n%s", err, out)
-	}
-}
-
-// prepareIPsec gives a host the files that strongSwan's configuration is in, and
-// the key.
-func prepareIPsec(t *testing.T, h *testnet.Host) {
-	t.Helper()
-	h.Shell(t, `d=$(mktemp -d /run/ipsec.XXXXXX)
-cp -a /etc/strongswan.d "$d/"
-: >"$d/ipsec.conf"
-: >"$d/ipsec.secrets"
-for f in strongswan.d ipsec.conf ipsec.secrets; do mount --bind "$d/$f" "/etc/$f"; done
-umask 077
-echo '`+psk+`' >`+pskFile)
-}
-
-func startIPsec(t *testing.T, h *testnet.Host) {
-	t.Helper()
-	h.Shell(t, "/usr/share/openvswitch/scripts/ovs-monitor-ipsec --pidfile --log-file --detach --ike-daemon=strongswan "+
-		"unix:/var/run/openvswitch/db.sock >/dev/null 2>&1")
-}
-
-func stopIPsec(t *testing.T, h *testnet.Host) {
-	t.Helper()
-	h.Shell(t, "kill $(cat /var/run/openvswitch/ovs-monitor-ipsec.pid); ipsec stop >/dev/null 2>&1 || :")
-}
+// inClear is tcpdump's filter for what IPsec must hide.
+const inClear = "net 192.168.0.0/16 or ip proto 47 or udp port 4789"
 
 // TestIPsec has OVS's IPsec daemon encrypt GRE and VXLAN, and nothing in clear before
 // it, without it, and after it. test/kernel/ipsec runs it.
 func TestIPsec(t *testing.T) {
-	if os.Getenv("OVSGRE_IPSEC") == "" {
+	packages := os.Getenv("OVSGRE_IPSEC")
+	if packages == "" {
 		return // test/kernel/ipsec has what this needs
 	}
-	unpackIPsec(t)
+	if err := cnitest.UnpackIPsec(t.Context(), packages); err != nil {
+		t.Fatal(err)
+	}
 	for _, typ := range []string{"gre", "vxlan"} {
 		t.Run(typ, func(t *testing.T) { ipsec(t, typ) })
 	}
@@ -67,14 +32,20 @@ func TestIPsec(t *testing.T) {
 func ipsec(t *testing.T, typ string) {
 	l := lab(t, 2)
 	n := cnitest.Network{Subnets: func(i int) []string { return cnitest.Subnets(i)[:1] },
-		OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": typ, "options": cnitest.Conf{"psk": cnitest.Conf{"file": pskFile}}}}}
+		OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": typ, "options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}}}
 	n.Install(t, l)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, h := range l.Hosts {
-		prepareIPsec(t, h)
+		must(cnitest.PrepareIPsec(t.Context(), h, "octarine is the eighth colour"))
 	}
 	wire := l.Capture(t, inClear)
 	for _, h := range l.Hosts {
-		startIPsec(t, h)
+		must(cnitest.StartIPsec(t.Context(), h))
 	}
 	begun := time.Now()
 	for _, h := range l.Hosts {
@@ -111,7 +82,7 @@ func ipsec(t *testing.T, typ string) {
 	fmt.Printf("kernel: ipsec %s: MTU %d, the largest that passes is %d\n", typ, given, bisect(t, cs[0], cs[1], given))
 
 	// The IKE daemon ends.
-	stopIPsec(t, l.Hosts[0])
+	must(cnitest.StopIPsec(t.Context(), l.Hosts[0]))
 	for i := range cs {
 		if lost, err := cnitest.Unreached(cs[i], cs[1-i].Addr(t, false)); err != nil || len(lost) == 0 {
 			t.Errorf("without an IKE daemon %s reaches the other: %v %v", cs[i].Name, lost, err)
@@ -137,7 +108,7 @@ func ipsec(t *testing.T, typ string) {
 		t.Errorf("CHECK without the guard: %v", err)
 	}
 	cnitest.Ctl(t, l.Hosts[0], "up")
-	startIPsec(t, l.Hosts[0])
+	must(cnitest.StartIPsec(t.Context(), l.Hosts[0]))
 	wire = l.Capture(t, inClear)
 	cnitest.AllReach(t, cs)
 	if lines := wire.Stop(t); len(lines) > 0 {
