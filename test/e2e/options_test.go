@@ -27,7 +27,7 @@ func TestTunnelOptions(t *testing.T) {
 		}
 	}
 	// To OVS the option means nothing: it is handed on all the same.
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"options": cnitest.Conf{"ttl": 33, "colour": cnitest.Conf{"file": secretFile}}}}}
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"ports": "peer", "options": cnitest.Conf{"ttl": 33, "colour": cnitest.Conf{"file": secretFile}}}}}
 	n.Install(t, l)
 	before := snapshot(t, h)
 
@@ -91,7 +91,7 @@ func TestTunnelOptions(t *testing.T) {
 	}
 
 	// The option leaves the conflist: it leaves the tunnel, and its value is not told.
-	n.OVSGRE = cnitest.Conf{"tunnel": cnitest.Conf{"options": cnitest.Conf{"tos": "inherit"}}}
+	n.OVSGRE = cnitest.Conf{"tunnel": cnitest.Conf{"ports": "peer", "options": cnitest.Conf{"tos": "inherit"}}}
 	n.Install(t, l)
 	report()
 	ctl(0, "up")

@@ -32,7 +32,7 @@ func TestIPsec(t *testing.T) {
 func ipsec(t *testing.T, typ string) {
 	l := lab(t, 2)
 	n := cnitest.Network{Subnets: func(i int) []string { return cnitest.Subnets(i)[:1] },
-		OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": typ, "options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}}}
+		OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": typ, "ports": "peer", "options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}}}
 	n.Install(t, l)
 	must := func(err error) {
 		t.Helper()
