@@ -101,7 +101,8 @@ func onePort(main Conf) {
 	tunnel := Conf{"ports": os.Getenv(PortsEnv)}
 	given, _ := main["tunnel"].(Conf)
 	merge(tunnel, given)
-	if tunnel["ports"] == "one" && main["segment"] != "mesh" && tunnel["type"] != "none" && tunnel["bfd"] == nil {
+	if tunnel["ports"] == "one" && main["segment"] != "mesh" && tunnel["bfd"] == nil &&
+		tunnel["type"] != "none" && tunnel["type"] != "wireguard" {
 		main["tunnel"] = tunnel
 	}
 }
