@@ -1,7 +1,9 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -10,6 +12,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"ovs-gre-cni/pkg/state"
 )
 
 // newPeer makes a network namespace next to the test's, which lives as long as
@@ -178,4 +183,90 @@ func TestForwardTraffic(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGuardTunnels: what is not encrypted of a tunnel's outer packets neither leaves
+// for a node nor comes in from it; that some pass where IPsec encrypts them is
+// TestIPsec's of test/kernel.
+func TestGuardTunnels(t *testing.T) {
+	_, other, world := newRouter(t)
+	// Behind the guard's chain, which has priority 0.
+	sh(t, `nft 'table inet seen { chain in { type filter hook input priority 1;
+		meta l4proto udp udp dport 4789 ip saddr 192.0.2.2 counter; meta l4proto udp udp dport 4789 ip6 saddr 2001:db8::2 counter
+		meta l4proto udp udp dport 4790 counter; meta l4proto udp udp dport 4789 ip saddr 10.9.0.2 counter; }; }'`)
+	sent := func(proto int, to string) string {
+		a := netip.MustParseAddr(to)
+		family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Addr: [4]byte(a.AsSlice())})
+		if a.Is6() {
+			family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16()}
+		}
+		fd, err := unix.Socket(family, unix.SOCK_RAW, proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		err = unix.Sendto(fd, []byte{0x30, 0x39, 0x12, 0xb5, 0, 9, 0, 0, 'x'}, 0, sa) // UDP to port 4789, without a checksum
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d to %s: %t", proto, to, err == nil)
+	}
+	out := func() string {
+		var all []string
+		for _, to := range []string{"192.0.2.2", "2001:db8::2", "10.9.0.2"} {
+			all = append(all, sent(unix.IPPROTO_GRE, to), sent(unix.IPPROTO_UDP, to))
+		}
+		return strings.Join(all, ", ")
+	}
+	in := func() string {
+		before := counted(t)
+		sh(t, world+`bash -c 'for to in 192.0.2.1 2001:db8::1; do for port in 4789 4790; do echo x >/dev/udp/$to/$port; done; done'; `+
+			other+`bash -c 'echo x >/dev/udp/10.9.0.1/4789'`)
+		after := counted(t)
+		for start := time.Now(); after[2]-before[2] < 2 || after[3] == before[3]; after = counted(t) { // these come last
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("what no guard is about does not arrive: %v, then %v", before, after)
+			}
+		}
+		var came []string
+		for i := range after {
+			came = append(came, fmt.Sprint(after[i]-before[i]))
+		}
+		return strings.Join(came, " ")
+	}
+	for _, tt := range []struct{ tunnels, out, in string }{
+		{"", "47 to 192.0.2.2: true, 17 to 192.0.2.2: true, 47 to 2001:db8::2: true, 17 to 2001:db8::2: true, " +
+			"47 to 10.9.0.2: true, 17 to 10.9.0.2: true", "1 1 2 1"},
+		{"gre", "47 to 192.0.2.2: false, 17 to 192.0.2.2: true, 47 to 2001:db8::2: false, 17 to 2001:db8::2: true, " +
+			"47 to 10.9.0.2: true, 17 to 10.9.0.2: true", "1 1 2 1"},
+		{"udp 4789", "47 to 192.0.2.2: true, 17 to 192.0.2.2: false, 47 to 2001:db8::2: true, 17 to 2001:db8::2: false, " +
+			"47 to 10.9.0.2: true, 17 to 10.9.0.2: true", "0 0 2 1"},
+	} {
+		form := state.Guard{Network: "blue", Link: "obr0-t", Tunnels: tt.tunnels}
+		g := form
+		if g.Peers = "10.1.1.0/24"; g.Tunnels != "" {
+			g.Nodes = "192.0.2.2/32,2001:db8::2/128"
+		}
+		settleGuardOf(t, form, wanted(g))
+		if got := out(); got != tt.out {
+			t.Errorf("%q: out\n%s, want\n%s", tt.tunnels, got, tt.out)
+		}
+		if got := in(); got != tt.in {
+			t.Errorf("%q: in %s, want %s", tt.tunnels, got, tt.in)
+		}
+	}
+}
+
+// counted are the counters of table seen, in their order.
+func counted(t *testing.T) []int {
+	t.Helper()
+	var list []int
+	for line := range strings.Lines(sh(t, "nft list table inet seen")) {
+		if _, rest, is := strings.Cut(line, "counter packets "); is {
+			var n int
+			_, _ = fmt.Sscan(rest, &n)
+			list = append(list, n)
+		}
+	}
+	return list
 }
