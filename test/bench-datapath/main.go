@@ -30,6 +30,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	rounds := flag.Int("rounds", 5, "how often each way is measured")
 	span := flag.Duration("time", 2*time.Second, "how long each measurement takes")
+	only := flag.String("ways", "", "the ways to measure, by their names, joined by commas; \"\" is all, and flannel is always there")
 	ipsec := flag.String("ipsec", "", "have OVS's IPsec daemon encrypt GRE, by the Debian packages in this directory; in a VM alone")
 	echo := flag.String("echo", "", "internal: serve single bytes on this port, or, with -to, ask for them")
 	to := flag.String("to", "", "internal: the server to ask")
@@ -39,7 +40,7 @@ func run() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := bench(ctx, *rounds, *span, *ipsec); err != nil {
+	if err := bench(ctx, *rounds, *span, *ipsec, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-datapath:", err)
 		return 1
 	}
@@ -55,7 +56,7 @@ type way struct {
 	requests     []float64 // a second
 }
 
-func bench(ctx context.Context, rounds int, span time.Duration, ipsec string) error {
+func bench(ctx context.Context, rounds int, span time.Duration, ipsec, only string) error {
 	bin, err := cnitest.Build()
 	if err != nil {
 		return err
@@ -69,6 +70,9 @@ func bench(ctx context.Context, rounds int, span time.Duration, ipsec string) er
 	if err != nil {
 		return err
 	}
+	ways = slices.DeleteFunc(ways, func(w *way) bool {
+		return only != "" && w.name != "flannel" && !slices.Contains(strings.Split(only, ","), w.name)
+	})
 	for r := range rounds {
 		for _, w := range ways {
 			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-10s", r+1, rounds, w.name)
