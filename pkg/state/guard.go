@@ -62,7 +62,7 @@ func CheckIPsec(c *config.Network, m nodes.Topology) error {
 	}
 	// is_tunneling_type_supported of ovs-monitor-ipsec has gre, and not ip6gre.
 	return fmt.Errorf("%w: tunnel.options.%s: OVS's IPsec daemon does not know GRE over IPv6, as nodes have it: "+
-		"want tunnel.type vxlan or geneve", config.ErrInvalid, c.Tunnel.IPsec())
+		"want tunnel.type wireguard", config.ErrInvalid, c.Tunnel.IPsec())
 }
 
 func (g Guard) String() string {
