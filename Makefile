@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-multus test-packages bench bench-scale bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri test-crio lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-k8s-network test-networkpolicy test-multus test-packages bench bench-scale bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,7 +47,11 @@ recipes: ## the two recipes this replaces, with a real Docker Engine; every conf
 
 test-cri: ## containerd's CRI as kubelet calls it, and critest's network tests, with our chain
 	@./test/need $(LAB) $(RUNTIME_PACKAGES)
-	CI=true RUNTIMES=all go test -count=1 -timeout 20m -run 'TestCRI|TestCritest' -v ./test/runtimes | grep -vE '^=== '
+	CI=true RUNTIMES=all go test -count=1 -timeout 20m -run 'TestCRI$$|TestCritest' -v ./test/runtimes | grep -vE '^=== '
+
+test-crio: ## CRI-O as kubelet calls it, which calls CHECK and GC
+	@./test/need $(LAB) $(RUNTIME_PACKAGES) gcc libc6-dev
+	CI=true RUNTIMES=all go test -count=1 -timeout 20m -run 'TestCRIO' -v ./test/runtimes | grep -vE '^=== '
 
 test-docker: ## Docker Engine 20.10 and today's, by iptables and by nftables, in the recipes' layouts
 	@./test/need $(LAB) docker.io
@@ -165,9 +169,21 @@ endef
 test-k8s: image ## the manifests on a real cluster of simulated hosts (what it runs is built first: half an hour, once)
 	$(call on-cluster,TestKubernetes|TestOpenVSwitch|TestWireGuard,60m,)
 
+# What the pods of Kubernetes' own tests run, and the tests.
+SUITE_PACKAGES := curl netcat-openbsd bind9-dnsutils wget
+SUITE_PROGRAMS := agnhost e2e.test regression-issue-74839 coredns
+
 test-k8s-conformance: image ## Kubernetes' own network conformance on that cluster, kube-proxy nftables and iptables
-	@./test/need curl netcat-openbsd bind9-dnsutils wget
-	$(call on-cluster,TestConformance,180m,agnhost e2e.test coredns)
+	@./test/need $(SUITE_PACKAGES)
+	$(call on-cluster,TestConformance,180m,$(SUITE_PROGRAMS))
+
+test-k8s-network: image ## Kubernetes' other network tests on that cluster
+	@./test/need $(SUITE_PACKAGES)
+	$(call on-cluster,TestNetwork$$,120m,$(SUITE_PROGRAMS))
+
+test-networkpolicy: image ## kube-network-policies on that cluster, by Kubernetes' tests of NetworkPolicy
+	@./test/need $(SUITE_PACKAGES)
+	$(call on-cluster,TestNetworkPolicy,180m,$(SUITE_PROGRAMS) netpol)
 
 test-multus: image ## Multus on that cluster, with a second network of ours
 	$(call on-cluster,TestMultus,30m,multus)

@@ -67,7 +67,7 @@ func programs(t testing.TB) func(string) string {
 		}
 	}
 	// These are wanted by the conformance tests alone.
-	for _, program := range []string{"kubernetes-*/e2e.test", "kubernetes-*/agnhost", "coredns-*/coredns"} {
+	for _, program := range []string{"kubernetes-*/e2e.test", "kubernetes-*/agnhost", "kubernetes-*/regression-issue-74839", "coredns-*/coredns", "netpol-*/netpol"} {
 		if at, _ := filepath.Glob(filepath.Join(dir, program)); len(at) > 0 {
 			found[filepath.Base(program)] = at[len(at)-1]
 		}

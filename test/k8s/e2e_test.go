@@ -27,7 +27,7 @@ func (c *cluster) writeSuiteImage(t testing.TB) string {
 	t.Helper()
 	beside := filepath.Dir(c.bin("agnhost"))
 	files := []archive.File{
-		{Path: "agnhost", From: c.bin("agnhost")},
+		{Path: "agnhost", From: c.bin("agnhost")}, {Path: "coredns", From: c.bin("coredns")},
 		{Path: "localhost.crt", From: filepath.Join(beside, "localhost.crt"), Mode: 0o644},
 		{Path: "localhost.key", From: filepath.Join(beside, "localhost.key"), Mode: 0o644},
 		{Path: "bin/sh", Link: "bash"},
@@ -42,12 +42,20 @@ func (c *cluster) writeSuiteImage(t testing.TB) string {
 		Files: files, Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}})
 }
 
+// writeRegressionImage writes the image of a server that sends segments out of
+// its window, which has no shell.
+func (c *cluster) writeRegressionImage(t testing.TB) string {
+	t.Helper()
+	return writeImage(t, c.dir, archive.Image{Ref: "localhost/regression-issue-74839:1.4", Arch: runtime.GOARCH,
+		Files: []archive.File{{Path: "server", From: c.bin("regression-issue-74839")}}, Entrypoint: []string{"/server"}})
+}
+
 // newWhole is a cluster of three nodes as Kubernetes' own tests want one.
 func newWhole(t *testing.T, proxy string) *cluster {
 	t.Helper()
 	lab := newLab(t)
 	c := newCluster(t, lab, options{proxy: proxy, whole: true})
-	c.images = append(images(t, c.dir), agentImage(t), c.writeSuiteImage(t), c.writeDNSImage(t))
+	c.images = append(images(t, c.dir), agentImage(t), c.writeSuiteImage(t), c.writeRegressionImage(t), c.writeDNSImage(t))
 	for _, h := range lab.Hosts {
 		n := c.join(t, h)
 		for _, name := range suiteImages[1:] {

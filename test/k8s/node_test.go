@@ -81,10 +81,10 @@ state = "/run/containerd"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   SystemdCgroup = false
 [plugins."io.containerd.nri.v1.nri"]
-  disable = true
+  disable = %[3]t
 [plugins."io.containerd.internal.v1.opt"]
   path = "%[1]s/opt"
-`, n.dir, pauseImage))
+`, n.dir, pauseImage, !n.c.whole))
 	args := []string{n.c.bin("containerd"), "-c", conf}
 	if n.c.whole {
 		// Pods with hostNetwork have the name of their node.

@@ -35,13 +35,14 @@ restrict_oom_score_adj = true
 // A cri is crictl on a host, with its containerd.
 type cri struct {
 	*daemon
-	pods int
+	socket string
+	pods   int
 }
 
 const criSocket = "unix:///run/containerd/containerd.sock"
 
 func (c *cri) ctl(args ...string) (string, error) {
-	return c.output("crictl", append([]string{"--config", "/dev/null", "-r", criSocket, "-i", criSocket, "-t", patience.String()}, args...)...)
+	return c.output("crictl", append([]string{"--config", "/dev/null", "-r", c.socket, "-i", c.socket, "-t", patience.String()}, args...)...)
 }
 
 func (c *cri) mustCtl(t *testing.T, args ...string) string {
@@ -59,13 +60,16 @@ type pod struct {
 	sandbox, container string
 }
 
+// ownPID is how kubelet has a container's processes, in a namespace of their own.
+var ownPID = cnitest.Conf{"security_context": cnitest.Conf{"namespace_options": cnitest.Conf{"pid": 1}}}
+
 // podConf is what kubelet would ask for.
 func (c *cri) podConf(more cnitest.Conf) string {
 	c.pods++
 	conf := cnitest.Conf{
 		"metadata":   cnitest.Conf{"name": fmt.Sprintf("pod%d", c.pods), "namespace": "default", "uid": fmt.Sprintf("%s-%d", c.host.Name, c.pods)},
 		"dns_config": cnitest.Conf{"servers": []string{"192.0.2.53"}, "searches": []string{"example.org"}},
-		"linux":      cnitest.Conf{},
+		"linux":      ownPID,
 	}
 	for k, v := range more {
 		conf[k] = v
@@ -91,7 +95,7 @@ func (c *cri) pod(t *testing.T, more cnitest.Conf) pod {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(cnitest.Conf{"metadata": cnitest.Conf{"name": "web"}, "image": cnitest.Conf{"image": image}, "command": serve, "linux": cnitest.Conf{}})
+	raw, err := json.Marshal(cnitest.Conf{"metadata": cnitest.Conf{"name": "web"}, "image": cnitest.Conf{"image": image}, "command": serve, "linux": ownPID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +118,7 @@ func (p pod) addrs(t *testing.T) []netip.Addr {
 // remove stops and removes it, as kubelet does.
 func (p pod) remove(t *testing.T) {
 	t.Helper()
+	p.mustCtl(t, "stop", "--timeout", "0", p.container)
 	p.mustCtl(t, "stopp", p.sandbox)
 	p.mustCtl(t, "rmp", p.sandbox)
 }
@@ -140,7 +145,7 @@ func newCRILab(t *testing.T, r release) *criLab {
 	for _, h := range l.Hosts {
 		d := startContainerd(t, l.Lab, h, r, criConf(r), "k8s.io")
 		d.path = dir + ":" + d.path
-		c := &cri{daemon: d}
+		c := &cri{daemon: d, socket: criSocket}
 		t.Cleanup(func() {
 			if _, err := c.ctl("rmp", "-f", "-a"); err != nil {
 				t.Error(err)

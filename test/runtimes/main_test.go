@@ -20,7 +20,7 @@ func all() bool { return os.Getenv("RUNTIMES") == "all" }
 // Those of more are only there with RUNTIMES=all.
 var (
 	usual = []string{"ctr, containerd 1.6", "nerdctl, containerd 1.6", "nerdctl quick start", "on real hosts", "Docker Engine", "podman, CNI"}
-	more  = []string{"ctr, containerd 2", "nerdctl, containerd 2", "CRI, containerd 1.6", "CRI, containerd 2", "critest, containerd 2"}
+	more  = []string{"ctr, containerd 2", "nerdctl, containerd 2", "CRI, containerd 1.6", "CRI, containerd 2", "critest, containerd 2", "CRI-O"}
 )
 
 // expected are the runtimes that this run must have.
