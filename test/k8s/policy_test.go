@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,10 +41,7 @@ func TestNetworkPolicy(t *testing.T) {
 	if !c.step(t, "default-deny.yaml", c.testPolicy) {
 		return
 	}
-	focus := os.Getenv("OVSGRE_POLICIES")
-	if focus == "" {
-		focus = policies
-	}
+	focus := cmp.Or(os.Getenv(focusEnv), policies)
 	specs := c.e2e(t, "networkpolicy", run{focus: focus, skip: `\[Feature:SCTPConnectivity\]`, within: 150 * time.Minute})
 	slices.SortFunc(specs, func(a, b cnitest.Spec) int { return strings.Compare(a.Name, b.Name) })
 	tell(specs)
