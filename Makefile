@@ -19,9 +19,9 @@ build: ## every binary into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./plugins/main/ovs-gre ./plugins/meta/route-sync $(wildcard ./cmd/*)
 
-demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE
+demo: ## three hosts (HOSTS=n), one conflist, all pairs ping through GRE; FAN=1: it lists no hosts
 	@./test/need $(LAB)
-	@go run ./test/demo -hosts $(HOSTS)
+	@go run ./test/demo -hosts $(HOSTS) $(if $(FAN),-conflist conflist/fan.conflist)
 
 # go test; make test has its own, which says how far all of it is (test/suite).
 GOTEST = go test -count=1

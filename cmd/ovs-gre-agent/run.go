@@ -59,7 +59,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
 	o.flags(f)
 	f.StringVar(&o.node, "node", "", "`name` of this host's node (default $NODE_NAME, else the host's name)")
-	f.StringVar(&o.template, "template", "", "the conflist to write: a `file` without nodes, which are the agent's to set")
+	f.StringVar(&o.template, "template", "", "the conflist to write: a `file` without nodes, unless that is no list")
 	f.StringVar(&o.nodesFile, "nodes-file", "", "take the nodes from a `file` instead of Kubernetes")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says how to reach Kubernetes (default: as a pod does)")
 	f.StringVar(&o.listen, "listen", ":9178", "`address` of /healthz, /readyz, /metrics and /row; \"\" is off")
@@ -84,7 +84,11 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err := o.identify(&ao); err != nil {
 		return err
 	}
-	if ao.Source, err = o.source(ao.Node, log); err != nil {
+	ao.Source, err = o.source(ao.Node, log)
+	if errors.Is(err, rest.ErrNotInCluster) && !agent.HasList(raw) {
+		ao.Source, err = agent.NoSource{}, nil
+	}
+	if err != nil {
 		return err
 	}
 	a, err := agent.New(ao)

@@ -84,14 +84,16 @@ counted where there is much of it.`,
 		long: `Looks at what surrounds the networks: daemons, kernel, packet filter, underlay, peers, containers, other people's
 configuration. Each finding has the command that mends it. It changes nothing and takes less than ten seconds.`,
 		example: "ovs-grectl doctor\novs-grectl doctor -v\novs-grectl doctor -o json | jq '.[] | select(.level != \"ok\")'"},
-	{name: "ping", args: "[--all] [FILE...]", run: pingPeers, result: []row{}, short: "measure this host's ways to its peers",
+	{name: "ping", args: "[--all] [ADDRESS...] [FILE...]", run: pingPeers, result: []row{}, short: "measure this host's ways to its peers",
 		verbose: "every peer, not only those that are not fine",
 		options: []option{{"all", "a", "also what the peers' agents have measured: the whole square", func(c *call) *bool { return &c.all }}},
 		long: `Measures loss, round trip and path MTU to every peer at once, on the underlay and through the tunnel, by ICMP. It takes
 less than three seconds, with 500 peers, too. With more than 30 peers it lists those to which something is lost or too
 small. With --all it asks the peers' agents, where they run, for the loss and the round trip that each has measured through its
-own tunnels of late, and says of which peers no agent answers. Nobody measures anything for being asked.`,
-		example: "ovs-grectl ping\novs-grectl ping --all\novs-grectl ping -o json | jq '.[].peers[] | select(.tunnel.received == 0) | .peer'"},
+own tunnels of late, and says of which peers no agent answers. Nobody measures anything for being asked. With addresses, of
+hosts or of their containers, it measures these peers alone; where nodes is no list, it has to be told them.`,
+		example: "ovs-grectl ping\novs-grectl ping --all\novs-grectl ping 172.16.32.101\n" +
+			"ovs-grectl ping -o json | jq '.[].peers[] | select(.tunnel.received == 0) | .peer'"},
 	{name: "trace", args: "CONTAINER DESTINATION [PROTO [PORT]]", run: traceCall, result: trace.Trace{},
 		short: "follow a packet, and name what stops it",
 		takes: cobra.RangeArgs(2, 4), names: containerNames,

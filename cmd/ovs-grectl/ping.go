@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strconv"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/page"
 	"ovs-gre-cni/pkg/ping"
 )
@@ -32,10 +35,11 @@ const listed = 30
 
 // pingPeers measures this host's ways to its peers.
 func pingPeers(ctx context.Context, c *call) int {
+	only := c.takeAddresses()
 	files, code := c.networks()
 	rows := []row{}
 	for _, f := range files {
-		r, err := c.measure(ctx, f)
+		r, err := c.measure(ctx, f, only)
 		if err != nil {
 			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
 			continue
@@ -59,9 +63,44 @@ func pingPeers(ctx context.Context, c *call) int {
 	return code
 }
 
-func (c *call) measure(ctx context.Context, f conflist.File) (row, error) {
+// takeAddresses takes those of the arguments that are addresses: the others are files.
+func (c *call) takeAddresses() (addrs []netip.Addr) {
+	c.files = slices.DeleteFunc(slices.Clone(c.files), func(arg string) bool {
+		a, err := netip.ParseAddr(arg)
+		if err == nil {
+			addrs = append(addrs, a)
+		}
+		return err == nil
+	})
+	return addrs
+}
+
+// pick keeps the peers that have one of the addresses, or all where there are none.
+func pick(m *nodes.Topology, only []netip.Addr) error {
+	if len(only) == 0 {
+		if !m.Fan.IsZero() {
+			return fmt.Errorf("nodes lists no peers: name those to measure by their addresses in %s", m.Fan.Underlay)
+		}
+		return nil
+	}
+	var peers []config.Node
+	for _, a := range only {
+		p, ok := m.PeerOf(a)
+		if !ok {
+			return fmt.Errorf("%s: no peer has this address", a)
+		}
+		peers = append(peers, p)
+	}
+	m.Peers = peers
+	return nil
+}
+
+func (c *call) measure(ctx context.Context, f conflist.File, only []netip.Addr) (row, error) {
 	c.progress.begin("measuring the peers of network " + f.Name())
 	h, err := doctor.Ways(ctx, f)
+	if err == nil {
+		err = pick(&h.Mesh, only)
+	}
 	if err != nil {
 		return row{}, err
 	}

@@ -15,6 +15,7 @@ import (
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
 	"ovs-gre-cni/pkg/network"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/ovs"
 	"ovs-gre-cni/pkg/routes"
 	"ovs-gre-cni/pkg/rundir"
@@ -28,6 +29,7 @@ type report struct {
 	Node       string             `json:"node"`
 	Address    string             `json:"address"`
 	Peers      int                `json:"peers"`
+	Underlay   string             `json:"underlay,omitempty"` // holds the peers, where no list has them
 	Segment    string             `json:"segment,omitempty"`
 	Persistent bool               `json:"persistent"`
 	Bridge     *link              `json:"bridge,omitempty"`
@@ -162,6 +164,14 @@ func inspect(ctx context.Context, f conflist.File) report {
 	return r
 }
 
+// know notes which node this host is, and who its peers are.
+func (r *report) know(m nodes.Topology) {
+	r.Node, r.Address, r.Peers = m.Self.Name, m.Self.Address.String(), len(m.Peers)
+	if !m.Fan.IsZero() {
+		r.Underlay = m.Fan.Underlay.String()
+	}
+}
+
 func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	r.Segment = string(c.Segment)
 	n, err := network.Open(ctx, c)
@@ -169,7 +179,7 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 		return err
 	}
 	defer n.OVS.Close()
-	r.Node, r.Address, r.Peers = n.Topology.Self.Name, n.Topology.Self.Address.String(), len(n.Topology.Peers)
+	r.know(n.Topology)
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
 		r.differs(err.Error(), "")
 	}
@@ -309,7 +319,7 @@ func (r *report) inspectRoutes(ctx context.Context, f conflist.File) {
 		return
 	}
 	rt.Beside(f.OVS)
-	r.Node, r.Address, r.Peers = rt.Topology.Self.Name, rt.Topology.Self.Address.String(), len(rt.Topology.Peers)
+	r.know(rt.Topology)
 	want, err := rt.Want()
 	if idle(f) && errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
 		r.Notes = append(r.Notes, "no routes yet, they come with the first container: "+oneLine(err.Error()))

@@ -16,7 +16,11 @@ func (r report) text(c *call, w io.Writer) {
 		kept = "persistent"
 	}
 	fmt.Fprintf(w, "%s  %s\n", c.colour(bold, "network "+r.Network), r.File)
-	fmt.Fprintf(w, "  node %s (%s), %d peers, %s\n", oneLine(r.Node), r.Address, r.Peers, kept)
+	if r.Underlay != "" {
+		fmt.Fprintf(w, "  node %s, its peers are the hosts in %s, %s\n", r.Address, r.Underlay, kept)
+	} else {
+		fmt.Fprintf(w, "  node %s (%s), %d peers, %s\n", oneLine(r.Node), r.Address, r.Peers, kept)
+	}
 	t := table{indent: "  "}
 	t.paint = func(row, column int) string {
 		if column != 2 {

@@ -10,6 +10,7 @@ import (
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/ovs"
+	"ovs-gre-cni/pkg/state"
 )
 
 // patience bounds what up and down do for one network. Thousands of tunnels
@@ -33,7 +34,7 @@ func up(ctx context.Context, c *call) int {
 
 // made says how many of a network's tunnels OVS has.
 func made(ctx context.Context, f conflist.File) string {
-	if f.OVS == nil || f.OVS.Tunnel.Type == config.TunnelNone {
+	if f.OVS == nil || f.OVS.Tunnel.Type == config.TunnelNone || state.OneTunnel(f.OVS) {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

@@ -19,9 +19,12 @@ import (
 type template struct {
 	fields  map[string]json.RawMessage
 	plugins []map[string]json.RawMessage
+	// fan: nodes is no list, and the template's own.
+	fan bool
 }
 
-// parseTemplate reads a template. The keys that the agent adds must be absent.
+// parseTemplate reads a template. The keys that the agent adds must be absent, but for
+// nodes that is no list.
 func parseTemplate(raw []byte) (*template, error) {
 	t := &template{}
 	if err := json.Unmarshal(raw, &t.fields); err != nil {
@@ -35,7 +38,12 @@ func parseTemplate(raw []byte) (*template, error) {
 	}
 	for _, name := range []string{"ovs-gre", "route-sync"} {
 		for _, key := range []string{"nodes", "nodesFile", "node"} {
-			if _, set := t.plugin(name)[key]; set {
+			value, set := t.plugin(name)[key]
+			if key == "nodes" && name == "ovs-gre" && config.IsFan(value) {
+				t.fan = true
+				continue
+			}
+			if set {
 				return nil, fmt.Errorf("%w: %s: %s is for the agent to set", config.ErrInvalid, name, key)
 			}
 		}
@@ -54,11 +62,13 @@ func (t *template) plugin(name string) map[string]json.RawMessage {
 	return nil
 }
 
-// conflist returns the conflist for this host: the template with the key nodesFile; with
-// the key node, unless node is ""; and with the version, if the template has none.
+// conflist returns the conflist for this host: the template with the key nodesFile,
+// unless its nodes is no list; with the key node, unless node is ""; and with the version, if the template has none.
 func (t *template) conflist(nodesFile, node, version string) ([]byte, error) {
 	p := t.plugin("ovs-gre")
-	set(p, "nodesFile", nodesFile)
+	if !t.fan {
+		set(p, "nodesFile", nodesFile)
+	}
 	delete(p, "node")
 	if node != "" {
 		set(p, "node", node)

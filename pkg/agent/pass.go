@@ -23,6 +23,9 @@ import (
 // writes the conflist. As long as the source knows nothing, or does not know
 // this host, the nodes are those it knew last, and the conflist stays as it is.
 func (a *Agent) pass(ctx context.Context) error {
+	if a.template.fan {
+		return a.passWithoutList(ctx)
+	}
 	list, unknown := a.Source.List()
 	stored, storedErr := nodes.Load(a.Store)
 	lost := false // the source knows the nodes, and this host is none of them

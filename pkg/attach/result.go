@@ -87,7 +87,7 @@ func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr 
 // no peer would send to it here.
 func notOurSubnet(m nodes.Topology, a netip.Addr) error {
 	of := "which is in none of this host's subnets"
-	for _, p := range m.Peers {
+	if p, ok := m.PeerOf(a); ok {
 		if i := slices.IndexFunc(p.Subnets, func(s netip.Prefix) bool { return s.Contains(a) }); i >= 0 {
 			of = fmt.Sprintf("which is in %s of %s, not in this host's subnets", p.Subnets[i], p)
 		}
@@ -113,9 +113,7 @@ func routes(c *config.Network, m nodes.Topology, res *current.Result, gateways m
 	if c.IsDefaultGateway {
 		dsts = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 	} else {
-		for _, p := range m.Peers {
-			dsts = append(dsts, p.Subnets...)
-		}
+		dsts = m.PeerSubnets()
 		if c.Segment == config.SegmentContainer {
 			dsts = append(dsts, m.Self.Subnets...)
 		}

@@ -68,6 +68,8 @@ type Base struct {
 	// Nodes are the hosts of the network, by the key nodes; nil where the key is
 	// absent.
 	Nodes []Node
+	// Fan stands for the nodes where the key nodes is no list; zero where it is one.
+	Fan Fan
 	// NodesFile is the absolute path of a file that lists the hosts in place of
 	// Nodes; "" means that there is none.
 	NodesFile string
@@ -84,6 +86,9 @@ type Base struct {
 	// Raw is the configuration as it was read, which delegated IPAM plugins get.
 	Raw []byte
 }
+
+// HasNodes reports whether the configuration says who the hosts are.
+func (b *Base) HasNodes() bool { return len(b.Nodes) > 0 || b.NodesFile != "" || !b.Fan.IsZero() }
 
 // An Attachment is one interface of one container.
 type Attachment struct {
@@ -194,12 +199,18 @@ type Routes struct {
 // can with a configuration that has become invalid.
 func Parse(stdin []byte) (*Network, error) {
 	c := &Network{
-		Bridge: DefaultBridge, Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE, Ports: PortsPeer},
+		Bridge: DefaultBridge, Segment: SegmentHost, Tunnel: Tunnel{Type: TunnelGRE},
 		IsDefaultGateway: true, OVSDB: DefaultOVSDB, Timeout: 10 * time.Second,
 	}
 	var p problems
 	if parse(&p, &c.Base, c, stdin, NetworkKeys) {
 		c.check(&p)
+	}
+	switch {
+	case !c.Fan.IsZero():
+		c.Tunnel.Ports = PortsOne
+	case c.Tunnel.Ports == "":
+		c.Tunnel.Ports = PortsPeer
 	}
 	return c, p.err()
 }
@@ -276,7 +287,7 @@ func (c *Network) ChecksSpoof(datapath string) bool {
 // have a problem of their own.
 func (c *Network) check(p *problems) {
 	t := c.Tunnel
-	if len(c.Nodes) == 0 && c.NodesFile == "" && p.noneOf("nodes", "nodesFile") {
+	if !c.HasNodes() && p.noneOf("nodes", "nodesFile") {
 		p.invalid("nodes", nil, "missing: list every host of the network, or name a nodesFile")
 	}
 	if t.Port != 0 && t.Type != TunnelVXLAN && t.Type != TunnelGeneve && t.Type != TunnelWireGuard && p.noneOf("tunnel.type") {
@@ -290,7 +301,9 @@ func (c *Network) check(p *problems) {
 	if t.Type == TunnelNone && (t.Key != nil || t.Csum || t.BFD) {
 		p.invalid("tunnel.type", quote(t.Type), "no tunnel: leave out tunnel.key, tunnel.csum and tunnel.bfd")
 	}
-	if t.Ports == PortsOne {
+	if !c.Fan.IsZero() {
+		c.checkFan(p)
+	} else if t.Ports == PortsOne {
 		c.checkOnePort(p)
 	}
 	if t.Type == TunnelGRE && t.Csum && c.DatapathType != "netdev" {
@@ -356,8 +369,53 @@ func (c *Network) checkOnePort(p *problems) {
 	}
 }
 
+// checkFan is what a network without a list of nodes cannot.
+func (c *Network) checkFan(p *problems) {
+	c.checkFanNode(p)
+	if c.Segment == SegmentMesh {
+		p.invalid("segment", quote(string(c.Segment)), "a broadcast in segment mesh goes to every host, "+
+			"and nodes lists none: want host or container")
+	}
+	if !slices.Contains([]string{TunnelGRE, TunnelVXLAN, TunnelGeneve}, c.Tunnel.Type) && p.noneOf("tunnel.type") {
+		p.invalid("tunnel.type", quote(c.Tunnel.Type), "nodes lists no hosts: want gre, vxlan or geneve, by which OVS finds the host of a packet")
+	}
+	if c.Tunnel.Ports == PortsPeer {
+		p.invalid("tunnel.ports", quote(PortsPeer), "nodes lists no peers to make ports to: leave it out")
+	}
+	if c.Tunnel.BFD {
+		p.invalid("tunnel.bfd", []byte("true"), "BFD watches a port to one peer, and nodes lists none: leave it out")
+	}
+}
+
+// checkFanNode refuses a name of this host that is no address of the fan.
+func (b *Base) checkFanNode(p *problems) {
+	if b.Node == "" {
+		return
+	}
+	if a, err := netip.ParseAddr(b.Node); err != nil || !b.Fan.Underlay.Contains(a) {
+		p.invalid("node", quote(b.Node), "nodes is no list: want this host's address in "+b.Fan.Underlay.String())
+	}
+}
+
+// CheckFan refuses modes that need to know a peer before a packet for it comes. The
+// error wraps ErrInvalid.
+func (c *Routes) CheckFan() error {
+	if c.Mode == ModeTunnel {
+		return nil
+	}
+	return &Problem{Key: "mode", Value: string(quote(string(c.Mode))),
+		Reason: "nodes lists no peers, whose addresses would be the next hops: leave it out"}
+}
+
 // check is what must hold between keys of route-sync.
 func (c *Routes) check(p *problems) {
+	if !c.Fan.IsZero() {
+		c.checkFanNode(p)
+		if err := c.CheckFan(); err != nil {
+			*p = append(*p, err)
+		}
+		return
+	}
 	if c.Mode != ModeDirect || !p.noneOf("nodes") || len(c.Nodes) == 0 || c.Nodes[0].Address.Is6() {
 		return
 	}

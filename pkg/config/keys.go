@@ -31,7 +31,8 @@ type Key struct {
 
 // baseKeys are the keys that both plugins have.
 var baseKeys = []Key{
-	{Name: "nodes", Type: "array", Doc: "every host of the network: name, address on the underlay, container subnets", set: base(setNodes)},
+	{Name: "nodes", Type: "array or object", Doc: "every host of the network: name, address on the underlay, container subnets; " +
+		"or in place of a list the prefixes underlay and containers: a host's subnet follows from its address", set: base(setNodes)},
 	{Name: "nodesFile", Type: "string", Doc: "absolute path of a JSON file with the same list, read at every call", set: base(setNodesFile)},
 	{Name: "node", Type: "string", Default: "the entry whose address is local",
 		Doc: "name of this host's entry, where the address cannot tell", set: base(field(func(c *Base) *string { return &c.Node }))},
@@ -66,7 +67,7 @@ var NetworkKeys = append(slices.Clone(baseKeys),
 	Key{Name: "tunnel.keepalive", Type: "integer", Default: "0",
 		Doc: "seconds after which WireGuard sends something to each peer, so that a NAT on the way remembers this host; 0 is never",
 		set: network(number(0, 65535, func(c *Network) *uint16 { return &c.Tunnel.Keepalive }))},
-	Key{Name: "tunnel.ports", Type: "string", Enum: []string{"peer", "one"}, Default: "peer",
+	Key{Name: "tunnel.ports", Type: "string", Enum: []string{"peer", "one"}, Default: "peer; one where nodes is no list",
 		Doc: "one OVS port a peer, or one for all of them, which a flow leads to the right one; hosts with either meet",
 		set: network(choice([]string{PortsPeer, PortsOne}, func(c *Network) *string { return &c.Tunnel.Ports }))},
 	Key{Name: "tunnel.options", Type: "object",
@@ -474,6 +475,10 @@ func setMTU(p *problems, c *Network, key string, raw json.RawMessage) {
 }
 
 func setNodes(p *problems, c *Base, key string, raw json.RawMessage) {
+	if IsFan(raw) {
+		c.Fan = p.fan(key, raw)
+		return
+	}
 	c.Nodes = p.nodes(key, raw)
 	if len(c.Nodes) == 0 && p.noneOf(key) {
 		p.invalid(key, raw, "empty: list every host of the network")

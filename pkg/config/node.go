@@ -130,7 +130,12 @@ func (n Node) Check() error {
 }
 
 // String is the node's name and address, for messages.
-func (n Node) String() string { return fmt.Sprintf("%s (%s)", n.Name, n.Address) }
+func (n Node) String() string {
+	if !n.Address.IsValid() || n.Name == n.Address.String() {
+		return n.Name // as those of a Fan
+	}
+	return fmt.Sprintf("%s (%s)", n.Name, n.Address)
+}
 
 // Gateways returns the gateway address of each of the node's subnets.
 func (n Node) Gateways() []netip.Addr {

@@ -47,6 +47,7 @@ const (
 	node1 = `{"name":"host1","address":"172.16.32.100","subnets":["192.168.1.0/24"]}`
 	node2 = `{"name":"host2","address":"172.16.32.101","subnets":["192.168.2.0/24"]}`
 	two   = "[" + node1 + "," + node2 + "]"
+	inFan = `{"underlay":"172.16.0.0/16","containers":"10.0.0.0/8"}`
 )
 
 func ovsgre(keys string) []byte {
@@ -371,6 +372,16 @@ func TestMessages(t *testing.T) {
 	b.Reset()
 	for _, keys := range []string{
 		`,"nodesFile":"x"`, `,"nodesFile":""`, `,"nodesFile":1`, `,"nodesFile":"/a\nb"`, ``, `,"nodes":[]`, `,"nodes":null`, `,"nodes":{}`, `,"nodesFile":"/x","nodes":` + two,
+		`,"nodes":{"underlay":"172.16.0.0/16","containers":"10.0.0.0/8"},"nodesFile":"/x"`,
+		`,"nodes":{"underlay":"172.16.0.0/16","container":"10.0.0.0/8"}`, `,"nodes":{"Underlay":"172.16.0.0/16","containers":"10.0.0.0/8"}`,
+		`,"nodes":{"underlay":1,"containers":["10.0.0.0/8"]}`, `,"nodes":{"underlay":"172.16.0.1/16","containers":"10.0.0.0"}`,
+		`,"nodes":{"underlay":"fd00::/64","containers":"::ffff:10.0.0.0/104"}`, `,"nodes":{"underlay":"0.0.0.0/0","containers":"127.0.0.0/9"}`,
+		`,"nodes":{"underlay":"169.254.0.0/16","containers":"10.0.0.0/8"}`, `,"nodes":{"underlay":"10.1.0.0/16","containers":"10.0.0.0/8"}`,
+		`,"nodes":{"underlay":"172.16.32.1/32","containers":"10.0.0.0/8"}`, `,"nodes":{"underlay":"172.16.0.0/16","containers":"10.0.0.0/15"}`,
+		`,"nodes":{"underlay":"172.16.0.0/12","containers":"192.168.0.0/16"}`,
+		`,"nodes":` + inFan + `,"node":"host1"`, `,"nodes":` + inFan + `,"node":"172.17.0.1"`, `,"nodes":` + inFan + `,"segment":"mesh"`,
+		`,"nodes":` + inFan + `,"tunnel":{"type":"wireguard"}`, `,"nodes":` + inFan + `,"tunnel":{"type":"none"}`,
+		`,"nodes":` + inFan + `,"tunnel":{"ports":"peer","bfd":true}`,
 	} {
 		_, err := config.Parse(ovsgre(keys))
 		show(t, &b, "ovs-gre"+keys, err)
@@ -380,6 +391,7 @@ func TestMessages(t *testing.T) {
 		`"segment":"mesh"`, `"ipMasq":true`, `"tabel":1`, `"nodes":[]`, `"nodesFile":"x"`,
 		`"mode":"direct","nodes":[` + node1 + `,{"name":"host2","address":"172.16.32.101","subnets":["192.168.2.0/24","fd00:2::/64"]}]`,
 		`"mode":"bgp","table":0,"metric":-1,"bridge":"","x":1,"nodes":[{}]`,
+		`"mode":"direct","nodes":` + inFan, `"mode":"auto","node":"x","nodes":` + inFan,
 	} {
 		_, err := config.ParseRoutes(routesync("," + keys))
 		show(t, &b, "route-sync "+keys, err)

@@ -38,7 +38,7 @@ func leaves(keys ...string) []part {
 }
 
 var (
-	nodesShape  = &shape{element: &shape{keys: leaves("name", "address", "subnets", "key")}}
+	nodesShape  = &shape{keys: leaves("underlay", "containers"), element: &shape{keys: leaves("name", "address", "subnets", "key")}}
 	rangesShape = &shape{element: &shape{element: &shape{keys: leaves("subnet", "rangeStart", "rangeEnd", "gateway")}}}
 	routesShape = &shape{element: &shape{keys: leaves("dst", "gw", "mtu", "advmss", "priority", "table", "scope")}}
 	validShape  = &shape{element: &shape{keys: leaves("containerID", "ifname")}}

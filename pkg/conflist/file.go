@@ -118,8 +118,8 @@ func Parse(path string, raw []byte) File {
 // has none. In a chain route-sync reads them from the network's directory, which
 // exists only after the first ADD or up.
 func (f File) shareNodes() {
-	if f.OVS != nil && f.Routes != nil && len(f.Routes.Nodes) == 0 && f.Routes.NodesFile == "" {
-		f.Routes.Nodes, f.Routes.NodesFile = f.OVS.Nodes, f.OVS.NodesFile
+	if f.OVS != nil && f.Routes != nil && !f.Routes.HasNodes() {
+		f.Routes.Nodes, f.Routes.NodesFile, f.Routes.Fan = f.OVS.Nodes, f.OVS.NodesFile, f.OVS.Fan
 		if f.Routes.Node == "" {
 			f.Routes.Node = f.OVS.Node
 		}

@@ -39,7 +39,7 @@ func (f File) MissingRoutes(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var names []string
-	for _, p := range r.Topology.Peers {
+	for _, p := range r.Topology.Holders() {
 		missing := func(c state.Change) bool {
 			route, ok := c.New.(state.Route)
 			return ok && c.Old == nil && slices.Contains(p.Subnets, route.Dst)

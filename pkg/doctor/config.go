@@ -197,6 +197,9 @@ func ownNode(_ context.Context, p *host) []Finding {
 			list = append(list, fail(n.Name(), n.editCommand(), "%v", n.topologyErr))
 		case n.underlay == "":
 			list = append(list, ok(n.Name(), "this host is %s by its name; no link has that address", n.topology.Self))
+		case !n.topology.Fan.IsZero():
+			list = append(list, ok(n.Name(), "this host is %s, on link %s, with the containers of %s; its peers are %s",
+				n.topology.Self, n.underlay, n.topology.Self.Subnets[0], n.topology.Holders()[0]))
 		default:
 			list = append(list, ok(n.Name(), "this host is %s, on link %s, with %d peers", n.topology.Self, n.underlay, len(n.topology.Peers)))
 		}
@@ -243,8 +246,13 @@ func overlaps(ctx context.Context, p *host) []Finding {
 	return list
 }
 
+// holders are those whom the network's container subnets belong to, this host first.
+func (n *networkInfo) holders() []config.Node {
+	return append([]config.Node{n.topology.Self}, n.topology.Holders()...)
+}
+
 func (n *networkInfo) overlapsNet(o *networkInfo) []Finding {
-	for _, node := range o.topology.All() {
+	for _, node := range o.holders() {
 		for _, s := range node.Subnets {
 			if mine, owner := n.overlapping(s); mine.IsValid() {
 				return []Finding{fail(n.Name(), n.editCommand(), "%s of %s overlaps %s of %s in network %s: give one of them other subnets",
@@ -258,7 +266,7 @@ func (n *networkInfo) overlapsNet(o *networkInfo) []Finding {
 // within finds a container subnet of the network that s is, or is inside of. A
 // wider one merely covers it.
 func (n *networkInfo) within(s netip.Prefix) (netip.Prefix, string) {
-	for _, node := range n.topology.All() {
+	for _, node := range n.holders() {
 		for _, mine := range node.Subnets {
 			if s.Bits() >= mine.Bits() && mine.Contains(s.Addr()) {
 				return mine, node.Name
@@ -270,7 +278,7 @@ func (n *networkInfo) within(s netip.Prefix) (netip.Prefix, string) {
 
 // overlapping finds a container subnet of the network that overlaps s.
 func (n *networkInfo) overlapping(s netip.Prefix) (netip.Prefix, string) {
-	for _, node := range n.topology.All() {
+	for _, node := range n.holders() {
 		for _, mine := range node.Subnets {
 			if mine.Overlaps(s) {
 				return mine, node.Name

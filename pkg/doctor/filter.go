@@ -99,7 +99,7 @@ func tunnelInput(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
 		switch {
-		case !n.tunnels() || n.topologyErr != nil || len(n.topology.Peers) == 0:
+		case !n.tunnels() || n.topologyErr != nil || !n.topology.HasPeers():
 		case n.netdev && !n.encrypted():
 			list = append(list, ok(n.Name(), "not filtered on the userspace datapath"))
 		default:
@@ -116,10 +116,10 @@ func (n *networkInfo) tunnelInput(ctx context.Context) Finding {
 		what = "UDP port " + itoa(int(port))
 	}
 	var classes []firewall.Packet
-	asked := n.probedPeers()
-	for _, peer := range asked {
-		p := firewall.Packet{In: n.underlay, IPv6: peer.Address.Is6(), Proto: proto, Port: port}
-		p.From, p.To = single(peer.Address), single(n.topology.Self.Address)
+	asked := n.senders()
+	for _, s := range asked {
+		p := firewall.Packet{In: n.underlay, IPv6: s.from.Addr().Is6(), Proto: proto, Port: port}
+		p.From, p.To = []netip.Prefix{s.from}, single(n.topology.Self.Address)
 		classes = append(classes, p)
 	}
 	found, err := firewall.Ask(ctx, firewall.Input, classes...)
@@ -130,12 +130,30 @@ func (n *networkInfo) tunnelInput(ctx context.Context) Finding {
 		switch {
 		case d == nil:
 		case d.Sure && !d.Doubt:
-			return fail(n.Name(), n.acceptCommand(d, proto, port), "%s drops %s from peer %s", d.By, what, asked[i])
+			return fail(n.Name(), n.acceptCommand(d, proto, port), "%s drops %s from %s", d.By, what, asked[i].name)
 		default:
-			return warn(n.Name(), n.acceptCommand(d, proto, port), "%s may drop %s from peer %s", d.By, what, asked[i])
+			return warn(n.Name(), n.acceptCommand(d, proto, port), "%s may drop %s from %s", d.By, what, asked[i].name)
 		}
 	}
 	return ok(n.Name(), "%s from the peers is let in", what)
+}
+
+// A sender is who sends tunnel packets to this host.
+type sender struct {
+	name string
+	from netip.Prefix
+}
+
+// senders are the peers that are asked or, where no list has the peers, all at once.
+func (n *networkInfo) senders() []sender {
+	if fan := n.topology.Fan; !fan.IsZero() {
+		return []sender{{n.topology.Holders()[0].Name, fan.Underlay}}
+	}
+	var list []sender
+	for _, p := range n.probedPeers() {
+		list = append(list, sender{"peer " + p.String(), single(p.Address)[0]})
+	}
+	return list
 }
 
 func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())} }
@@ -143,8 +161,12 @@ func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFro
 // acceptCommand is the command that lets the peers' tunnel packets in, first of all.
 func (n *networkInfo) acceptCommand(d *firewall.Drop, proto byte, port uint16) string {
 	var addrs []string
-	for _, peer := range n.probedPeers() {
-		addrs = append(addrs, peer.Address.String())
+	for _, s := range n.senders() {
+		if s.from.IsSingleIP() {
+			addrs = append(addrs, s.from.Addr().String())
+		} else {
+			addrs = append(addrs, s.from.String())
+		}
 	}
 	v6 := n.topology.Self.Address.Is6()
 	if d.IPTables {
@@ -177,7 +199,7 @@ func (n *networkInfo) acceptCommand(d *firewall.Drop, proto byte, port uint16) s
 func rawDrop(ctx context.Context, p *host) []Finding {
 	var list []Finding
 	for _, n := range p.nets {
-		if n.topologyErr == nil && len(n.topology.Peers) > 0 {
+		if n.topologyErr == nil && n.topology.HasPeers() {
 			list = append(list, n.rawDrop(ctx))
 		}
 	}
@@ -199,11 +221,9 @@ func (n *networkInfo) rawDrop(ctx context.Context) Finding {
 	var classes []firewall.Packet
 	for _, s := range n.topology.Self.Subnets {
 		p := firewall.Packet{In: n.arrival(), IPv6: s.Addr().Is6(), To: []netip.Prefix{s}}
-		for _, peer := range n.topology.Peers {
-			for _, from := range peer.Subnets {
-				if from.Addr().Is6() == p.IPv6 {
-					p.From = append(p.From, from)
-				}
+		for _, from := range n.topology.PeerSubnets() {
+			if from.Addr().Is6() == p.IPv6 {
+				p.From = append(p.From, from)
 			}
 		}
 		classes = append(classes, p)

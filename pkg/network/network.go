@@ -40,15 +40,11 @@ type Network struct {
 // error wraps nodes.ErrNotReady or config.ErrInvalid, and in a user namespace
 // kernel.ErrConfined.
 func Resolve(ctx context.Context, b *config.Base) (nodes.Topology, error) {
-	list, err := nodes.Configured(b)
-	if err != nil {
-		return nodes.Topology{}, err
-	}
 	local, err := kernel.LocalAddrs(ctx)
 	if err != nil {
 		return nodes.Topology{}, err
 	}
-	m, err := nodes.Resolve(list, b.Node, local)
+	m, err := nodes.Find(b, local)
 	return m, kernel.Rootless(err)
 }
 

@@ -82,7 +82,8 @@ func (n *Network) crossed(ctx context.Context) error {
 			!same(p.DstPort, strconv.Itoa(int(mine.DstPort)), "0", defaultPorts[mine.Type]) {
 			continue
 		}
-		toPeer := slices.ContainsFunc(n.Topology.Peers, func(peer config.Node) bool { return peer.Address == p.Remote })
+		_, toPeer := n.Topology.Fan.Node(p.Remote)
+		toPeer = toPeer || slices.ContainsFunc(n.Topology.Peers, func(peer config.Node) bool { return peer.Address == p.Remote })
 		if one && toPeer || !one && p.AnyRemote && len(n.Topology.Peers) > 0 {
 			return fmt.Errorf("tunnel.ports %s: %w: OVS bridge %s has the tunnel port %s of the same type (%s) and key (%q), "+
 				"and OVS gives it what is for the other: give this network a tunnel.key of its own",

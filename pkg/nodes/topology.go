@@ -22,12 +22,92 @@ type Topology struct {
 	Self config.Node
 	// Peers are the other entries, in the order of the list.
 	Peers []config.Node
+	// Fan stands for the peers where no list has them; Peers is empty then.
+	Fan config.Fan
 	// Local: Self.Address is an address of this host. It is false behind NAT.
 	Local bool
 }
 
 // All returns Self and Peers in one list.
 func (t Topology) All() []config.Node { return append([]config.Node{t.Self}, t.Peers...) }
+
+// HasPeers reports whether there may be other hosts.
+func (t Topology) HasPeers() bool { return len(t.Peers) > 0 || !t.Fan.IsZero() }
+
+// Holders are the peers or, where no list has them, one without an address that stands
+// for all: its subnet holds theirs, and this host's own.
+func (t Topology) Holders() []config.Node {
+	if t.Fan.IsZero() {
+		return t.Peers
+	}
+	return []config.Node{{Name: "the hosts in " + t.Fan.Underlay.String(), Subnets: []netip.Prefix{t.Fan.Containers}}}
+}
+
+// PeerSubnets are the container subnets of Holders.
+func (t Topology) PeerSubnets() []netip.Prefix {
+	list := make([]netip.Prefix, 0, len(t.Peers)+1)
+	for _, n := range t.Holders() {
+		list = append(list, n.Subnets...)
+	}
+	return list
+}
+
+// PeerOf is the peer that has an address, as its own or in its subnets.
+func (t Topology) PeerOf(a netip.Addr) (config.Node, bool) {
+	for _, p := range t.Peers {
+		if p.Address == a || slices.ContainsFunc(p.Subnets, func(s netip.Prefix) bool { return s.Contains(a) }) {
+			return p, true
+		}
+	}
+	p, ok := t.Fan.Node(a)
+	if !ok {
+		p, ok = t.Fan.Owner(a)
+	}
+	return p, ok && p.Address != t.Self.Address
+}
+
+// Find finds this host among the nodes of a configuration; local are its addresses.
+// The error wraps ErrNotReady or config.ErrInvalid.
+func Find(b *config.Base, local []netip.Addr) (Topology, error) {
+	if !b.Fan.IsZero() {
+		return findInFan(b.Fan, b.Node, local)
+	}
+	list, err := Configured(b)
+	if err != nil {
+		return Topology{}, err
+	}
+	return Resolve(list, b.Node, local)
+}
+
+// findInFan finds this host by its address on the underlay, which is node unless that
+// is "".
+func findInFan(f config.Fan, node string, local []netip.Addr) (t Topology, err error) {
+	var here []netip.Addr
+	for _, a := range local {
+		if f.Underlay.Contains(a) && (node == "" || a.String() == node) && !slices.Contains(here, a) {
+			here = append(here, a)
+		}
+	}
+	t.Local = len(here) > 0
+	if a, err := netip.ParseAddr(node); err == nil && len(here) == 0 {
+		here = append(here, a) // behind NAT
+	}
+	switch {
+	case len(here) == 0:
+		return Topology{}, fmt.Errorf(
+			"%w: nodes.underlay %s: none of this host's addresses (%s) is in it: give it one, or name it with the key node",
+			config.ErrInvalid, f.Underlay, addressList(local))
+	case len(here) > 1:
+		return Topology{}, fmt.Errorf("%w: nodes.underlay %s: %s and %s are both this host's: name one of them with the key node",
+			config.ErrInvalid, f.Underlay, here[0], here[1])
+	}
+	var ok bool
+	if t.Self, ok = f.Node(here[0]); !ok {
+		return Topology{}, fmt.Errorf("%w: node %q: not in %s, the underlay", config.ErrInvalid, node, f.Underlay)
+	}
+	t.Fan = f
+	return t, nil
+}
 
 // Configured returns the nodes of a configuration: those of its key nodes, or of
 // the file that its key nodesFile names. The error wraps ErrNotReady where the file

@@ -35,11 +35,12 @@ type Match struct {
 	// EthDst is their destination where EthDstMask has ones; the zero mask is
 	// any destination.
 	EthDst, EthDstMask MAC
-	// IPDst holds the destination of their IP packets; the zero Prefix is any.
-	IPDst netip.Prefix
-	// TunSrc is the outer source address of the tunnel that they came by; the
-	// zero Addr is any, and none.
-	TunSrc netip.Addr
+	// IPSrc and IPDst hold source and destination of their IP packets; the zero
+	// Prefix is any. If both are given, they are of one family.
+	IPSrc, IPDst netip.Prefix
+	// TunSrc holds the outer source address of the tunnel that they came by; the
+	// zero Prefix is any, and none.
+	TunSrc netip.Prefix
 }
 
 // A Flow is an entry of table 0. Its actions are done in the order of the
@@ -53,11 +54,57 @@ type Flow struct {
 	// TunDst becomes the outer destination of a tunnel with remote_ip=flow; the
 	// zero Addr leaves it.
 	TunDst netip.Addr
-	// TunDstFromEth makes the last four bytes of the Ethernet destination the
-	// outer destination, which is IPv4.
-	TunDstFromEth bool
+	// Moves are done one after the other.
+	Moves []Move
 	// Output is the port that the frames leave by; 0 drops them.
 	Output uint32
+}
+
+// A Move copies bits from one field of a frame to another. Bits are counted from the
+// field's last, which is 0.
+type Move struct {
+	From, To                Field
+	FromBit, ToBit, NumBits int
+}
+
+// A Field is the destination of a frame, or an IPv4 address that comes with it.
+type Field uint32
+
+// The fields of moves, as the upper 25 bits of their headers (nicira-ext.h).
+const (
+	EthDst Field = 0x0000<<7 | 1  // NXM_OF_ETH_DST
+	IPSrc  Field = 0x0000<<7 | 7  // NXM_OF_IP_SRC
+	IPDst  Field = 0x0000<<7 | 8  // NXM_OF_IP_DST
+	TunSrc Field = 0x0001<<7 | 31 // NXM_NX_TUN_IPV4_SRC
+	TunDst Field = 0x0001<<7 | 32 // NXM_NX_TUN_IPV4_DST
+)
+
+// form is the field's name and its length in bytes.
+func (f Field) form() (name string, size uint32) {
+	switch f {
+	case EthDst:
+		return "NXM_OF_ETH_DST", 6
+	case IPSrc:
+		return "NXM_OF_IP_SRC", 4
+	case IPDst:
+		return "NXM_OF_IP_DST", 4
+	case TunSrc:
+		return "NXM_NX_TUN_IPV4_SRC", 4
+	}
+	return "NXM_NX_TUN_IPV4_DST", 4
+}
+
+// bits is a part of the field, as ovs-actions(7) has it.
+func (f Field) bits(first, n int) string {
+	name, size := f.form()
+	if n == int(8*size) {
+		return name + "[]"
+	}
+	return fmt.Sprintf("%s[%d..%d]", name, first, first+n-1)
+}
+
+func (m Move) String() string {
+	return "move:" + m.From.bits(m.FromBit, m.NumBits) + "->" + m.To.bits(m.ToBit, m.NumBits)
 }
 
 // exact is the mask of a whole Ethernet address.
@@ -73,22 +120,40 @@ func (f Flow) String() string {
 	if f.InPort != 0 {
 		b.WriteString(",in_port=" + port(f.InPort))
 	}
-	if f.TunSrc.Is4() {
-		b.WriteString(",tun_src=" + f.TunSrc.String())
+	if f.TunSrc.Addr().Is4() {
+		b.WriteString(",tun_src=" + host(f.TunSrc))
 	} else if f.TunSrc.IsValid() {
-		b.WriteString(",tun_ipv6_src=" + f.TunSrc.String())
+		b.WriteString(",tun_ipv6_src=" + host(f.TunSrc))
 	}
 	if f.EthDstMask == exact {
 		b.WriteString(",dl_dst=" + f.EthDst.String())
 	} else if f.EthDstMask != (MAC{}) {
 		b.WriteString(",dl_dst=" + f.EthDst.String() + "/" + f.EthDstMask.String())
 	}
-	if f.IPDst.Addr().Is4() {
-		b.WriteString(",ip,nw_dst=" + f.IPDst.String())
-	} else if f.IPDst.IsValid() {
-		b.WriteString(",ipv6,ipv6_dst=" + f.IPDst.String())
+	if f.IPDst.Addr().Is4() || f.IPSrc.Addr().Is4() {
+		b.WriteString(",ip")
+	} else if f.IPDst.IsValid() || f.IPSrc.IsValid() {
+		b.WriteString(",ipv6")
+	}
+	for _, ip := range []struct {
+		p    netip.Prefix
+		name string
+	}{{f.IPSrc, "src"}, {f.IPDst, "dst"}} {
+		if ip.p.Addr().Is4() {
+			b.WriteString(",nw_" + ip.name + "=" + ip.p.String())
+		} else if ip.p.IsValid() {
+			b.WriteString(",ipv6_" + ip.name + "=" + ip.p.String())
+		}
 	}
 	return b.String() + " actions=" + f.actionText()
+}
+
+// host is a prefix, or the address that it is.
+func host(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }
 
 func (f Flow) actionText() string {
@@ -101,8 +166,8 @@ func (f Flow) actionText() string {
 	} else if f.TunDst.IsValid() {
 		list = append(list, "set_field:"+f.TunDst.String()+"->tun_ipv6_dst")
 	}
-	if f.TunDstFromEth {
-		list = append(list, "move:NXM_OF_ETH_DST[0..31]->NXM_NX_TUN_IPV4_DST[]")
+	for _, m := range f.Moves {
+		list = append(list, m.String())
 	}
 	if f.Output == 0 {
 		return "drop"
@@ -118,16 +183,15 @@ func port(n uint32) string {
 }
 
 // Fields of matches and actions, as the upper 25 bits of their headers
-// (OFPXMT_OFB_*, NXM_NX_TUN_*, NXM_OF_ETH_DST).
+// (OFPXMT_OFB_*, NXM_NX_TUN_*).
 const (
 	oxmInPort   = 0x8000 << 7 // field 0
 	oxmEthDst   = 0x8000<<7 | 3
 	oxmEthType  = 0x8000<<7 | 5
+	oxmIPv4Src  = 0x8000<<7 | 11
 	oxmIPv4Dst  = 0x8000<<7 | 12
+	oxmIPv6Src  = 0x8000<<7 | 26
 	oxmIPv6Dst  = 0x8000<<7 | 27
-	nxmEthDst   = 0x0000<<7 | 1
-	nxmTun4Src  = 0x0001<<7 | 31
-	nxmTun4Dst  = 0x0001<<7 | 32
 	nxmTun6Src  = 0x0001<<7 | 109
 	nxmTun6Dst  = 0x0001<<7 | 110
 	masked      = 1 << 8
@@ -161,23 +225,32 @@ func (m Match) encode(b []byte) []byte {
 	} else if m.EthDstMask != (MAC{}) {
 		b = field(b, oxmEthDst, m.EthDst[:], m.EthDstMask[:]...)
 	}
-	if m.IPDst.IsValid() {
-		of, typ := uint32(oxmIPv4Dst), []byte{0x08, 0x00}
-		if m.IPDst.Addr().Is6() {
-			of, typ = oxmIPv6Dst, []byte{0x86, 0xdd}
+	if m.IPDst.IsValid() || m.IPSrc.IsValid() {
+		src, dst, typ := uint32(oxmIPv4Src), uint32(oxmIPv4Dst), []byte{0x08, 0x00}
+		if m.IPDst.Addr().Is6() || m.IPSrc.Addr().Is6() {
+			src, dst, typ = oxmIPv6Src, oxmIPv6Dst, []byte{0x86, 0xdd}
 		}
-		b = field(field(b, oxmEthType, typ), of, m.IPDst.Addr().AsSlice(), prefixMask(m.IPDst)...)
+		b = within(within(field(b, oxmEthType, typ), src, m.IPSrc), dst, m.IPDst)
 	}
-	if m.TunSrc.Is4() {
-		b = field(b, nxmTun4Src, m.TunSrc.AsSlice())
+	if m.TunSrc.Addr().Is4() {
+		b = within(b, uint32(TunSrc), m.TunSrc)
 	} else if m.TunSrc.IsValid() {
-		b = field(b, nxmTun6Src, m.TunSrc.AsSlice())
+		b = within(b, nxmTun6Src, m.TunSrc)
 	}
 	binary.BigEndian.PutUint16(b[start+2:], uint16(len(b)-start))
 	return fill(b, start)
 }
 
-func prefixMask(p netip.Prefix) []byte { return net.CIDRMask(p.Bits(), p.Addr().BitLen()) }
+// within appends a field of an address; the zero Prefix is any.
+func within(b []byte, f uint32, p netip.Prefix) []byte {
+	switch {
+	case !p.IsValid():
+		return b
+	case p.IsSingleIP():
+		return field(b, f, p.Addr().AsSlice())
+	}
+	return field(b, f, p.Addr().AsSlice(), net.CIDRMask(p.Bits(), p.Addr().BitLen())...)
+}
 
 // fill appends zeros until what begins at start has a multiple of eight bytes.
 func fill(b []byte, start int) []byte {
@@ -198,23 +271,33 @@ func (f Flow) actions(b []byte) []byte {
 		b = set(b, oxmEthDst, f.SetEthDst[:])
 	}
 	if f.TunDst.Is4() {
-		b = set(b, nxmTun4Dst, f.TunDst.AsSlice())
+		b = set(b, uint32(TunDst), f.TunDst.AsSlice())
 	} else if f.TunDst.IsValid() {
 		b = set(b, nxmTun6Dst, f.TunDst.AsSlice())
 	}
-	if f.TunDstFromEth {
-		b = binary.BigEndian.AppendUint16(b, vendorType)
-		b = binary.BigEndian.AppendUint16(b, 24)
-		b = binary.BigEndian.AppendUint32(b, nicira)
-		b = binary.BigEndian.AppendUint16(b, nxRegMove)
-		b = append(b, 0, 32, 0, 0, 0, 0) // bits, and where they begin
-		b = binary.BigEndian.AppendUint32(b, nxmEthDst<<9|6)
-		b = binary.BigEndian.AppendUint32(b, nxmTun4Dst<<9|4)
+	for _, m := range f.Moves {
+		b = m.encode(b)
 	}
 	b = append(b, 0, outputType, 0, 16)
 	b = binary.BigEndian.AppendUint32(b, f.Output)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	binary.BigEndian.PutUint16(b[start+2:], uint16(len(b)-start))
+	return b
+}
+
+// encode appends the move as an action.
+func (m Move) encode(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, vendorType)
+	b = binary.BigEndian.AppendUint16(b, 24)
+	b = binary.BigEndian.AppendUint32(b, nicira)
+	b = binary.BigEndian.AppendUint16(b, nxRegMove)
+	for _, n := range []int{m.NumBits, m.FromBit, m.ToBit} {
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+	}
+	for _, f := range []Field{m.From, m.To} {
+		_, size := f.form()
+		b = binary.BigEndian.AppendUint32(b, uint32(f)<<9|size)
+	}
 	return b
 }
 

@@ -40,14 +40,21 @@ func bounded(t *testing.T) context.Context {
 func every() []openflow.Flow {
 	mac, any := openflow.ParseMAC("0a:58:ac:10:20:65"), openflow.MAC{0xff, 0xff}
 	a4, a6 := netip.MustParseAddr("172.16.32.101"), netip.MustParseAddr("fd00:32::101")
+	net4, net6 := netip.MustParsePrefix("172.16.0.0/16"), netip.MustParsePrefix("fd10:2::/64")
+	toEth := openflow.Move{From: openflow.EthDst, To: openflow.TunDst, NumBits: 32}
 	return []openflow.Flow{
 		{Priority: 1, Match: openflow.Match{InPort: 65000}},
-		{Priority: 2, Match: openflow.Match{InPort: openflow.Local, EthDst: openflow.MAC{0x0a, 0x58}, EthDstMask: any}, TunDstFromEth: true, Output: 65000},
-		{Priority: 2, Match: openflow.Match{TunSrc: a4}, Output: openflow.Local},
-		{Priority: 2, Match: openflow.Match{TunSrc: a6}, Output: openflow.Local},
+		{Priority: 2, Match: openflow.Match{InPort: openflow.Local, EthDst: openflow.MAC{0x0a, 0x58}, EthDstMask: any}, Moves: []openflow.Move{toEth}, Output: 65000},
+		{Priority: 2, Match: openflow.Match{TunSrc: netip.PrefixFrom(a4, 32)}, Output: openflow.Local},
+		{Priority: 2, Match: openflow.Match{TunSrc: netip.PrefixFrom(a6, 128)}, Output: openflow.Local},
 		{Priority: 3, Match: openflow.ToMAC(mac), TunDst: a6, Output: 65000},
 		{Priority: 3, Match: openflow.Match{InPort: openflow.Local, IPDst: netip.MustParsePrefix("10.1.0.0/23")}, SetEthDst: mac, TunDst: a4, Output: 65000},
 		{Priority: 3, Match: openflow.Match{IPDst: netip.MustParsePrefix("fd10:1::/64")}, SetEthDst: mac, TunDst: a6, Output: 65000},
+		{Priority: 4, Match: openflow.Match{TunSrc: net4, IPSrc: netip.MustParsePrefix("10.0.0.0/8"), IPDst: netip.MustParsePrefix("10.3.7.9/32")},
+			Moves: []openflow.Move{{From: openflow.TunSrc, To: openflow.IPSrc, ToBit: 8, NumBits: 16}}, Output: openflow.Local},
+		{Priority: 4, Match: openflow.Match{IPSrc: netip.MustParsePrefix("10.0.0.0/8")}, SetEthDst: mac,
+			Moves: []openflow.Move{{From: openflow.IPDst, To: openflow.EthDst, FromBit: 5, NumBits: 11}, toEth}, Output: 65000},
+		{Priority: 4, Match: openflow.Match{IPSrc: net6, TunSrc: netip.MustParsePrefix("fd00:32::/32")}, Output: openflow.Local},
 		{Priority: 0},
 	}
 }
@@ -93,7 +100,7 @@ func TestCount(t *testing.T) {
 	count(openflow.Match{}, 0, 0, 1) // of a switch that learns
 	many := make([]openflow.Flow, 5000)
 	for i := range many {
-		many[i] = openflow.Flow{Priority: 2, Match: openflow.Match{TunSrc: netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})}, Output: openflow.Local}
+		many[i] = openflow.Flow{Priority: 2, Match: openflow.Match{TunSrc: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 32)}, Output: openflow.Local}
 	}
 	if err := c.Replace(ctx, 1<<63|7, append(many, openflow.Flow{Priority: 1, Match: openflow.Match{InPort: 9}})); err != nil {
 		t.Fatal(err)

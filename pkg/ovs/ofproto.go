@@ -21,6 +21,9 @@ type Frame struct {
 	// Proto is the IP protocol, DstPort TCP's or UDP's destination port.
 	Proto   uint8
 	DstPort uint16
+	// TunSrc and TunDst are the outer addresses of the tunnel that it comes by,
+	// where Port is one that all peers share; else the zero Addr.
+	TunSrc, TunDst netip.Addr
 }
 
 // A Fate is what ovs-vswitchd would do with a frame.
@@ -75,6 +78,13 @@ func (f Frame) flow(ofport string) string {
 	s = append(s, src+"="+f.From.String(), dst+"="+f.To.String(), "nw_ttl=64")
 	if f.DstPort != 0 && transport != "" {
 		s = append(s, transport+"="+strconv.Itoa(int(f.DstPort)))
+	}
+	if f.TunSrc.IsValid() {
+		tun := "tun_"
+		if f.TunSrc.Is6() {
+			tun = "tun_ipv6_"
+		}
+		s = append(s, tun+"src="+f.TunSrc.String(), tun+"dst="+f.TunDst.String())
 	}
 	return strings.Join(s, ",")
 }

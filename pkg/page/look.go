@@ -23,6 +23,8 @@ type Network struct {
 	MTU, Peers, Tunnels     int
 	Containers              []Container
 	Drift                   []Drift
+	// Underlay holds the peers where no list has them; "" where one does.
+	Underlay string
 	// Errors are why something could not be looked at.
 	Errors []string
 }
@@ -89,6 +91,9 @@ func (n *Network) lookOVS(ctx context.Context, f conflist.File) error {
 	}
 	defer open.OVS.Close()
 	n.Peers = len(open.Topology.Peers)
+	if fan := open.Topology.Fan; !fan.IsZero() {
+		n.Underlay = fan.Underlay.String()
+	}
 	tunnels, err := open.OVS.Tunnels(ctx, c.Name)
 	if err != nil {
 		return err

@@ -137,7 +137,11 @@ func (c *content) putNetworks(p *markup) {
 `)
 	for _, n := range c.Networks {
 		p.put("<tr><td>%s</td><td>%s</td><td>%s</td><td>", n.Name, n.Segment, n.Bridge)
-		if n.Tunnel != "" {
+		switch {
+		case n.Tunnel == "":
+		case n.Underlay != "":
+			p.put("%s to any host in %s", n.Tunnel, n.Underlay)
+		default:
 			p.put("%s, %d to %d peers", n.Tunnel, n.Tunnels, n.Peers)
 		}
 		p.put("</td><td>")

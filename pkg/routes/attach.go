@@ -124,12 +124,12 @@ func Status(ctx context.Context, c *config.Routes) error {
 		return err
 	}
 	if unused {
-		if len(c.Nodes) == 0 && c.NodesFile == "" {
+		if !c.HasNodes() {
 			return nil // ovs-gre hands nodes on with the first container
 		}
 		addrs, err := kernel.Addrs(ctx)
 		if err == nil {
-			_, err = resolve(c, dir, addrs)
+			_, err = resolve(c, dir, addrs, nil)
 		}
 		return err
 	}

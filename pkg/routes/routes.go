@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/firewall"
@@ -59,12 +60,13 @@ func open(ctx context.Context, c *config.Routes, bridge string, brief bool) (*Ro
 	if err != nil {
 		return nil, err
 	}
-	if brief && c.Mode == config.ModeTunnel && len(c.Nodes) == 0 && c.NodesFile == "" {
+	made := sync.OnceValue(func() hostState { return madeHostState(r.Dir) })
+	if brief && c.Mode == config.ModeTunnel && !c.HasNodes() && made().fan().IsZero() {
 		r.Topology, r.brief = r.Dir.Condensed()
 		r.brief = r.brief && (c.Node == "" || c.Node == r.Topology.Self.Name)
 	}
 	if !r.brief {
-		if r.Topology, err = resolve(c, r.Dir, addrs); err != nil {
+		if r.Topology, err = resolve(c, r.Dir, addrs, made); err != nil {
 			return nil, err
 		}
 	}
@@ -72,7 +74,7 @@ func open(ctx context.Context, c *config.Routes, bridge string, brief bool) (*Ro
 		bridge = c.Bridge
 	}
 	r.bridge = bridge
-	if err := r.findTransitLink(ctx, bridge); err != nil {
+	if err := r.findTransitLink(ctx, bridge, made); err != nil {
 		return nil, err
 	}
 	for _, s := range r.Topology.Self.Subnets {
@@ -90,34 +92,33 @@ func open(ctx context.Context, c *config.Routes, bridge string, brief bool) (*Ro
 	return r, err
 }
 
-func resolve(c *config.Routes, dir rundir.Dir, addrs []kernel.Addr) (nodes.Topology, error) {
-	list, err := nodes.Configured(&c.Base)
-	node := c.Node
-	if err == nil && len(list) == 0 {
-		var self string
-		list, self, err = dir.SavedNodes()
-		if errors.Is(err, nodes.ErrNotReady) {
-			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network",
-				config.ErrInvalid, c.Name)
-		}
-		if node == "" {
-			node = self
-		}
-	}
-	if err != nil {
-		return nodes.Topology{}, err
-	}
+// resolve finds this host among the configuration's nodes, or else among those that
+// host state was made of.
+func resolve(c *config.Routes, dir rundir.Dir, addrs []kernel.Addr, made func() hostState) (nodes.Topology, error) {
 	local := make([]netip.Addr, len(addrs))
 	for i, a := range addrs {
 		local[i] = a.Prefix.Addr()
 	}
-	m, err := nodes.Resolve(list, node, local)
+	from := c.Base
+	if !c.HasNodes() {
+		list, self, err := dir.SavedNodes()
+		if errors.Is(err, nodes.ErrNotReady) {
+			err = fmt.Errorf("%w: nodes: missing, and ovs-gre has not handed any on for network %q: list every host of the network",
+				config.ErrInvalid, c.Name)
+		}
+		if err != nil {
+			return nodes.Topology{}, err
+		}
+		from.Nodes, from.Node = list, cmp.Or(c.Node, self)
+		from.Fan = made().fan()
+	}
+	m, err := nodes.Find(&from, local)
 	return m, kernel.Rootless(err)
 }
 
 // findTransitLink looks for the transit link of bridge; a bridge without one holds the
 // segment itself, or is a port of the Linux bridge that does.
-func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
+func (r *Routes) findTransitLink(ctx context.Context, bridge string, made func() hostState) error {
 	if bridge == "" {
 		return nil
 	}
@@ -128,7 +129,7 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string) error {
 	transit, err := kernel.LinkByName(ctx, config.TransitLink(bridge))
 	if err == nil && isOVSLink(transit) {
 		r.nextHops.Transit = transit.Name
-		r.nextHops.OneTunnel = oneTunnel(r.Dir, bridge)
+		r.nextHops.OneTunnel = made().oneTunnel(bridge)
 		return nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -196,15 +197,34 @@ func (r *Routes) Beside(n *config.Network) {
 	}
 }
 
-// oneTunnel reports whether ovs-gre has made the host state of this network with
-// one tunnel port for all peers, on this bridge.
-func oneTunnel(dir rundir.Dir, bridge string) bool {
-	var made struct {
-		Bridge string
-		Tunnel struct{ Ports string }
+// hostState is what routes depend on of the configuration that ovs-gre has made the
+// host state of.
+type hostState struct {
+	Bridge string
+	Tunnel struct{ Ports string }
+	Nodes  json.RawMessage
+}
+
+// madeHostState reads it as far as it can; Bridge is "" where there is none.
+func madeHostState(dir rundir.Dir) hostState {
+	made := hostState{Bridge: config.DefaultBridge}
+	if json.Unmarshal(dir.SavedConfig(), &made) != nil {
+		return hostState{}
 	}
-	made.Bridge = config.DefaultBridge
-	return json.Unmarshal(dir.SavedConfig(), &made) == nil && made.Tunnel.Ports == config.PortsOne && made.Bridge == bridge
+	return made
+}
+
+// oneTunnel reports whether all peers share one tunnel port, on this bridge.
+func (h hostState) oneTunnel(bridge string) bool {
+	return h.Bridge == bridge && (h.Tunnel.Ports == config.PortsOne || config.IsFan(h.Nodes))
+}
+
+// fan stands for the nodes; zero where they are listed.
+func (h hostState) fan() (f config.Fan) {
+	if config.IsFan(h.Nodes) {
+		f, _ = config.DecodeFan(h.Nodes) // it was valid, or nothing was made of it
+	}
+	return f
 }
 
 // sources are this host's addresses in a subnet of its own, the gateway first.
@@ -427,8 +447,8 @@ func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Net
 	if err != nil {
 		return nil, err
 	}
-	if len(c.Nodes) > 0 || c.NodesFile != "" {
-		if m, err = resolve(c, rundir.NetworkDir(c.Name), local); err != nil {
+	if c.HasNodes() {
+		if m, err = resolve(c, rundir.NetworkDir(c.Name), local, nil); err != nil {
 			return nil, err
 		}
 	}

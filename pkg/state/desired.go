@@ -50,7 +50,7 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 			}
 		}
 	}
-	peers := mergedSubnets(m.Peers)
+	peers := mergedSubnets(m.Holders())
 	if c.IPMasq {
 		s.Put(masquerade(c, m, peers))
 	}

@@ -45,6 +45,16 @@ func TestFlows(t *testing.T) {
 	if n := len(underlays) * len(families) * 11; len(cookies) != n {
 		t.Errorf("%d cookies of %d tables", len(cookies), n)
 	}
+	for _, fan := range fans {
+		c, m := fanNetwork(t, fan, "")
+		f := state.Desired(c, m, 1400)[state.ID{Kind: state.KindFlows, Name: "obr0-t"}].(state.Flows)
+		other := f
+		other.Self = other.Self.Next()
+		if n := len(f.Table()); n != f.Count() || cookies[f.Cookie()] > 0 || f.Cookie() == other.Cookie() {
+			t.Errorf("%s: %d flows, Count says %d; cookie %x, of another host %x", fan, n, f.Count(), f.Cookie(), other.Cookie())
+		}
+		cookies[f.Cookie()]++
+	}
 	one, many := state.Flows{Bridge: "b"}, []int{}
 	for flow := range slices.Values(one.Table()) {
 		many = append(many, int(flow.Output))

@@ -19,7 +19,7 @@ const maxSources = 64
 // packets: from the containers to anywhere, back to them for established connections,
 // and from the peers' containers. Desired contains them, too.
 func Forwards(c *config.Network, m nodes.Topology) []Object {
-	return forwards(c, m, mergedSubnets(m.Peers))
+	return forwards(c, m, mergedSubnets(m.Holders()))
 }
 
 func forwards(c *config.Network, m nodes.Topology, peers [2][]netip.Prefix) []Object {

@@ -68,6 +68,20 @@ func network(t testing.TB, list, keys string) (*config.Network, nodes.Topology) 
 	return c, m
 }
 
+// fanNetwork is network without a list of nodes, on the host 172.16.3.7.
+func fanNetwork(t testing.TB, fan, keys string) (*config.Network, nodes.Topology) {
+	t.Helper()
+	c, err := config.Parse([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"ovs-gre","nodes":` + fan + keys + `}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := nodes.Find(&c.Base, []netip.Addr{mustAddr("127.0.0.1"), mustAddr("172.16.3.7")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, m
+}
+
 func routesConfig(t testing.TB, keys string) *config.Routes {
 	t.Helper()
 	c, err := config.ParseRoutes([]byte(`{"cniVersion":"1.0.0","name":"ovsnet","type":"route-sync"` + keys + `}`))
@@ -151,6 +165,26 @@ func TestDesiredOptions(t *testing.T) {
 	c, m = network(t, nodesJSON(1, 4, "v4"), `,"tunnel":{"ports":"one"}`)
 	fmt.Fprintf(&b, "## one port and no peer\n%s\n", state.Desired(c, m, mtu(t, c, m)))
 	golden(t, "desired-options", b.String())
+
+	b.Reset()
+	for _, fan := range fans {
+		c, m := fanNetwork(t, fan, `,"ipMasq":true,"segment":"container"`)
+		fmt.Fprintf(&b, "## %s\n%s\n", fan, state.Desired(c, m, mtu(t, c, m)))
+		for _, w := range []state.NextHops{ways(c, m), {}, {Sources: m.Self.Gateways(), Segment: "obr0"}} {
+			s, err := state.DesiredRoutes(routesConfig(t, ""), m, w)
+			fmt.Fprintf(&b, "# routes by %q: %v\n%s\n", w.Transit, err, s)
+		}
+		_, err := state.DesiredRoutes(routesConfig(t, `,"mode":"auto"`), m, ways(c, m))
+		fmt.Fprintf(&b, "# mode auto: %v\n\n", err)
+	}
+	golden(t, "desired-fan", b.String())
+}
+
+// fans are nodes without a list.
+var fans = []string{
+	`{"underlay":"172.16.0.0/16","containers":"10.0.0.0/8"}`,
+	`{"underlay":"172.16.0.0/20","containers":"10.64.0.0/13"}`,
+	`{"underlay":"172.16.3.4/30","containers":"192.168.0.0/16"}`,
 }
 
 // TestDesiredWireGuard has a peer with a key and one without.

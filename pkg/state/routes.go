@@ -37,6 +37,9 @@ type NextHops struct {
 // they need, and the accepts of packets that come without a tunnel. The error wraps
 // ErrUnreachable; the set then has the routes that are possible.
 func DesiredRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) {
+	if !m.Fan.IsZero() {
+		return fanRoutes(c, m, w)
+	}
 	s := Set{}
 	var errs []error
 	var nexthops []config.Node
@@ -80,6 +83,21 @@ func Condensed(m nodes.Topology) nodes.Topology {
 	subnets := mergedSubnets(m.Peers)
 	m.Peers = []config.Node{{Name: "peers of " + m.Self.Name, Address: m.Peers[0].Address, Subnets: append(subnets[0], subnets[1]...)}}
 	return m
+}
+
+// fanRoutes are the routes where no list has the peers: OVS finds each by the packet.
+func fanRoutes(c *config.Routes, m nodes.Topology, w NextHops) (Set, error) {
+	dst, s := m.PeerSubnets(), Set{}
+	switch err := c.CheckFan(); {
+	case err != nil:
+		return s, err
+	case !source(dst[0], w).IsValid():
+		return s, fmt.Errorf("%w: %s: this host's gateway address is missing", ErrUnreachable, dst[0])
+	case w.Transit == "":
+		return s, fmt.Errorf("%w: %s: no tunnels on this host: there is no transit link", ErrUnreachable, dst[0])
+	}
+	s.Put(toAnyPeer(c, dst, w)...)
+	return s, nil
 }
 
 func route(c *config.Routes, m nodes.Topology, p config.Node, dst netip.Prefix, w NextHops) ([]Object, error) {

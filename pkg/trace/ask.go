@@ -15,9 +15,11 @@ import (
 // ask asks Open vSwitch what becomes of the packet in a frame.
 func (s *tracer) ask(bridge, port, from, to string) (ovs.Fate, error) {
 	s.tell("Open vSwitch")
-	return s.control.Trace(s.ctx, ovs.Frame{
-		Bridge: bridge, Port: port, SrcMAC: from, DstMAC: to, From: s.From, To: s.To, Proto: s.q.Proto, DstPort: s.q.Port,
-	})
+	f := ovs.Frame{Bridge: bridge, Port: port, SrcMAC: from, DstMAC: to, From: s.From, To: s.To, Proto: s.q.Proto, DstPort: s.q.Port}
+	if port == config.OneTunnelName(s.Network) {
+		f.TunSrc, f.TunDst = s.peer.Address, s.mesh.Self.Address
+	}
+	return s.control.Trace(s.ctx, f)
 }
 
 // bridge asks whether the frame gets through a bridge to a port, which the

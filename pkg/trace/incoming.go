@@ -63,6 +63,9 @@ func (s *tracer) arrives(in string) error {
 		return err
 	}
 	port := config.TunnelName(s.Network, s.peer.Address)
+	if state.OneTunnel(s.file.OVS) {
+		port = config.OneTunnelName(s.Network)
+	}
 	if err := s.bridge(in, port, config.MAC(s.peer.Address), l.MAC, in, in); err != nil {
 		return err
 	}

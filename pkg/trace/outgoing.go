@@ -224,7 +224,7 @@ func lookUp(to, from netip.Addr, in string) string {
 // route is the route of ours that leads to an address; nil is none.
 func (s *tracer) route(to netip.Addr) *state.Route {
 	list := wanted(s, func(r state.Route) bool { return r.Dst.Contains(to) })
-	if len(list) == 0 {
+	if len(list) == 0 || s.own(to) { // which the gateway address leads to
 		return nil
 	}
 	slices.SortFunc(list, func(a, b state.Route) int { return b.Dst.Bits() - a.Dst.Bits() })
@@ -330,6 +330,9 @@ func (s *tracer) tunnel(way kernel.Way) error {
 		return err
 	}
 	mac := config.MAC(s.peer.Address)
+	if state.OneTunnel(s.file.OVS) {
+		mac = config.AnyPeerMAC
+	}
 	l, err := kernel.LinkByName(s.ctx, bridge)
 	if err != nil {
 		return err
@@ -350,7 +353,8 @@ func (s *tracer) tunnelObjects() error {
 	bridge := state.TunnelBridge(s.file.OVS)
 	var objects []state.Object
 	objects = append(objects, wantedObjects(s, func(b state.Bridge) bool { return b.Name == bridge })...)
-	objects = append(objects, wantedObjects(s, func(t state.Tunnel) bool { return t.Peer == s.peer.Name })...)
+	objects = append(objects, wantedObjects(s, func(t state.Tunnel) bool { return t.Peer == s.peer.Name || t.OFPort != 0 })...)
+	objects = append(objects, wantedObjects(s, func(f state.Flows) bool { return f.Bridge == bridge })...)
 	mac := config.MAC(s.peer.Address)
 	objects = append(objects, wantedObjects(s, func(f state.FDB) bool { return f.Bridge == bridge && f.MAC == mac })...)
 	if text := s.amiss(objects...); text != "" {

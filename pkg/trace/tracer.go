@@ -162,10 +162,8 @@ func (s *tracer) start(e *end, from netip.Addr) {
 
 // node is the peer that has an address, as its own or in its subnets.
 func (s *tracer) node(a netip.Addr) *config.Node {
-	for i, p := range s.mesh.Peers {
-		if p.Address == a || slices.ContainsFunc(p.Subnets, func(n netip.Prefix) bool { return n.Contains(a) }) {
-			return &s.mesh.Peers[i]
-		}
+	if p, ok := s.mesh.PeerOf(a); ok {
+		return &p
 	}
 	return nil
 }

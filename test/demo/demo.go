@@ -71,8 +71,8 @@ func conflist(file string, lab *testnet.Lab) (name, conf string, err error) {
 		return "", "", fmt.Errorf("%s: no conflist: %v", file, err)
 	}
 	main := list.Plugins[0]
-	nodes, _ := main["nodes"].([]any)
-	if len(nodes) != len(lab.Hosts) {
+	nodes, listed := main["nodes"].([]any)
+	if listed && len(nodes) != len(lab.Hosts) {
 		nodes = nil
 		for i, h := range lab.Hosts {
 			nodes = append(nodes, map[string]any{"name": h.Name, "address": h.Addr4.String(), "subnets": []string{fmt.Sprintf("192.168.%d.0/24", i+1)}})

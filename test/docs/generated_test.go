@@ -110,6 +110,14 @@ func schema() string {
 			"key":     object{"type": "string", "pattern": "^[A-Za-z0-9+/]{43}=$", "description": "public key for tunnel.type wireguard, as ovs-grectl key prints it"},
 		},
 	}
+	prefix := func(of string) object {
+		return object{"type": "string", "description": of + " as one IPv4 prefix in CIDR notation, without host bits"}
+	}
+	fan := object{
+		"type": "object", "required": []string{"underlay", "containers"}, "additionalProperties": false,
+		"properties":  object{"underlay": prefix("the hosts' addresses"), "containers": prefix("their container subnets")},
+		"description": "in place of a list: a host's container subnet has the bits of its address behind containers that the address has behind underlay",
+	}
 	is := func(name string) object {
 		return object{"if": object{"properties": object{"type": object{"const": name}}, "required": []string{"type"}}, "then": object{"$ref": "#/$defs/" + name}}
 	}
@@ -119,7 +127,7 @@ func schema() string {
 		"type":        "object",
 		"required":    []string{"cniVersion", "name", "plugins"},
 		"properties":  object{"cniVersion": object{"type": "string"}, "name": object{"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$", "maxLength": 200}, "plugins": object{"type": "array", "minItems": 1, "items": object{"allOf": []object{is("ovs-gre"), is("route-sync")}}}},
-		"$defs":       object{"nodes": object{"type": "array", "minItems": 1, "items": node}, "ovs-gre": plugin("ovs-gre", config.NetworkKeys, config.Capabilities...), "route-sync": plugin("route-sync", config.RoutesKeys)},
+		"$defs":       object{"nodes": object{"oneOf": []object{{"type": "array", "minItems": 1, "items": node}, fan}}, "ovs-gre": plugin("ovs-gre", config.NetworkKeys, config.Capabilities...), "route-sync": plugin("route-sync", config.RoutesKeys)},
 		"description": "Made from the tables in pkg/config; a test keeps it equal.",
 	}, "", "  ")
 	if err != nil {

@@ -39,8 +39,13 @@ type scene struct {
 
 func setScene(t *testing.T, segment, ports string) *scene {
 	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true, "tunnel": cnitest.Conf{"ports": ports,
-		"options": cnitest.Conf{"ttl": 33, "tos": cnitest.Conf{"file": tosFile}}}}}
+	tunnel := cnitest.Conf{"options": cnitest.Conf{"ttl": 33, "tos": cnitest.Conf{"file": tosFile}}}
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"segment": segment, "ipMasq": true, "tunnel": tunnel}}
+	if ports == "fan" {
+		n.OVSGRE["nodes"] = cnitest.Conf{"underlay": "172.16.0.0/16", "containers": "10.0.0.0/8"}
+	} else {
+		tunnel["ports"] = ports
+	}
 	n.Install(t, l)
 	for _, h := range l.Hosts {
 		h.Shell(t, "umask 077; echo inherit >"+tosFile+"; iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP")
@@ -63,7 +68,7 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := nodes.Resolve(conf.Nodes, "", []netip.Addr{address})
+	m, err := nodes.Find(&conf.Base, []netip.Addr{address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +98,7 @@ func desired(t *testing.T, file string, address netip.Addr, c *cnitest.Container
 func TestFaults(t *testing.T) {
 	var total atomic.Int64
 	var kinds sync.Map
-	for _, kind := range [][2]string{{"host", "peer"}, {"mesh", "peer"}, {"container", "peer"}, {"host", "one"}} {
+	for _, kind := range [][2]string{{"host", "peer"}, {"mesh", "peer"}, {"container", "peer"}, {"host", "one"}, {"container", "fan"}} {
 		segment, ports := kind[0], kind[1]
 		t.Run(segment+" with ports "+ports, func(t *testing.T) {
 			t.Parallel()
@@ -118,7 +123,7 @@ func TestFaults(t *testing.T) {
 	t.Cleanup(func() {
 		n := 0
 		kinds.Range(func(any, any) bool { n++; return true })
-		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, of one also with one tunnel port, each mended by ADD, by up and by the commands that are given for it\n", total.Load(), n)
+		fmt.Printf("drift: %d faults to %d kinds of objects in 3 segments, also with one tunnel port and without a list of nodes, each mended by ADD, by up and by the commands that are given for it\n", total.Load(), n)
 	})
 }
 
@@ -146,6 +151,10 @@ func complete(t *testing.T, o state.Object) []fault {
 // mends it; the commands that a person is given mend it. What belongs to one container alone, another one's ADD lets be.
 func (s *scene) play(t *testing.T, o state.Object, f fault) {
 	own := o.ID().Kind == state.KindPort || o.Noun() == state.Link{Name: s.cs[0].Result.Interfaces[1].Name}.Noun()
+	// With another MAC address the kernel forgets the containers' neighbour entries.
+	// Once ovs-vswitchd has taken it back nothing else is amiss, but with IPv6 the
+	// link-local address.
+	own = own || f.field == "MAC" && o.Noun() == state.Link{Name: "obr0"}.Noun() && len(s.cs[0].Addrs()) == 1
 	s.first.Shell(t, f.command)
 	if err := s.cs[0].Call("check"); told(o, f) && (err == nil || !strings.Contains(err.Error(), subject(o))) {
 		t.Errorf("CHECK after %s: %v, want a word about %s", f.command, err, subject(o))

@@ -143,12 +143,17 @@ func others(o state.Object) []fault {
 		command := strings.Replace(o.String(), " -A FORWARD", " -D FORWARD", 1)
 		return []fault{{"", command}}
 	case state.Flows:
-		peer, _, _ := strings.Cut(o.Peers, " ")
-		return []fault{
+		list := []fault{
 			{"", "ovs-ofctl del-flows " + o.Bridge},
-			{"Peers", "ovs-ofctl del-flows " + o.Bridge + " tun_src=" + peer},
 			{"Wrong", "ovs-ofctl add-flow " + o.Bridge + " priority=9,actions=NORMAL"},
 		}
+		if o.Fan.IsZero() {
+			peer, _, _ := strings.Cut(o.Peers, " ")
+			return append(list, fault{"Peers", "ovs-ofctl del-flows " + o.Bridge + " tun_src=" + peer})
+		}
+		return append(list,
+			fault{"Fan", "ovs-ofctl del-flows " + o.Bridge + " tun_src=" + o.Fan.Underlay.String()},
+			fault{"Self", "ovs-ofctl --strict del-flows " + o.Bridge + " priority=4,tun_src=" + o.Self.String()})
 	case state.FDB:
 		return []fault{
 			{"", fmt.Sprintf("ovs-appctl fdb/del %s 0 %s", o.Bridge, o.MAC)},

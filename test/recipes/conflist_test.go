@@ -34,6 +34,7 @@ var examples = map[string]struct {
 	"geneve":        {tunnel: "udp dst port 6081"},
 	"wireguard":     {tunnel: "udp dst port 51820", keyed: true},
 	"one-port":      {tunnel: "ip proto 47"},
+	"fan":           {tunnel: "ip proto 47"},
 	"mesh":          {tunnel: "ip proto 47"},
 	"container":     {tunnel: "ip proto 47"},
 	"static-routes": {noOVS: true},
@@ -172,6 +173,10 @@ func parsed(t *testing.T, raw []byte, version string) []config.Node {
 			t.Fatal(err)
 		}
 		nodes = c.Nodes
+		for i := 0; i < 3 && !c.Fan.IsZero(); i++ { // any three will do
+			n, _ := c.Fan.Node(netip.AddrFrom4([4]byte{172, 16, 32, byte(100 + i)}))
+			nodes = append(nodes, n)
+		}
 	}
 	p := list.Find("route-sync")
 	if p == nil {
