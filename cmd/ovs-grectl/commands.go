@@ -222,13 +222,14 @@ func (c *call) root() *cobra.Command {
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetUsageFunc(usage(root.UsageFunc()))
-	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", RunE: func(_ *cobra.Command, args []string) error {
+	help := func(_ *cobra.Command, args []string) error {
 		sub, rest, err := root.Find(args)
 		if err != nil || len(rest) > 0 {
 			return unknown(root, args[0])
 		}
 		return sub.Help()
-	}})
+	}
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", RunE: help})
 	root.PersistentFlags().VarP(output{&c.json}, "output", "o", "print JSON or text")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
 	// It is down's alone; everywhere else it is told so.

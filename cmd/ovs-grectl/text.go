@@ -61,6 +61,11 @@ func (r report) text(c *call, w io.Writer) {
 			fmt.Fprintln(w, "         by hand: "+byHand)
 		}
 	}
+	r.verdict(c, w)
+}
+
+// verdict prints what mends the drift, the errors, or that nothing is wrong.
+func (r report) verdict(c *call, w io.Writer) {
 	switch {
 	case len(r.summary) == 0 || r.unmade:
 	case r.foreign:

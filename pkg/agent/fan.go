@@ -88,7 +88,8 @@ func (a *Agent) acceptFan(list *List, fan config.Fan) (string, error) {
 		case !ok:
 			left[n.Name] = fmt.Sprintf("its address %s is not in nodes.underlay %s", n.Address, fan.Underlay)
 		case !slices.Equal(n.Subnets, right.Subnets):
-			left[n.Name] = fmt.Sprintf("its container subnets %v are not %v, as nodes has it for its address %s", n.Subnets, right.Subnets, n.Address)
+			left[n.Name] = fmt.Sprintf("its container subnets %v are not %v, as nodes has it for its address %s",
+				n.Subnets, right.Subnets, n.Address)
 		case n.Name == a.Node:
 			own = n.Address.String()
 		}
