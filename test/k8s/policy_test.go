@@ -20,14 +20,10 @@ import (
 // those that connect by SCTP.
 const policyCount = 45
 
-const (
-	policies = `\[Feature:NetworkPolicy\]`
-	// denied is one that cannot pass without an engine.
-	denied = `Netpol NetworkPolicy between server and client should support a 'default-deny-ingress' policy`
-)
+const policies = `\[Feature:NetworkPolicy\]`
 
 // TestNetworkPolicy has kube-network-policies beside the network of the
-// manifests, and runs Kubernetes' own tests of it. Without it they must fail.
+// manifests, and runs Kubernetes' own tests of it.
 func TestNetworkPolicy(t *testing.T) {
 	c := newWhole(t, "nftables")
 	tar := writeImage(t, c.dir, archive.Image{Ref: "localhost/kube-network-policies:v0.8.0", Arch: runtime.GOARCH, Env: []string{"PATH=/bin"},
@@ -35,8 +31,7 @@ func TestNetworkPolicy(t *testing.T) {
 	for _, n := range c.nodes {
 		n.Run(t, c.bin("ctr"), "-n", "k8s.io", "images", "import", tar)
 	}
-	engine := project(t, "deploy/networkpolicy/kube-network-policies.yaml")
-	c.kubectl(t, "apply", "-f", engine)
+	c.kubectl(t, "apply", "-f", project(t, "deploy/networkpolicy/kube-network-policies.yaml"))
 	c.kubectl(t, "-n", "kube-system", "rollout", "status", "daemonset/kube-network-policies", "--timeout=180s")
 	if !c.step(t, "default-deny.yaml", c.testPolicy) {
 		return
@@ -57,22 +52,6 @@ func TestNetworkPolicy(t *testing.T) {
 	if passed != policyCount && focus == policies {
 		t.Errorf("%d tests passed, want %d", passed, policyCount)
 	}
-	c.kubectl(t, "delete", "-f", engine, "--wait")
-	for _, n := range c.nodes {
-		testnet.Eventually(t, patience, func() error {
-			out, err := n.Output(t.Context(), "nft", "list", "tables")
-			if err == nil && strings.Contains(out, "kube-network-policies") {
-				err = fmt.Errorf("%s: the engine's table is still there", n.Name)
-			}
-			return err
-		})
-	}
-	specs = c.e2e(t, "no-engine", run{focus: denied, skip: "UDP|SCTP", within: 5 * time.Minute})
-	if len(specs) != 1 || specs[0].Passed() {
-		t.Errorf("without an engine: %+v", specs)
-		return
-	}
-	fmt.Printf("k8s: without an engine: %s: %s\n", specs[0].State, short(specs[0]))
 }
 
 // testPolicy applies the example to a pod that others reach, from its own node
