@@ -385,6 +385,9 @@ func (c *Network) checkFan(p *problems) {
 	if c.Tunnel.BFD {
 		p.invalid("tunnel.bfd", []byte("true"), "BFD watches a port to one peer, and nodes lists none: leave it out")
 	}
+	if ipsec := c.Tunnel.IPsec(); ipsec != "" {
+		p.invalid("tunnel.options."+ipsec, nil, "IPsec is between two hosts, and nodes lists no other: leave it out")
+	}
 }
 
 // checkFanNode refuses a name of this host that is no address of the fan.

@@ -381,7 +381,7 @@ func TestMessages(t *testing.T) {
 		`,"nodes":{"underlay":"172.16.0.0/12","containers":"192.168.0.0/16"}`,
 		`,"nodes":` + inFan + `,"node":"host1"`, `,"nodes":` + inFan + `,"node":"172.17.0.1"`, `,"nodes":` + inFan + `,"segment":"mesh"`,
 		`,"nodes":` + inFan + `,"tunnel":{"type":"wireguard"}`, `,"nodes":` + inFan + `,"tunnel":{"type":"none"}`,
-		`,"nodes":` + inFan + `,"tunnel":{"ports":"peer","bfd":true}`,
+		`,"nodes":` + inFan + `,"tunnel":{"ports":"peer","bfd":true}`, `,"nodes":` + inFan + `,"tunnel":{"options":{"psk":{"file":"/x"}}}`,
 	} {
 		_, err := config.Parse(ovsgre(keys))
 		show(t, &b, "ovs-gre"+keys, err)
