@@ -198,7 +198,7 @@ bench: ## ADD, CHECK, DEL beside containernetworking's bridge, with 2, 500 and 5
 
 bench-scale: ## the CPU time of ovs-vswitchd an ADD, by peers and by containers of the host
 	@./test/need $(LAB)
-	go run ./test/bench -nodes-file -ports one,peer -peers 2,500,5000 -local 1,100,1000 -n 15
+	go run ./test/bench -nodes-file -ports one -peers 2,500,5000 -local 1,100,1000 -n 15
 
 bench-datapath: ## throughput of underlay, direct, our tunnels and the kernel's devices; KERNEL=1: on the kernel datapath
 	@./test/need $(LAB) wireguard-tools
