@@ -12,17 +12,27 @@ import (
 // TestFlowRestore: around a start of ovs-vswitchd the key that lets the kernel's
 // datapath go on is set where it is of use, and is gone afterwards whatever happens.
 func TestFlowRestore(t *testing.T) {
-	t.Parallel()
+	for name, c := range map[string]cnitest.Conf{
+		"a list":  {"tunnel": cnitest.Conf{"ports": "one"}},
+		"no list": {"nodes": cnitest.Conf{"underlay": "172.16.0.0/16", "containers": "10.0.0.0/8"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			flowRestore(t, cnitest.Network{OVSGRE: c})
+		})
+	}
+}
+
+func flowRestore(t *testing.T, n cnitest.Network) {
 	l := testnet.New(t, testnet.Options{Hosts: 2, PluginDir: cnitest.BinDir(t)})
-	one := cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"ports": "one"}}}
-	one.Install(t, l)
+	n.Install(t, l)
 	upAll(t, l)
 	cs := cnitest.AddAll(t, l, "ovsnet")
 	h, ctx := l.Hosts[0], context.Background()
 	script := shipped(t, "flow-restore")
 	h.WriteFile(t, "/etc/cni/fake/unchanged", script)
 	// What the kernel's datapath would have, for a datapath that has it not.
-	h.WriteFile(t, "/etc/cni/fake/flow-restore", strings.Replace(script, `! grep -q '"datapathType":"netdev"' "$config"`, "true", 1))
+	h.WriteFile(t, "/etc/cni/fake/flow-restore", strings.Replace(script, `! grep -Eq '"datapathType": *"netdev"' "$config"`, "true", 1))
 	service := func(active string) {
 		h.WriteFile(t, "/etc/cni/fake/systemctl", "#!/bin/sh\n"+active+"\n")
 		h.Shell(t, "chmod 755 /etc/cni/fake/systemctl")
