@@ -74,7 +74,7 @@ func uninstall(ctx context.Context, log *slog.Logger, args []string) error {
 // retryRemoval is the time between attempts to uninstall.
 const retryRemoval = 2 * time.Second
 
-// A removal is how far uninstall is.
+// A removal has the error of the last attempt to uninstall.
 type removal struct {
 	mu  sync.Mutex
 	err error

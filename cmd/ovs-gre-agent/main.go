@@ -1,5 +1,5 @@
-// Command ovs-gre-agent keeps a network's list of hosts, and this host as it
-// should be: the hosts are the Nodes of a Kubernetes cluster, or those of a file.
+// Command ovs-gre-agent keeps a network's list of hosts up to date, and makes this host's
+// state match it. The hosts are the Nodes of a Kubernetes cluster, or those of a file.
 package main
 
 import (
@@ -27,7 +27,7 @@ const usage = `usage: ovs-gre-agent COMMAND [FLAG...]
 ovs-gre-agent COMMAND -h tells the flags.
 `
 
-// commands read their flags and do their work.
+// commands are the functions of the commands; args are their flags.
 var commands = map[string]func(ctx context.Context, log *slog.Logger, args []string) error{
 	"run": run, "install": install, "uninstall": uninstall, "version": version,
 }
@@ -52,7 +52,7 @@ func call() int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errUsage):
-		return 2 // it has been told
+		return 2 // package flag has printed it
 	case err != nil:
 		log.Error(name+" failed", "error", err)
 		return 1
@@ -62,7 +62,7 @@ func call() int {
 
 var errUsage = errors.New("usage")
 
-// parse reads flags, and no more than flags.
+// parse reads flags; other arguments are an error.
 func parse(flags *flag.FlagSet, args []string) error {
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return err

@@ -27,7 +27,7 @@ import (
 	"ovs-gre-cni/pkg/ovs"
 )
 
-// place are the flags that say where things are.
+// place has the flags for paths.
 type place struct{ confDir, confName, store, procsys string }
 
 func (p *place) flags(f *flag.FlagSet) {
@@ -37,8 +37,8 @@ func (p *place) flags(f *flag.FlagSet) {
 	f.StringVar(&p.procsys, "procsys", kernel.ProcSys, "the `directory` where the host's sysctls are")
 }
 
-// use puts in force what is the whole process's. Without the boot id there is
-// no telling whose boot a container's port is of.
+// use sets kernel.ProcSys and returns the path of the conflist. It is an error if there is
+// no boot id, which tells ports of a previous boot from others.
 func (p *place) use() (conflist string, err error) {
 	kernel.ProcSys = p.procsys
 	if ovs.BootID() == "" {
@@ -105,7 +105,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	}
 	err = serve(ctx, "--page", o.page, a.PageHandler(), log)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		log.Warn("the page is not served", "error", err) // no reason to leave the host alone
+		log.Warn("the page is not served", "error", err) // the host state matters more than the page
 	} else if err != nil {
 		return err
 	}
@@ -113,8 +113,9 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	return a.Run(ctx)
 }
 
-// identify tells which node this host is. A Node of Kubernetes has the name
-// that it was given, a file's is found by its address unless one is asked for.
+// identify sets the name of this host's node. With Kubernetes the name is sure. With a file
+// of nodes it is sure if a flag or NODE_NAME gives it; otherwise the node is found by its
+// address.
 func (o *options) identify(ao *agent.Options) error {
 	ao.Node = o.node
 	if ao.Node == "" {
@@ -153,8 +154,8 @@ func (o *options) cluster() (*rest.Config, error) {
 	return rest.InClusterConfig()
 }
 
-// peerPort is the port at which this agent tells its row to others, and so they
-// to this one; 0 where it tells nobody.
+// peerPort is the port at which this agent, and so those of peers, serve their rows; 0 if it
+// listens on a loopback address only, or not at all.
 func peerPort(listen string) uint16 {
 	host, port, err := net.SplitHostPort(listen)
 	if a, parsed := netip.ParseAddr(host); err != nil || parsed == nil && a.IsLoopback() || host == "localhost" {
@@ -164,7 +165,7 @@ func peerPort(listen string) uint16 {
 	return uint16(n)
 }
 
-// serve answers HTTP at the address of a flag until ctx ends.
+// serve serves HTTP at the address of a flag until ctx ends; "" is off.
 func serve(ctx context.Context, name, addr string, h http.Handler, log *slog.Logger) error {
 	if addr == "" {
 		return nil

@@ -1,29 +1,37 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/fault"
 )
 
-// networks are the files that the call is about. What is wrong with a file has
-// been told, and makes code exitUnable; the others are still there. A file that
-// runtimes do not take is told, and is not among them.
-func (c *call) networks() (list []conflist.File, code int) {
-	var files []conflist.File
+// load loads the conflists that the call names, or else all of this host.
+func (c *call) load() ([]conflist.File, error) {
 	if len(c.files) == 0 {
-		var err error
-		if files, err = conflist.LoadDir(conflist.ConfDir); err != nil {
-			return nil, c.fail(err)
-		}
+		return conflist.LoadDir(conflist.ConfDir)
 	}
+	var files []conflist.File
 	for _, path := range c.files {
 		files = append(files, conflist.Load(path))
+	}
+	return files, nil
+}
+
+// networks are the conflists of the call. It prints the errors of files that are wrong
+// and leaves these out; code is exitUnable then. It also prints and leaves out files that
+// runtimes ignore.
+func (c *call) networks() (list []conflist.File, code int) {
+	files, err := c.load()
+	if err != nil {
+		return nil, c.fail(err)
 	}
 	for _, f := range files {
 		if why := f.Superseded(); why != "" {
@@ -42,7 +50,7 @@ func (c *call) networks() (list []conflist.File, code int) {
 	return list, code
 }
 
-// fail tells an error, a line for each that is joined in it.
+// fail prints an error, with a line for each joined one, and returns the exit status.
 func (c *call) fail(err error) int {
 	c.progress.clear()
 	for line := range strings.Lines(err.Error()) {
@@ -57,26 +65,40 @@ func (c *call) fail(err error) int {
 	return exitUnable
 }
 
-// oneLine keeps others' text from breaking a line or a terminal.
+// oneLine removes control characters from a text.
 func oneLine(s string) string { return config.Printable(strings.TrimSpace(s)) }
 
-// A change is one thing that was done to the host, as --output json tells it.
+// A change is a change of the host, as --output json prints it.
 type change struct {
 	Network string `json:"network"`
 	// Change is the command it stands for, behind a sign: + made, - removed, ~ changed.
 	Change string `json:"change"`
 }
 
-// A log gathers changes; as text they are printed at once.
+// A log collects the changes of one network; as text they are printed at once.
 type log struct {
 	*call
 	network string
 	changes *[]change
 }
 
-// told ends what up, down and gc print: the changes as JSON or, for a person who
-// would see nothing, that there was nothing to do.
-func (c *call) told(code int, changes []change) int {
+// networkTimeout bounds what up, down and gc do for one network. ovs-vswitchd may need
+// long to make thousands of tunnels.
+const networkTimeout = time.Minute
+
+// change calls f for each network and prints the changes that it reports. doing is the
+// text of the progress, before the network's name.
+func (c *call) change(ctx context.Context, files []conflist.File, code int, doing string,
+	f func(context.Context, log, conflist.File) error) int {
+	changes := []change{}
+	for _, file := range files {
+		c.progress.begin(doing + " " + file.Name())
+		ctx, cancel := context.WithTimeout(ctx, networkTimeout)
+		if err := f(ctx, log{c, file.Name(), &changes}, file); err != nil {
+			code = max(code, c.fail(fmt.Errorf("network %s: %w", file.Name(), err)))
+		}
+		cancel()
+	}
 	c.progress.end()
 	if c.json {
 		return max(code, c.print(changes))
@@ -87,14 +109,18 @@ func (c *call) told(code int, changes []change) int {
 	return code
 }
 
-func (l log) did(format string, args ...any) { l.done(fmt.Sprintf(format, args...)) }
-
-// done is a conflist.Report.
-func (l log) done(text string) {
+// report adds a change. It is a conflist.Report.
+func (l log) report(text string) {
 	d := change{l.network, oneLine(text)}
 	*l.changes = append(*l.changes, d)
 	if !l.json {
 		l.progress.clear()
 		fmt.Fprintln(l.out, d.Change)
 	}
+}
+
+// note prints a text about the network that is no error.
+func (l log) note(text string) {
+	l.progress.clear()
+	fmt.Fprintf(l.err, "ovs-grectl: network %s: %s\n", l.network, oneLine(text))
 }

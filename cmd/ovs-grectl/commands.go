@@ -31,12 +31,12 @@ type call struct {
 	code             int
 }
 
-// A command is a verb of ovs-grectl. Its texts are its help, its page of the
-// manual and its section in docs/ovs-grectl.md.
+// A command is a command of ovs-grectl. Its texts are used for the help, the manual page and
+// docs/ovs-grectl.md.
 type command struct {
 	name, args, short, long, example string
 	run                              func(context.Context, *call) int
-	// result is what --output json prints, by a value of its type.
+	// result is a value of the type that --output json prints; nil is none.
 	result any
 	// verbose is what --verbose adds; "" is nothing.
 	verbose string
@@ -44,7 +44,7 @@ type command struct {
 	options []option
 	// takes checks the arguments; nil is any number of files.
 	takes cobra.PositionalArgs
-	// names offers the arguments for completion; nil are files.
+	// names returns completions of the first argument; nil completes files.
 	names func(prefix string) []string
 }
 
@@ -61,7 +61,7 @@ FILE is a CNI conflist; without one, every conflist in ` + conflist.ConfDir + ` 
 
 Exit status: 0 as it should be, 1 drift, failed checks or a refusal, 2 could not look, or wrong usage.`
 
-// commands are all there are, in the order in which the help has them.
+// commands are all commands, in the order of the help.
 var commands = []command{
 	{name: "up", args: "[FILE...]", run: up, result: []change{}, short: "make the host state of the network and keep it",
 		long: `Makes bridges, tunnels, addresses, neighbours, routes and accepts without any container, and marks the network so that
@@ -140,7 +140,7 @@ func newCall(out, err io.Writer) *call {
 	return c
 }
 
-// run does one call, and returns what it ends with.
+// run runs one call, and returns the exit status.
 func (c *call) run(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
@@ -159,7 +159,7 @@ func (c *call) run(ctx context.Context, args []string) int {
 	return exitUnable
 }
 
-// wording is cobra's error in the words of this program.
+// wording is cobra's error with the terms of this program.
 func wording(err error) error {
 	s := err.Error()
 	for _, r := range [][2]string{{"unknown flag: ", "unknown option "}, {"unknown shorthand flag: ", "unknown option "},
@@ -232,7 +232,7 @@ func (c *call) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Short: "say what a command does", RunE: help})
 	root.PersistentFlags().VarP(output{&c.json}, "output", "o", "print JSON or text")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
-	// It is down's alone; everywhere else it is told so.
+	// The flag is for down only; with other commands RunE returns a clear error.
 	root.PersistentFlags().BoolVarP(&c.force, "force", "f", false, "remove the host state although containers are attached")
 	_ = root.PersistentFlags().MarkHidden("force")
 	for _, cmd := range commands {
@@ -242,9 +242,8 @@ func (c *call) root() *cobra.Command {
 	return root
 }
 
-// usage is cobra's usage that begins in lower case, as this program's messages
-// do. A template would say so in less, but with text/template the linker keeps
-// every method of every type, 3 MB.
+// usage is cobra's usage with a lower-case beginning, as this program's messages have. It is
+// not a template: with text/template the linker keeps all methods of all types, 3 MB.
 func usage(cobras func(*cobra.Command) error) func(*cobra.Command) error {
 	return func(cmd *cobra.Command) error {
 		out := cmd.OutOrStderr()

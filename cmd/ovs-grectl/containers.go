@@ -11,16 +11,16 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// A container is one attachment, as status tells of it.
+// A container is one attachment, as status prints it.
 type container struct {
 	ContainerID string `json:"containerID"`
 	IfName      string `json:"ifName"`
 	Port        string `json:"port"`
-	// State is attached, being attached, or what is wrong.
+	// State is one of the constants below, or "error: " and OVS's text.
 	State string `json:"state"`
 }
 
-// What a container's State can be, besides OVS's own words.
+// The values of a container's State.
 const (
 	stateAttached  = "attached"
 	stateBusy      = "being attached"
@@ -29,7 +29,7 @@ const (
 	stateFormer    = "of a former boot (ovs-grectl up removes it)"
 )
 
-// inspectContainers gathers attachments from leases, links and OVS ports.
+// inspectContainers collects the attachments from leases, links and OVS ports.
 func (r *report) inspectContainers(ctx context.Context, n *network.Network) error {
 	live, err := network.LiveAttachments(ctx, n.Config.Name)
 	if err != nil {
@@ -77,12 +77,12 @@ func (r *report) inspectContainers(ctx context.Context, n *network.Network) erro
 			put(l.Name, l.Attachment, stateBusy)
 		}
 	}
-	r.tell(found)
+	r.addContainers(found)
 	return nil
 }
 
-// tell puts containers into the report, and what is wrong with them.
-func (r *report) tell(found map[string]container) {
+// addContainers adds containers to the report, and their drift.
+func (r *report) addContainers(found map[string]container) {
 	for _, port := range slices.Sorted(maps.Keys(found)) {
 		c := found[port]
 		r.Containers = append(r.Containers, c)

@@ -5,22 +5,15 @@ import (
 	"fmt"
 	"slices"
 
-	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/doctor"
 )
 
-// examine looks at what surrounds the networks. Files that do not parse are
-// findings, too.
+// examine checks the surroundings of the networks. Files that do not parse are findings,
+// too.
 func examine(ctx context.Context, c *call) int {
-	var files []conflist.File
-	if len(c.files) == 0 {
-		var err error
-		if files, err = conflist.LoadDir(conflist.ConfDir); err != nil {
-			return c.fail(err)
-		}
-	}
-	for _, path := range c.files {
-		files = append(files, conflist.Load(path))
+	files, err := c.load()
+	if err != nil {
+		return c.fail(err)
 	}
 	c.progress.begin("looking at this host and its peers")
 	findings := doctor.Examine(ctx, files)
@@ -39,14 +32,14 @@ func examine(ctx context.Context, c *call) int {
 	return code
 }
 
-// levels are what the text has for a finding's level, the worst first.
+// levels are the words for the levels of findings, the worst first.
 var levels = []struct {
 	doctor.Level
 	word, sgr string
 }{{doctor.Fail, "FAIL", red}, {doctor.Warn, "warn", yellow}, {doctor.OK, "ok", green}}
 
-// findings prints what is wrong, the worst first. What is fine is counted, or
-// listed behind it.
+// findings prints the findings, the worst first. Those without a problem are counted, with
+// --verbose listed.
 func (c *call) findings(list []doctor.Finding) {
 	fine := 0
 	for _, l := range levels {

@@ -12,24 +12,13 @@ import (
 func down(ctx context.Context, c *call) int {
 	files, code := c.networks()
 	if code != exitFine {
-		return code // half of what was meant is nobody's wish
+		return code // nothing is removed if one of the files is wrong
 	}
-	changes := []change{}
-	for _, f := range files {
-		c.progress.begin("removing network " + f.Name())
-		if err := lower(ctx, log{c, f.Name(), &changes}, f); err != nil {
-			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
+	return c.change(ctx, files, code, "removing network", func(ctx context.Context, l log, f conflist.File) error {
+		err := conflist.Down(ctx, f, c.force, l.report)
+		if errors.Is(err, conflist.ErrAttached) {
+			err = fmt.Errorf("%w (--force removes the host state all the same)", err)
 		}
-	}
-	return c.told(code, changes)
-}
-
-func lower(ctx context.Context, l log, f conflist.File) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := conflist.Down(ctx, f, l.force, l.done)
-	if errors.Is(err, conflist.ErrAttached) {
-		err = fmt.Errorf("%w (--force removes the host state all the same)", err)
-	}
-	return err
+		return err
+	})
 }

@@ -11,7 +11,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A keyed is this host's entry of a network's nodes, as --output json tells it.
+// A keyed is this host's entry of a network's nodes, as --output json prints it.
 type keyed struct {
 	Network string      `json:"network"`
 	Node    config.Node `json:"node"`

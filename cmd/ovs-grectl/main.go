@@ -1,5 +1,5 @@
-// Command ovs-grectl makes, shows and removes the host state of ovs-gre's
-// networks, and says what is wrong on the way of a packet. It is no daemon.
+// Command ovs-grectl makes, shows, checks and removes the host state of ovs-gre's networks,
+// and follows packets through it. It is no daemon.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 // release is set by the linker.
 var release = "devel"
 
-// What a call ends with.
+// The exit status.
 const (
 	exitFine   = 0 // all is as it should be
 	exitDrift  = 1 // drift, failed checks, a refusal
@@ -26,7 +26,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	if os.Getenv("CNI_PATH") == "" {
-		// An IPAM plugin that gc delegates to is looked for there.
+		// gc looks for IPAM plugins there.
 		_ = os.Setenv("CNI_PATH", "/opt/cni/bin")
 	}
 	return newCall(os.Stdout, os.Stderr).run(ctx, os.Args[1:])

@@ -7,10 +7,10 @@ import (
 	"ovs-gre-cni/pkg/page"
 )
 
-// errWhich says that there is no one network to draw.
+// errWhich is the error about a call with no network, or several.
 var errWhich = errors.New("picture draws one network: name its conflist")
 
-// picture measures the way to each peer for a second and draws the mesh as SVG.
+// picture probes all peers for a second and prints the mesh as SVG.
 func picture(ctx context.Context, c *call) int {
 	files, code := c.networks()
 	if len(files) != 1 {

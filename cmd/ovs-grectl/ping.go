@@ -16,13 +16,13 @@ import (
 	"ovs-gre-cni/pkg/ping"
 )
 
-// A row is what ping tells of a network: this host's row of the matrix.
+// A row has the measurements from this host to the peers of a network.
 type row struct {
 	Network string `json:"network"`
 	File    string `json:"file"`
 	Node    string `json:"node"`
-	// Sends is the largest packet in bytes that containers send here, and what
-	// that makes on the underlay.
+	// Inside is the size in bytes of the containers' largest packets, Underlay their
+	// size on the underlay.
 	Inside   int         `json:"mtuInside"`
 	Underlay int         `json:"mtuUnderlay"`
 	Peers    []ping.Edge `json:"peers"`
@@ -30,10 +30,10 @@ type row struct {
 	Agents []agentRow `json:"agents,omitempty"`
 }
 
-// listed is how many peers fit on a screen.
+// listed is up to how many objects of a kind are listed without --verbose.
 const listed = 30
 
-// pingPeers measures this host's ways to its peers.
+// pingPeers measures loss, round trip and MTU to the peers.
 func pingPeers(ctx context.Context, c *call) int {
 	only := c.takeAddresses()
 	files, code := c.networks()
@@ -170,8 +170,8 @@ func (r row) text(c *call, w io.Writer) {
 	}
 }
 
-// cells are a path's; a MTU that is less than what this host sends has a "<"
-// behind it.
+// cells are the cells of a path. An MTU that is less than the size that this host sends has a
+// "<" behind it.
 func cells(p ping.Path) []string {
 	s := []string{p.Address.String(), strconv.Itoa(p.Lost()) + " %", "", ""}
 	if p.Received > 0 {

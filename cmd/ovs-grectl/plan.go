@@ -15,7 +15,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// planned is a network's plan, as --output json tells it.
+// planned is a network's plan, as --output json prints it.
 type planned struct {
 	Network  string   `json:"network"`
 	File     string   `json:"file"`
@@ -25,7 +25,7 @@ type planned struct {
 	script   string
 }
 
-// plan prints what a person would type on a bare host. It asks no OVS.
+// plan prints the commands that make the host state on a bare host. It does not read OVS.
 func plan(ctx context.Context, c *call) int {
 	files, code := c.networks()
 	plans := []planned{}
@@ -100,12 +100,12 @@ func planFile(ctx context.Context, f conflist.File) (planned, error) {
 	return p, nil
 }
 
-// once keeps a command of iptables from making a rule that is there.
+// once makes a command of iptables that adds a rule only if it is not there.
 func once(command string) string {
 	return fmt.Sprintf("%s 2>/dev/null || %s\n", strings.Replace(command, " -A ", " -C ", 1), command)
 }
 
-// headings say what the commands of a kind are for.
+// headings are comments of the script about the commands of each kind.
 var headings = map[state.Kind]string{
 	state.KindBridge: "The containers' OVS bridge, whose internal port is their gateway; " +
 		"the tunnels', whose internal port leads to the peers.",
@@ -156,7 +156,7 @@ func planRoutes(ctx context.Context, f conflist.File, p *planned, want state.Set
 	return err
 }
 
-// accepted is what of want no chain of this host would drop.
+// accepted are the wanted Forwards whose packets no chain of this host drops.
 func accepted(ctx context.Context, name string, want state.Set) (state.Set, error) {
 	have, err := firewall.NewBackend(name).Observe(ctx, want)
 	if err != nil {

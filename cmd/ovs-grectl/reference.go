@@ -13,9 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// reference makes what is written elsewhere from the commands' own texts: pages
-// of the manual, docs/ovs-grectl.md, the schema of the JSON, and the shells'
-// completions, which the packages install.
+// reference makes texts from the table of commands: manual pages, docs/ovs-grectl.md, the
+// schema of the JSON, and the shells' completions, which the packages install.
 func (c *call) reference(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "reference man|completions DIR | markdown | schema", Hidden: true, Args: cobra.RangeArgs(1, 2),
@@ -35,7 +34,7 @@ func (c *call) reference(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// everywhere is what holds for all commands.
+// everywhere is about all commands.
 const everywhere = "Every command takes `-o json` (`--output json`), whose schema is [ovs-grectl.schema.json](ovs-grectl.schema.json),\n" +
 	"and `--help`. Colour is for terminals, and not where `NO_COLOR` is set. `ovs-grectl completion bash|zsh|fish` prints a\n" +
 	"shell's completion; the packages install them, and a page of the manual for each command."
@@ -129,7 +128,7 @@ func manual(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "ovs-grectl.8"), []byte(main), 0o644)
 }
 
-// completions writes each shell's file by the name that the shell looks for.
+// completions writes the file of each shell, with the name that the shell needs.
 func completions(root *cobra.Command, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -146,7 +145,7 @@ func completions(root *cobra.Command, dir string) error {
 	return nil
 }
 
-// schema prints the schema of what --output json prints, by command.
+// schema prints the JSON schema of --output json, by command.
 func (c *call) schema() error {
 	defs, results := map[string]any{}, map[string]any{}
 	for _, cmd := range commands {
@@ -184,7 +183,7 @@ func schemaOf(t reflect.Type, defs map[string]any) map[string]any {
 	case reflect.Struct:
 		name := definition(t)
 		if defs[name] == nil {
-			defs[name] = true // one that holds itself
+			defs[name] = true // for a type that contains itself
 			defs[name] = schemaOfStruct(t, defs)
 		}
 		return map[string]any{"$ref": "#/$defs/" + name}

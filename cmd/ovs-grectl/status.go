@@ -22,7 +22,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A report is what status tells of a network.
+// A report is the status of a network.
 type report struct {
 	Network    string             `json:"network"`
 	File       string             `json:"file"`
@@ -38,18 +38,17 @@ type report struct {
 	WireGuard  []wireGuardPeer    `json:"wireguard,omitempty"`
 	Routes     []route            `json:"routes"`
 	Containers []container        `json:"containers"`
-	// Notes say what is missing and may be.
+	// Notes are about differences that are no problem.
 	Notes []string `json:"notes,omitempty"`
-	// Drift is all that is not as it should be.
+	// Drift has all differences from the wanted state.
 	Drift []string `json:"drift"`
-	// ByHand are commands that make what has drifted as it should be, one for
-	// each in Drift; "" where there is none.
+	// ByHand has for each of Drift a command that removes the difference; "" is none.
 	ByHand []string `json:"byHand"`
-	// Errors are why something could not be looked at.
+	// Errors are about checks that failed.
 	Errors []string `json:"errors,omitempty"`
-	// unable: one of Errors kept us from looking.
+	// unable: there is such an error.
 	unable bool
-	// unmade: no container has come in this boot, and nobody has called up.
+	// unmade: the network was not made in this boot, neither by a container nor by up.
 	unmade bool
 	// foreign: something that is not ours is in the way.
 	foreign bool
@@ -57,16 +56,16 @@ type report struct {
 	summary []summary
 }
 
-// A summary tells one or many of a report's Drift.
+// A summary is a sentence about one or more of a report's Drift; first is the index of the
+// first one.
 type summary struct {
 	text  string
 	first int
-	// unmade: it comes with all the rest once the network is made; what is left
-	// over, or in the way, does not.
+	// unmade: the difference is gone once the network is made.
 	unmade bool
 }
 
-// A link is a port of OVS that the host uses.
+// A link is the internal port of a bridge, or the WireGuard link.
 type link struct {
 	Name string `json:"name"`
 	// State is up, down or missing.
@@ -76,7 +75,7 @@ type link struct {
 	Datapath string `json:"datapath,omitempty"`
 }
 
-// A route is one that the network wants.
+// A route is a wanted route.
 type route struct {
 	Destination string `json:"destination"`
 	Command     string `json:"command"`
@@ -84,10 +83,10 @@ type route struct {
 	State string `json:"state"`
 }
 
-// look bounds what is read for one network.
-const look = 15 * time.Second
+// statusTimeout bounds the checks of one network.
+const statusTimeout = 15 * time.Second
 
-// status shows what is there of the networks, and what is not as it should be.
+// status prints the state of the networks, and the differences from the wanted one.
 func status(ctx context.Context, c *call) int {
 	files, code := c.networks()
 	reports := []report{}
@@ -123,8 +122,8 @@ func (r report) code() int {
 	return exitFine
 }
 
-// fail notes an error. What says how the host differs from the configuration
-// is drift; the rest keeps us from looking.
+// fail adds an error to the report. Errors about a difference from the configuration are
+// drift; others are about a check that failed.
 func (r *report) fail(err error) {
 	var drift state.Drift
 	switch {
@@ -149,7 +148,7 @@ func (r *report) fail(err error) {
 }
 
 func inspect(ctx context.Context, f conflist.File) report {
-	ctx, cancel := context.WithTimeout(ctx, look)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	r := report{Network: f.Name(), File: f.Path, Persistent: rundir.NetworkDir(f.Name()).Persistent(),
 		Tunnels: []ovs.TunnelStatus{}, Routes: []route{}, Containers: []container{}, Drift: []string{}, ByHand: []string{}}
@@ -234,7 +233,7 @@ func (r *report) inspectOVS(ctx context.Context, c *config.Network) error {
 	return errors.Join(err, failed)
 }
 
-// A wireGuardPeer is a peer of an encrypted network, as --output json tells it.
+// A wireGuardPeer is a peer of an encrypted network, as --output json prints it.
 type wireGuardPeer struct {
 	Peer    string     `json:"peer"`
 	Address netip.Addr `json:"address"`
@@ -255,7 +254,7 @@ func (r *report) inspectWireGuard(ctx context.Context, n *network.Network) (err 
 		r.Notes = append(r.Notes, oneLine(unkeyed)+": nothing gets to their containers")
 	}
 	if r.Transit.State == "missing" {
-		return nil // which is drift
+		return nil // the missing link is reported as drift
 	}
 	wrong, err := conflist.WrongKey(n)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -290,7 +289,7 @@ func linkState(ctx context.Context, name string) (*link, error) {
 	return &link{Name: name, State: s, MAC: l.MAC, MTU: l.MTU}, nil
 }
 
-// differs notes one thing that is not as it should be.
+// differs adds a difference.
 func (r *report) differs(text, byHand string) {
 	text = oneLine(text)
 	r.summary = append(r.summary, summary{text, len(r.Drift), false})
@@ -318,7 +317,7 @@ func (r *report) inspectRoutes(ctx context.Context, f conflist.File) {
 		r.fail(err)
 		return
 	}
-	rt.Beside(f.OVS)
+	rt.UseNetwork(f.OVS)
 	r.know(rt.Topology)
 	want, err := rt.Want()
 	if idle(f) && errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
@@ -334,8 +333,8 @@ func (r *report) inspectRoutes(ctx context.Context, f conflist.File) {
 	}
 }
 
-// idle reports whether the network's gateway is another plugin's, and no
-// container has brought it yet.
+// idle reports whether the network has no containers and its gateway is made by another
+// plugin with the first container.
 func idle(f conflist.File) bool {
 	leases, err := rundir.NetworkDir(f.Name()).Leases(rundir.LeasesRoutes)
 	return f.OVS == nil && err == nil && len(leases) == 0

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isTerminal reports whether what is written to w is read by a person.
+// isTerminal reports whether w is a terminal that understands control sequences.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -30,8 +30,7 @@ const (
 	bold   = "1"
 )
 
-// colour paints a text, on a terminal only, and not where NO_COLOR is set
-// (no-color.org).
+// colour colours a text, if the output is a terminal and NO_COLOR is not set (no-color.org).
 func (c *call) colour(sgr, s string) string {
 	if !c.outTerm || os.Getenv("NO_COLOR") != "" || s == "" {
 		return s
@@ -39,8 +38,7 @@ func (c *call) colour(sgr, s string) string {
 	return "\x1b[" + sgr + "m" + s + "\x1b[0m"
 }
 
-// A table is aligned by the widths of its cells. paint, unless it is nil, gives
-// a cell's colour by its place.
+// A table is printed in aligned columns. paint, if not nil, returns the colour of a cell.
 type table struct {
 	indent string
 	rows   [][]string
@@ -75,20 +73,20 @@ func (t *table) print(c *call, w io.Writer) {
 	}
 }
 
-// progress says on a terminal how far something is that lasts over a second.
+// progress shows on a terminal the progress of work that takes longer than a second.
 type progress struct {
 	w  io.Writer
 	on bool
 
 	mu    sync.Mutex
 	what  string
-	far   func() string // how far it is; nil: nobody knows
+	far   func() string // the progress as text; nil is not known
 	shown bool
 	stop  chan struct{}
 }
 
-// patient is how long nothing is said.
-const patient = time.Second
+// progressDelay is how long nothing is shown.
+const progressDelay = time.Second
 
 // begin starts to show a text after a second, with the seconds that it takes.
 func (p *progress) begin(what string) {
@@ -101,7 +99,7 @@ func (p *progress) begin(what string) {
 	p.what, p.stop = what, make(chan struct{})
 	began, stop := time.Now(), p.stop
 	go func() {
-		ticker := time.NewTicker(patient / 4)
+		ticker := time.NewTicker(progressDelay / 4)
 		defer ticker.Stop()
 		for {
 			select {
@@ -109,7 +107,7 @@ func (p *progress) begin(what string) {
 				return
 			case <-ticker.C:
 			}
-			if d := time.Since(began); d >= patient {
+			if d := time.Since(began); d >= progressDelay {
 				p.show(stop, p.howFar(), d)
 			}
 		}
@@ -135,8 +133,8 @@ func (p *progress) howFar() string {
 	return far()
 }
 
-// ask has the text say how far it is, by a function that is called again and
-// again until the end.
+// ask sets a function that returns the progress as text. It is called again and again until
+// end.
 func (p *progress) ask(far func() string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,7 +148,7 @@ func (p *progress) step(format string, args ...any) {
 	p.what = fmt.Sprintf(format, args...)
 }
 
-// end takes the text away for good.
+// end removes the text for good.
 func (p *progress) end() {
 	p.mu.Lock()
 	if p.stop != nil {
@@ -161,7 +159,7 @@ func (p *progress) end() {
 	p.clear()
 }
 
-// clear takes the text away, so that something can be printed.
+// clear removes the text, so that other output can be printed.
 func (p *progress) clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

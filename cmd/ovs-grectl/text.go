@@ -42,8 +42,8 @@ func (r report) text(c *call, w io.Writer) {
 	}
 	counted := r.tunnels(c, &t)
 	counted = append(counted, r.wireGuard(c, &t)...)
-	counted = append(counted, r.ways(c, &t)...)
-	counted = append(counted, r.attached(c, &t)...)
+	counted = append(counted, r.routeRows(c, &t)...)
+	counted = append(counted, r.containerRows(c, &t)...)
 	t.print(c, w)
 	for _, line := range counted {
 		fmt.Fprintln(w, "  "+line)
@@ -85,8 +85,8 @@ func (r report) verdict(c *call, w io.Writer) {
 	}
 }
 
-// rows adds those of a kind to the table: all, or where there are many, the
-// first three that are not well, and returns what is to be said of the rest.
+// rows adds the objects of a kind to the table: all of them or, if there are many, the first
+// three that are not well. It returns a line about the others.
 func rows[T any](c *call, t *table, what string, list []T, well func(T) bool, cells func(T) []string) []string {
 	bad, shown := 0, 0
 	for _, x := range list {
@@ -104,10 +104,10 @@ func rows[T any](c *call, t *table, what string, list []T, well func(T) bool, ce
 	return []string{fmt.Sprintf("%d of %d %ss are ok (-v lists all)", len(list)-bad, len(list), what)}
 }
 
-// carries reports whether OVS takes a tunnel for one that works.
+// carries reports whether a tunnel works, according to OVS.
 func carries(u ovs.TunnelStatus) bool { return u.State == "up" && (u.BFD == "" || u.BFD == "up") }
 
-// silent is how many tunnels carry nothing, as OVS has it.
+// silent is how many tunnels do not work, according to OVS.
 func (r report) silent() int {
 	n := 0
 	for _, u := range r.Tunnels {
@@ -132,15 +132,15 @@ func (r report) tunnels(c *call, t *table) []string {
 	})
 }
 
-// wireGuard shows the peers of an encrypted network. One that has been idle has no
-// session, and is fine.
+// wireGuard adds the peers of an encrypted network. A peer without a session has been idle,
+// which is no problem.
 func (r report) wireGuard(c *call, t *table) []string {
 	return rows(c, t, "peer", r.WireGuard, func(p wireGuardPeer) bool { return p.State != "no key" }, func(p wireGuardPeer) []string {
 		return []string{oneLine(p.Peer), p.State, p.Address.String(), p.age}
 	})
 }
 
-func (r report) ways(c *call, t *table) []string {
+func (r report) routeRows(c *call, t *table) []string {
 	return rows(c, t, "route", r.Routes, func(rt route) bool { return rt.State == "ok" }, func(rt route) []string {
 		way := rt.Command
 		if !c.verbose {
@@ -150,7 +150,7 @@ func (r report) ways(c *call, t *table) []string {
 	})
 }
 
-func (r report) attached(c *call, t *table) []string {
+func (r report) containerRows(c *call, t *table) []string {
 	well := func(k container) bool { return k.State == stateAttached || k.State == stateBusy }
 	return rows(c, t, "container", r.Containers, well, func(k container) []string {
 		return []string{k.Port, k.State, oneLine(k.ContainerID) + " " + oneLine(k.IfName)}

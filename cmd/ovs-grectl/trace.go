@@ -82,7 +82,7 @@ func (c *call) traced(w io.Writer, t trace.Trace) {
 	}
 }
 
-// containerNames are the IDs of the containers here, for the shell to complete.
+// containerNames are the IDs of the containers of this host, for completion.
 func containerNames(prefix string) []string {
 	files, _ := conflist.LoadDir(conflist.ConfDir)
 	var names []string

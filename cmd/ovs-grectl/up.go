@@ -13,23 +13,19 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// patience bounds what up and down do for one network. Thousands of tunnels
-// take ovs-vswitchd a while.
-const patience = time.Minute
-
-// up makes the host state of the networks and keeps it, whatever containers
-// come and go. Where nothing is amiss it changes nothing.
+// up makes the host state of the networks and marks it persistent, so that it stays
+// without containers. If nothing differs it changes nothing.
 func up(ctx context.Context, c *call) int {
 	files, code := c.networks()
-	changes := []change{}
-	for _, f := range files {
-		c.progress.begin("making network " + f.Name())
+	return c.change(ctx, files, code, "making network", func(ctx context.Context, l log, f conflist.File) error {
 		c.progress.ask(func() string { return made(ctx, f) })
-		if err := raise(ctx, log{c, f.Name(), &changes}, f); err != nil {
-			code = max(code, c.fail(fmt.Errorf("network %s: %w", f.Name(), err)))
+		err := conflist.Up(ctx, f, l.report)
+		if errors.Is(err, conflist.ErrNoRoutesYet) {
+			l.note(err.Error())
+			return nil
 		}
-	}
-	return c.told(code, changes)
+		return err
+	})
 }
 
 // made says how many of a network's tunnels OVS has.
@@ -59,16 +55,4 @@ func made(ctx context.Context, f conflist.File) string {
 		}
 	}
 	return fmt.Sprintf(": %d of %d tunnels", there, len(m.Peers))
-}
-
-func raise(ctx context.Context, l log, f conflist.File) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	err := conflist.Up(ctx, f, l.done)
-	if errors.Is(err, conflist.ErrNoRoutesYet) {
-		l.progress.clear()
-		fmt.Fprintf(l.err, "ovs-grectl: network %s: %s\n", f.Name(), oneLine(err.Error()))
-		return nil
-	}
-	return err
 }

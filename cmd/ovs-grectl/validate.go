@@ -10,13 +10,13 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// A validation is what validate says of a file.
+// A validation is the result of validate for a file.
 type validation struct {
 	File    string `json:"file"`
 	Network string `json:"network,omitempty"`
-	// Problems are all there are; none: the file is sound.
+	// Problems are all errors; none is a valid file.
 	Problems []string `json:"problems"`
-	// Notes are what could not be looked at here.
+	// Notes are about checks that are not possible on this machine.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -47,7 +47,7 @@ func validate(_ context.Context, c *call) int {
 	return code
 }
 
-// check is what validate says of a file.
+// check validates a file.
 func check(f conflist.File) validation {
 	v := validation{File: f.Path, Problems: []string{}}
 	if f.List != nil {

@@ -40,7 +40,7 @@ func write(path string, content []byte, mode os.FileMode, sync bool) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // there is none after the rename
 	_, err = f.Write(content)
 	err = errors.Join(err, f.Chmod(mode))
 	if sync {

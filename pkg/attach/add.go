@@ -23,9 +23,9 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Add attaches a container to its network, making what the host lacks for it.
-// An error leaves nothing behind. It wraps config.ErrInvalid, nodes.ErrNotReady or
-// one of the errors of package fault, or kernel.ErrConfined.
+// Add attaches a container to its network, and makes the host state that is missing.
+// After an error it removes what it has made. The error wraps config.ErrInvalid,
+// nodes.ErrNotReady, kernel.ErrConfined or one of the errors of package fault.
 func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err := kernel.Confined(); err != nil {
 		return nil, err
@@ -69,8 +69,8 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	return a.connect(ctx)
 }
 
-// openNetns opens the container's network namespace. skel looks at it only
-// after ADD has run; we look before.
+// openNetns opens the container's network namespace and checks it; package skel of CNI
+// checks it only after ADD has run.
 func openNetns(r Request) (*kernel.Netns, error) {
 	ns, err := kernel.OpenNetns(r.Netns)
 	if err != nil {
@@ -85,31 +85,32 @@ func openNetns(r Request) (*kernel.Netns, error) {
 	return ns, nil
 }
 
-// adding is an ADD under way.
+// adding is the state of one call of Add.
 type adding struct {
 	Request
 	net  *network.Network
 	ns   *kernel.Netns
 	undo *undo
-	// mac is what the container's interface gets; "" is any.
+	// mac is the MAC address of the container's interface; "" is not chosen yet.
 	mac string
-	// bridge is the network's, as OVSDB has it.
+	// bridge is the network's bridge in OVSDB.
 	bridge ovs.BridgeInfo
-	// bridgeLink is its internal port, where that is known and as it should be.
+	// bridgeLink is its internal port; the zero Link is not known.
 	bridgeLink kernel.Link
-	mtu        int
-	// looking is the look at the host state; nil where that was just brought about.
-	looking *network.Comparison
-	// hadLease: a lease was there before ours.
+	// mtu is that of both ends of the veth pair, in bytes.
+	mtu int
+	// comparison is that of the host state; nil after a sync, which needs none.
+	comparison *network.Comparison
+	// hadLease: there was a lease of this attachment before Add.
 	hadLease bool
-	// firstUse: the network has nothing on this host but our lease.
+	// firstUse: the network has nothing on this host but this attachment's lease.
 	firstUse bool
-	// unlockLease tells others that the lease is no longer busy.
+	// unlockLease unlocks the lease, which is locked while Add runs.
 	unlockLease func()
 }
 
-// acquire takes a lease and brings the host state about where there is none, or
-// where it was made of something else.
+// acquire takes a lease, and syncs the host state if there is none, or if it was made
+// of another configuration or other nodes.
 func (a *adding) acquire(ctx context.Context) error {
 	a.firstUse = !a.dir().Exists()
 	var err error
@@ -132,37 +133,37 @@ func (a *adding) acquire(ctx context.Context) error {
 	owner := a.bridge.Network == a.Config.Name || a.Config.AdoptBridge && a.bridge.Network == ""
 	if a.bridge.UUID == "" || !owner || fresh || a.bridge.SpanningTree && !a.Config.AdoptBridge || !<-saved {
 		a.firstUse = false
-		if a.mtu, err = a.ensure(ctx); err != nil {
+		if a.mtu, err = a.sync(ctx); err != nil {
 			return err
 		}
 		if a.bridge.UUID == "" && !fresh {
-			// Somebody has deleted it, and the ports of containers with it.
+			// The bridge was deleted by hand, and the containers' ports with it.
 			if _, err := Reattach(ctx, a.net); err != nil {
 				return err
 			}
 		}
 		return a.readBridge(ctx)
 	}
-	if a.looking, err = a.net.Begin(ctx, a.bridge); err != nil {
+	if a.comparison, err = a.net.Begin(ctx, a.bridge); err != nil {
 		return err
 	}
-	// The MTU of our own bridge is that of its containers, unless it has to be
-	// changed, which syncIfStale finds out. To look for the ways to all peers first
-	// takes longer than to make a port. A link below 1280 bytes has no IPv6.
+	// The containers' MTU is that of our own bridge; syncIfStale corrects it later.
+	// Looking up the routes to all peers first takes longer than making a port. A
+	// link with less than 1280 bytes has no IPv6.
 	if !a.Config.AdoptBridge {
 		a.bridgeLink, _ = kernel.LinkByName(ctx, a.Config.Bridge)
 	}
 	if a.mtu = a.bridgeLink.MTU; a.mtu >= 1280 {
 		return nil
 	}
-	a.mtu, err = a.looking.MTU(ctx)
+	a.mtu, err = a.comparison.MTU(ctx)
 	return err
 }
 
-// syncIfStale looks whether the host state is as it should be, while ovs-vswitchd
-// makes the container's port, and brings it about where it is not.
+// syncIfStale compares the host state with the wanted one, beside meanwhile, while
+// ovs-vswitchd makes the container's port, and syncs it if it differs.
 func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error {
-	if a.looking == nil { // Sync has just looked
+	if a.comparison == nil { // the host state was just synced
 		return meanwhile()
 	}
 	var same bool
@@ -171,8 +172,8 @@ func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error 
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		if same, failed = a.looking.Same(ctx); failed == nil {
-			mtu, failed = a.looking.MTU(ctx)
+		if same, failed = a.comparison.Same(ctx); failed == nil {
+			mtu, failed = a.comparison.MTU(ctx)
 		}
 	}()
 	err := meanwhile()
@@ -182,7 +183,7 @@ func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error 
 	}
 	if err == nil && !same {
 		a.firstUse, a.bridgeLink = false, kernel.Link{}
-		mtu, err = a.ensure(ctx)
+		mtu, err = a.sync(ctx)
 	}
 	if err != nil || mtu == a.mtu {
 		return err
@@ -192,13 +193,13 @@ func (a *adding) syncIfStale(ctx context.Context, meanwhile func() error) error 
 	return errors.Join(kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{{New: end}}), a.ns.SetMTU(ctx, a.IfName, mtu))
 }
 
-// releaseLease gives the lease back, and the host state with the last one.
+// releaseLease releases the lease, and removes the host state if it was the last one.
 func (a *adding) releaseLease(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
 	if l, err := hostEnd(ctx, a.Config.Name, a.port()); err == nil && ownLink(a.Config.Name, a.port(), l, a.hadLease) {
-		return nil // the lease stands for a link that was there before
+		return nil // the lease is that of a link which was there before Add
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -206,7 +207,7 @@ func (a *adding) releaseLease(ctx context.Context) error {
 		return err
 	}
 	if a.firstUse && a.dir().SavedConfig() == nil {
-		return a.dir().RemoveIfUnused(ctx) // else another call has made host state meanwhile
+		return a.dir().RemoveIfUnused(ctx) // otherwise another call has made host state in the meantime
 	}
 	return a.removeLater(a.retryOVS(ctx, func(ctx context.Context, conn *ovs.Conn) error {
 		_, err := network.Remove(ctx, a.Config, conn, false)
@@ -214,8 +215,8 @@ func (a *adding) releaseLease(ctx context.Context) error {
 	}))
 }
 
-// retryOVS undoes something in OVSDB, on a connection of its own where ADD's has
-// broken: that may be why ADD failed.
+// retryOVS calls f with Add's connection to OVSDB, and again with a new one if that is
+// broken, which may be why Add failed.
 func (a *adding) retryOVS(ctx context.Context, f func(context.Context, *ovs.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, a.bound(ovsBound))
 	defer cancel()
@@ -231,8 +232,8 @@ func (a *adding) retryOVS(ctx context.Context, f func(context.Context, *ovs.Conn
 	return f(ctx, conn)
 }
 
-// readBridge asks OVSDB for the bridge, and takes a port of ours out that an ADD
-// which was killed, or a DEL without OVSDB, has left.
+// readBridge reads the bridge from OVSDB. It removes a port of this attachment that an
+// ADD which was killed, or a DEL without OVSDB, has left.
 func (a *adding) readBridge(ctx context.Context) error {
 	var err error
 	if a.bridge, err = a.net.OVS.Bridge(ctx, a.Config.Bridge, state.TunnelBridge(a.Config), a.port()); err != nil {
@@ -245,7 +246,7 @@ func (a *adding) readBridge(ctx context.Context) error {
 		return fmt.Errorf("OVS port %s is in the way: %w: it is not of network %s", a.port(), fault.ErrForeign, a.Config.Name)
 	}
 	if _, err := hostEnd(ctx, a.Config.Name, a.port()); !errors.Is(err, fs.ErrNotExist) {
-		return err // the link is there: link will say whose it is
+		return err // the link exists; a.link tells whose it is
 	}
 	if _, err := a.net.OVS.DelPorts(ctx, a.Config.Name, a.port()); err != nil {
 		return err
@@ -253,7 +254,7 @@ func (a *adding) readBridge(ctx context.Context) error {
 	return a.readBridge(ctx)
 }
 
-// link makes the veth pair, the container's end right in its namespace.
+// link makes the veth pair, with the container's end in its namespace.
 func (a *adding) link(ctx context.Context) error {
 	if err := a.net.OVS.WaitReleased(ctx, a.bridge); err != nil {
 		return err
@@ -275,7 +276,7 @@ func (a *adding) link(ctx context.Context) error {
 	if err != nil {
 		ctx := context.WithoutCancel(ctx)
 		if l, lost := kernel.LinkByName(ctx, v.Name); lost == nil && l.MAC == v.MAC {
-			// It was made, and the kernel's answer got lost.
+			// The pair was made, but the kernel's answer was lost.
 			err = errors.Join(err, kernel.DelLink(ctx, v.Name))
 		}
 		return err
@@ -385,7 +386,7 @@ func (r Request) removeLater(err error) error {
 	return err
 }
 
-// containerPort is the OVS port as it should be.
+// containerPort is the wanted OVS port of the container.
 func containerPort(r Request) state.Port {
 	return state.Port{Network: r.Config.Name, Name: r.port(), Bridge: r.Config.Bridge, ContainerID: r.ContainerID, IfName: r.IfName,
 		Protected: r.Config.Segment == config.SegmentContainer}
@@ -433,7 +434,7 @@ func (a *adding) addresses(ctx context.Context, answer func() (*current.Result, 
 	return res, addrs, nil
 }
 
-// twoDefaults says what helps where the container has a default route by
+// twoDefaults adds a hint to the error about a container that has a default route by
 // another network.
 func (a *adding) twoDefaults(err error) error {
 	if a.Config.IsDefaultGateway && errors.Is(err, fs.ErrExist) {
@@ -443,7 +444,8 @@ func (a *adding) twoDefaults(err error) error {
 	return err
 }
 
-// result is what ADD prints: bridge, host's end, container's end.
+// result completes the result of ADD by the interfaces: bridge, host's end, container's
+// end.
 func (a *adding) result(ctx context.Context, res *current.Result) (*current.Result, error) {
 	bridge := a.bridgeLink
 	if bridge.Name == "" {
@@ -454,8 +456,8 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 	}
 	port, err := kernel.LinkByName(ctx, a.port())
 	if err == nil && !port.Up {
-		// A container that comes back at once: ovs-vswitchd has closed the port
-		// of the same name, and gave our link the flags of the old one.
+		// The container was restarted: ovs-vswitchd has closed the former port of the
+		// same name, and has given our link the flags of that.
 		err = kernel.NewBackend(kernel.Scope{}).Apply(ctx, []state.Change{{New: state.Link{Name: a.port(), Up: true}}})
 	}
 	if err != nil {
@@ -472,14 +474,14 @@ func (a *adding) result(ctx context.Context, res *current.Result) (*current.Resu
 	}
 	if has, err := version.GreaterThanOrEqualTo(a.Config.CNIVersion, "1.1.0"); err == nil && !has {
 		for _, i := range res.Interfaces {
-			i.Mtu = 0 // came with 1.1.0; the library prints it in 1.0.0, too
+			i.Mtu = 0 // new in 1.1.0, but the library prints it in 1.0.0, too
 		}
 	}
 	return res, nil
 }
 
-// randomMAC is a locally administered unicast address. One given at creation
-// is left alone by systemd-udevd (addr_assign_type NET_ADDR_SET).
+// randomMAC is a locally administered unicast address. systemd-udevd does not change an
+// address that is given when the link is made (addr_assign_type NET_ADDR_SET).
 func randomMAC() string {
 	m := make(net.HardwareAddr, 6)
 	_, _ = rand.Read(m) // never fails

@@ -20,10 +20,10 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// ignoreRouters has the container's interface ignore, before it is up, what
-// others on its segment say about routing, where IPAM has said all there is
-// to say. Outside segment host the gateway itself leads by the link that a
-// packet came from, and then tells of a shorter way that there is not.
+// ignoreRouters makes the container's interface ignore ICMPv6 redirects, and router
+// advertisements if IPAM gives its addresses and routes, before it is up. In segments
+// other than host the gateway itself sends redirects: its routes lead out by the link
+// that packets came by. The shorter way of these redirects does not exist.
 func (a *adding) ignoreRouters() error {
 	managed := a.Config.IPAM.Type != ""
 	if !managed && a.Config.Segment == config.SegmentHost {
@@ -32,14 +32,14 @@ func (a *adding) ignoreRouters() error {
 	return a.ns.IgnoreRedirects(a.IfName, managed)
 }
 
-// knowsMACs reports whether the host knows its containers' MAC addresses for
-// good, whatever anybody says by ARP or neighbour discovery. In a mesh a
-// neighbour may be anywhere.
+// knowsMACs reports whether the host has permanent neighbour entries of its containers,
+// which ARP and neighbour discovery do not change. In segment mesh it has none, because
+// a neighbour may be on any host.
 func knowsMACs(c *config.Network) bool { return c.Segment != config.SegmentMesh && c.IPAM.Type != "" }
 
-// hostMAC is the MAC address of the host's end of a container's pair. It follows
-// from the container's, so that whoever sees the one end knows the other: a
-// neighbour entry that fits no end here is of a container that is gone.
+// hostMAC is the MAC address of the host's end of a veth pair, derived from that of the
+// container's end. A neighbour entry whose MAC address fits no host end thus belongs to
+// a container that is gone.
 func hostMAC(container string) string {
 	m, err := net.ParseMAC(container)
 	if err != nil || len(m) != 6 {
@@ -49,9 +49,9 @@ func hostMAC(container string) string {
 	return m.String()
 }
 
-// ensure is network.Sync that also tells the host anew who the containers are
-// that it has: with a bridge or its address, the kernel drops its neighbours.
-func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
+// sync is network.Sync, and makes the neighbour entries and spoof checks of other
+// containers again: the kernel drops neighbours with their bridge or its MAC address.
+func (a *adding) sync(ctx context.Context) (mtu int, err error) {
 	changes, mtu, err := a.net.Sync(ctx)
 	if err != nil || len(changes) == 0 {
 		return mtu, err
@@ -63,8 +63,8 @@ func (a *adding) ensure(ctx context.Context) (mtu int, err error) {
 	return mtu, err
 }
 
-// antispoof tells the host who the container is, before the container can say it,
-// and drops what it says as somebody else.
+// antispoof makes the container's neighbour entries, before the container can send ARP,
+// and its spoof check.
 func (a *adding) antispoof(ctx context.Context, addrs []netip.Addr) error {
 	if knowsMACs(a.Config) {
 		if err := kernel.AddNeighbours(ctx, state.GatewayLink(a.Config), a.mac, addrs...); err != nil {
@@ -84,18 +84,18 @@ func (r Request) spoofCheck(mac string, addrs []netip.Addr) firewall.SpoofCheck 
 	return firewall.SpoofCheck{Network: r.Config.Name, Port: r.port(), MAC: mac, Addrs: addrs}
 }
 
-// removeAntispoof takes back what antispoof did, by the pair's end that is
-// still here.
+// removeAntispoof removes what antispoof has made. The host's end of the pair must still
+// be there: its MAC address tells the container's.
 func (r Request) removeAntispoof(ctx context.Context) error {
 	return removeAntispoof(ctx, r.Config, r.port())
 }
 
-// removeAntispoof forgets the container behind the link port. Where that is
-// gone, with the container's namespace, it forgets the neighbours that were
-// containers which are gone.
+// removeAntispoof removes the neighbour entries and the spoof check of the container
+// behind the link port. If the link is gone, with the container's namespace, it removes
+// the entries of all containers that are gone.
 func removeAntispoof(ctx context.Context, c *config.Network, port string) error {
 	if raw := rundir.NetworkDir(c.Name).SavedConfig(); raw != nil {
-		// What antispoof went by counts, not what DEL was given.
+		// antispoof used the saved configuration, which may differ from DEL's.
 		if was, _ := config.Parse(raw); was.Name == c.Name {
 			c = was
 		}
@@ -117,10 +117,10 @@ func removeAntispoof(ctx context.Context, c *config.Network, port string) error 
 	return errors.Join(unchecked, err)
 }
 
-// removeStaleNeighbours looks at the links of all networks: several may share
-// a Linux bridge. An ADD has named its link ours before it makes a neighbour
-// entry: of entries that were there before the links were read, none is of an
-// ADD under way whose link was not.
+// removeStaleNeighbours removes the neighbour entries of containers that are gone. It
+// reads the links of all networks, because several may share a Linux bridge. It reads
+// the entries before the links: an ADD makes its link before its entry, so that no
+// entry of an ADD in progress is taken for a stale one.
 func removeStaleNeighbours(ctx context.Context, c *config.Network) error {
 	dev := state.GatewayLink(c)
 	before, err := kernel.Neighbours(ctx, dev)
@@ -137,9 +137,9 @@ func removeStaleNeighbours(ctx context.Context, c *config.Network) error {
 	})
 }
 
-// antispoofNeighbours are the neighbour entries that antispoof has made of
-// what ADD's result says. A container of a version before has none; that its
-// MAC address is another than ADD gave is told by an entry.
+// antispoofNeighbours are the neighbour entries that antispoof makes for ADD's result. A
+// container that an older version has attached has no entries, and none is returned. It
+// is told by its host end, whose MAC address is not derived from the container's.
 func antispoofNeighbours(ctx context.Context, r Request, m nodes.Topology, prev *current.Result) ([]state.Object, error) {
 	if !knowsMACs(r.Config) {
 		return nil, nil
@@ -163,7 +163,7 @@ func antispoofNeighbours(ctx context.Context, r Request, m nodes.Topology, prev 
 	return slices.DeleteFunc(objs, func(o state.Object) bool { return !ownSubnet(m, o.(state.Neigh).IP) }), nil
 }
 
-// identity is who the container is, as ADD's result says.
+// identity are the container's MAC address and addresses in ADD's result.
 func identity(r Request, prev *current.Result) (mac string, addrs []netip.Addr) {
 	at := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == r.IfName && i.Sandbox != "" })
 	if at < 0 {
@@ -177,7 +177,8 @@ func identity(r Request, prev *current.Result) (mac string, addrs []netip.Addr) 
 	return prev.Interfaces[at].Mac, addrs
 }
 
-// checkSpoofing looks whether the container's frames are looked at.
+// checkSpoofing returns a state.Drift if the container's spoof check is missing or
+// altered.
 func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *current.Result) error {
 	if !r.Config.ChecksSpoof(r.Config.DatapathType) {
 		return nil
@@ -190,8 +191,8 @@ func checkSpoofing(ctx context.Context, r Request, n *network.Network, prev *cur
 	if l, err := kernel.LinkByName(ctx, r.port()); err == nil && l.MAC != hostMAC(mac) {
 		return nil // attached by a version that made no spoof check
 	}
-	stands, err := r.spoofCheck(mac, addrs).Stands(ctx)
-	if err != nil || stands {
+	exists, err := r.spoofCheck(mac, addrs).Exists(ctx)
+	if err != nil || exists {
 		return err
 	}
 	return state.DriftOfTexts(fmt.Sprintf("the spoof check of %s is missing or not as ADD made it (nft list chain netdev %s %[1]s)",
@@ -202,10 +203,10 @@ func ownSubnet(m nodes.Topology, a netip.Addr) bool {
 	return slices.ContainsFunc(m.Self.Subnets, func(s netip.Prefix) bool { return s.Contains(a) && config.Gateway(s) != a })
 }
 
-// restoreAntispoof makes anew what antispoof made for live attachments and is
-// lost, as with a bridge that OVS made again. It asks the containers' own
-// ends: for an address that two have, or by an end whose MAC address is not
-// the one that ADD gave, it vouches for nobody.
+// restoreAntispoof makes neighbour entries and spoof checks of live attachments again
+// that are lost, as with a bridge that OVS has made again. It reads the addresses at the
+// containers' ends. It makes no entry for an address that two containers have, and none
+// for a container whose MAC address is not the one that ADD gave.
 func restoreAntispoof(ctx context.Context, n *network.Network, live map[string]config.Attachment) ([]state.Change, error) {
 	dev := state.GatewayLink(n.Config)
 	var have []state.Neigh
@@ -257,20 +258,20 @@ func uncheckedPorts(ctx context.Context, n *network.Network, live map[string]con
 	return ports, nil
 }
 
-// trustedPeers are the other ends, with their addresses that no other has, of
-// those ports that lack something.
+// trustedPeers are the containers' ends of ports that lack an entry or a spoof check,
+// by port, with those of their addresses that no other container has.
 func trustedPeers(ctx context.Context, n *network.Network, live map[string]config.Attachment, have []state.Neigh,
 	unchecked []string) map[string]kernel.VethPeer {
 	known := map[string]int{}
 	for _, p := range have {
 		known[hostMAC(p.MAC)]++
 	}
-	all := len(n.Topology.Self.Subnets) // an address of each is what IPAM gives
+	all := len(n.Topology.Self.Subnets) // IPAM gives an address of each
 	ends, claims := map[string]kernel.VethPeer{}, map[netip.Addr]int{}
 	for port := range live {
 		l, err := kernel.LinkByName(ctx, port)
 		if err != nil || (known[l.MAC] >= all || !knowsMACs(n.Config)) && !slices.Contains(unchecked, port) {
-			continue // gone meanwhile, or it has all
+			continue // gone in the meantime, or nothing is missing
 		}
 		end, err := kernel.VethPeerOf(ctx, port)
 		if err != nil || hostMAC(end.MAC) != l.MAC {
@@ -285,7 +286,7 @@ func trustedPeers(ctx context.Context, n *network.Network, live map[string]confi
 	for port, end := range ends {
 		addrs := end.Addrs
 		end.Addrs = nil
-		for _, p := range have { // known already, whatever anybody's end says
+		for _, p := range have { // entries that exist are right, whatever addresses the end has
 			if p.MAC == end.MAC {
 				end.Addrs = append(end.Addrs, p.IP)
 			}

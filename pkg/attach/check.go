@@ -20,9 +20,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Check tells whether a container is attached as prev, the result of ADD,
-// says, and whether the host state stands. It changes nothing. What it finds
-// is a state.Drift, all of it in one.
+// Check compares a container with prev, the result of ADD, and the host state with the
+// wanted one. It changes nothing. All differences are returned in one state.Drift.
 func Check(ctx context.Context, r Request, prev *current.Result) error {
 	var drift state.Drift
 	gather := func(err error) error {
@@ -92,7 +91,7 @@ func checkHost(ctx context.Context, r Request, prev *current.Result) (mtu int, e
 		return 0, err
 	}
 	defer n.OVS.Close()
-	backends, err := n.Asked(ctx, containerPort(r))
+	backends, err := n.AskBackends(ctx, containerPort(r))
 	if err != nil {
 		return 0, err
 	}
@@ -199,8 +198,8 @@ func routeCommand(r kernel.ContainerRoute, dev string) string {
 	return s
 }
 
-// checkIPAM asks IPAM whether the addresses are still the container's: those of
-// the result that are at its interface.
+// checkIPAM makes the IPAM plugin check those addresses of the result that are at the
+// container's interface.
 func checkIPAM(ctx context.Context, r Request, prev *current.Result) error {
 	m := r.ipam(nil)
 	if m == nil {

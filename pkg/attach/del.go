@@ -14,26 +14,25 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// A DEL ends within the first two together, whatever has died; on a machine for
-// which timeoutSeconds says 40 or more, later in proportion.
+// ovsBound is how long DEL waits for OVSDB, restBound how long for each other step.
+// Both grow in proportion if timeoutSeconds is 40 or more, as on a slow machine.
 const (
 	ovsBound  = time.Second
 	restBound = 2 * time.Second
-	// undoBound is ADD's, for taking back what it has done.
+	// undoBound is how long an ADD that failed may take to undo its steps.
 	undoBound = 5 * time.Second
 )
 
-// bound is one of the bounds, on this machine.
+// bound is a bound in proportion to timeoutSeconds.
 func (r Request) bound(d time.Duration) time.Duration {
 	return max(d, d*(r.Config.Timeout/(20*time.Second)))
 }
 
-// Del takes a container off its network. It needs neither the container's
-// namespace, nor the result of ADD, nor, but for the OVS port, OVSDB: what it
-// could not take out of there, the next call will. What is already gone is no
-// error. Every step runs, whatever became of the others. What the configuration
-// has lost since ADD it has from the one that host state was made of. The error
-// wraps config.ErrInvalid where the name is none that ADD would take.
+// Del detaches a container from its network. It needs neither the container's namespace
+// nor the result of ADD. Without OVSDB the OVS port is noted as a pending removal, and
+// the next call removes it. Del runs all steps, also after errors; objects that are gone
+// already are no error. Keys that the configuration has lost since ADD are taken from
+// the saved one. The error wraps config.ErrInvalid where ADD would refuse the name.
 func Del(ctx context.Context, r Request) error {
 	if err := config.CheckName(r.Config.Name); err != nil {
 		return err
@@ -42,7 +41,7 @@ func Del(ctx context.Context, r Request) error {
 	if over, err := r.delConfined(); over {
 		return err
 	}
-	// Each step has its own bound: one that waits in vain leaves the others theirs.
+	// Each step has its own bound, so that one that waits leaves the others theirs.
 	ctx = context.WithoutCancel(ctx)
 	conn, err := delPort(ctx, r)
 	if conn != nil {
@@ -55,13 +54,14 @@ func Del(ctx context.Context, r Request) error {
 		errs = append(errs, m.Del(rest))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err // the lease stays, and with it the claim to try again
+		return err // the lease stays, so that the next DEL or GC tries again
 	}
 	return release(ctx, r, conn)
 }
 
-// delConfined ends a DEL by a process that cannot have attached anything: all
-// is well, unless there is a lease that says who did.
+// delConfined reports whether DEL is over because this process cannot change the host's
+// network, and so cannot have attached the container: without an error, unless there is
+// a lease of the attachment.
 func (r Request) delConfined() (over bool, err error) {
 	confined := kernel.Confined()
 	held, err := r.dir().HasLease(rundir.LeasesOVS, r.port())
@@ -70,13 +70,13 @@ func (r Request) delConfined() (over bool, err error) {
 		return true, confined
 	case confined != nil:
 		return true, nil
-	default: // a directory of root's, seen from a user namespace
+	default: // root's directory cannot be read from a user namespace
 		return err != nil && kernel.InUserNamespace(), nil
 	}
 }
 
-// delPort takes the port out of OVSDB and returns the connection, or buries
-// the port and returns nil where OVSDB does not answer.
+// delPort removes the port from OVSDB and returns the connection. Where OVSDB does not
+// answer it notes a pending removal and returns nil.
 func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.bound(ovsBound))
 	defer cancel()
@@ -85,7 +85,7 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 		_, err = conn.DelPorts(ctx, r.Config.Name, r.port())
 	}
 	if err == nil {
-		r.dir().ClearPendingRemovals(r.port()) // an ADD that failed may have buried it
+		r.dir().ClearPendingRemovals(r.port()) // an ADD that failed may have noted it
 		return conn, r.dir().AdvanceMark(conn.NextCfg())
 	}
 	conn.Close()
@@ -98,14 +98,14 @@ func delPort(ctx context.Context, r Request) (*ovs.Conn, error) {
 	return nil, r.dir().AddPendingRemoval(r.port())
 }
 
-// delLink deletes the host's end of the veth pair, unless it is a stranger's.
+// delLink deletes the host's end of the veth pair.
 func (r Request) delLink(ctx context.Context) error {
 	held, err := r.dir().HasLease(rundir.LeasesOVS, r.port())
 	return errors.Join(err, delLink(ctx, r.Config.Name, r.port(), held))
 }
 
-// release gives the lease back, and the host state with the last one. Without
-// a lease it looks all the same: a DEL that was killed may have got that far.
+// release releases the lease, and removes the host state if no lease is left. It does so
+// without a lease, too: a DEL that was killed may have released it.
 func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, r.bound(restBound))
 	defer cancel()
@@ -120,7 +120,7 @@ func release(ctx context.Context, r Request, conn *ovs.Conn) error {
 	}
 	_, err := network.Remove(ctx, r.Config, conn, false)
 	if errors.Is(err, fault.ErrUnavailable) || errors.Is(err, fault.ErrBusy) {
-		return nil // the container is gone; its host state goes with the next call
+		return nil // the container is gone; the next call removes the host state
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-// Package attach is one container on a network: its veth pair, its OVS port,
-// its addresses. Add, Del, Check, Status and GC are the verbs of CNI; what the
-// host must have for them is package network's business.
+// Package attach attaches one container to a network: it makes its veth pair, its OVS
+// port, its addresses and routes. Add, Del, Check, Status and GC are the verbs of CNI;
+// package network makes the bridges and tunnels of the host.
 package attach

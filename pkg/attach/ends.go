@@ -12,8 +12,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// DriftedPorts tells what is not as it should be at the host's ends of live
-// attachments: their OVS ports and the links under them. Reattach mends it.
+// DriftedPorts returns the changes that the OVS ports and host ends of live attachments
+// need to be as wanted. Reattach makes them.
 func DriftedPorts(ctx context.Context, n *network.Network) ([]state.Change, error) {
 	all, err := network.ReadAttachments(ctx, n.Config.Name)
 	live := all.Idle()
@@ -24,9 +24,9 @@ func DriftedPorts(ctx context.Context, n *network.Network) ([]state.Change, erro
 	return slices.DeleteFunc(changes, func(c state.Change) bool { return c.New == nil }), err
 }
 
-// OversizedMTUs tells of live attachments whose interface sends larger packets than
-// fit into the tunnels by now: mtu is what a new container would get. Nothing
-// but their owner can mend them.
+// OversizedMTUs returns a text for each live attachment whose interface has a larger MTU
+// than mtu, which is that of a new container, in bytes: its packets no longer fit into
+// the tunnels. Only the container's owner can change it.
 func OversizedMTUs(ctx context.Context, n *network.Network, mtu int) ([]string, error) {
 	all, err := network.ReadAttachments(ctx, n.Config.Name)
 	if err != nil {
@@ -36,11 +36,11 @@ func OversizedMTUs(ctx context.Context, n *network.Network, mtu int) ([]string, 
 	var list []string
 	for _, port := range slices.Sorted(maps.Keys(live)) {
 		if l, err := hostEnd(ctx, n.Config.Name, port); err != nil || l.MTU <= mtu {
-			continue // gone meanwhile, or it fits
+			continue // gone in the meantime, or not larger
 		}
 		end, err := kernel.VethPeerOf(ctx, port)
 		if err != nil || end.MTU <= mtu {
-			continue // out of sight, or mended in the container
+			continue // not visible, or changed in the container
 		}
 		a := live[port]
 		list = append(list, fmt.Sprintf("container %s: the MTU of its %s is %d, and %d is all that fits: start it anew, or set it there",

@@ -11,14 +11,13 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// GC takes away what is left of containers of this network that are not in
-// valid: ports, links, leases, addresses. It goes on after errors and returns
-// all of them. An ADD that is at work meanwhile is let be, and so is all that
-// is another network's.
+// GC removes the ports, links, leases and addresses of this network's containers that are
+// not in valid. It goes on after errors and returns all of them. Attachments that an ADD
+// is making stay, and so do other networks.
 func GC(ctx context.Context, c *config.Network, valid []config.Attachment) error {
 	conn, err := ovs.Dial(ctx, c.OVSDB)
 	if err != nil {
-		return err // without OVSDB we would not know what is left there
+		return err // without OVSDB the ports are not known
 	}
 	defer conn.Close()
 	keep := map[string]bool{}
@@ -39,8 +38,8 @@ func GC(ctx context.Context, c *config.Network, valid []config.Attachment) error
 	return finish(ctx, c, conn)
 }
 
-// finish takes out the ports that DEL could not, and the host state if nobody
-// is left.
+// finish makes the pending removals, and removes the host state if no attachment is
+// left.
 func finish(ctx context.Context, c *config.Network, conn *ovs.Conn) error {
 	dir := rundir.NetworkDir(c.Name)
 	if err := finishPendingRemovals(ctx, c, conn); err != nil {
@@ -53,8 +52,8 @@ func finish(ctx context.Context, c *config.Network, conn *ovs.Conn) error {
 	return err
 }
 
-// finishPendingRemovals takes out the ports that DEL could not. It holds the network's lock,
-// as does an ADD that comes back to one of them.
+// finishPendingRemovals removes the ports that DEL could not remove. It holds the
+// network's lock, so that an ADD does not make one of them again at the same time.
 func finishPendingRemovals(ctx context.Context, c *config.Network, conn *ovs.Conn) error {
 	dir := rundir.NetworkDir(c.Name)
 	if len(dir.PendingRemovals()) == 0 {
@@ -73,8 +72,8 @@ func finishPendingRemovals(ctx context.Context, c *config.Network, conn *ovs.Con
 	return nil
 }
 
-// leftovers finds attachments that are not to be kept by their leases, their
-// ports and their links, and tells those that an ADD is making now.
+// leftovers returns the attachments that have a lease, a port or a link and are not in
+// keep, by port, and in busy those that an ADD is making now.
 func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[string]bool) (
 	stale map[string]config.Attachment, busy []config.Attachment, err error) {
 	stale = map[string]config.Attachment{}
@@ -84,11 +83,11 @@ func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[
 	for _, p := range ports {
 		stale[p.Name] = config.Attachment{ContainerID: p.ContainerID, IfName: p.IfName}
 	}
-	// Leases last: an ADD takes its own before it makes anything.
+	// Leases are read last: an ADD takes its lease before it makes anything.
 	leases, err3 := rundir.NetworkDir(c.Name).Leases(rundir.LeasesOVS)
 	for _, l := range leases {
 		if l.ContainerID != "" || stale[l.Name].ContainerID == "" {
-			stale[l.Name] = l.Attachment // an empty one says less than port and link
+			stale[l.Name] = l.Attachment // port and link tell more than an empty lease
 		}
 		if l.Busy {
 			busy = append(busy, l.Attachment)
@@ -101,7 +100,7 @@ func leftovers(ctx context.Context, c *config.Network, conn *ovs.Conn, keep map[
 	return stale, busy, errors.Join(err1, err2, err3)
 }
 
-// collect takes one attachment away, unless an ADD has come back to it meanwhile.
+// collect removes one attachment, unless an ADD is making it again.
 func collect(ctx context.Context, c *config.Network, conn *ovs.Conn, name string, a config.Attachment) error {
 	done, ok, err := rundir.NetworkDir(c.Name).TryLockLease(rundir.LeasesOVS, name)
 	if err != nil || !ok {

@@ -9,9 +9,8 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// hostEnd finds the host's end of the veth pair that port is the name of: by
-// that name or, where somebody has renamed it, by its alias. The error wraps
-// fs.ErrNotExist where there is none.
+// hostEnd finds the host's end of a veth pair by its name port or, if it was renamed, by
+// its alias. The error wraps fs.ErrNotExist where there is none.
 func hostEnd(ctx context.Context, network, port string) (kernel.Link, error) {
 	l, absent := kernel.LinkByName(ctx, port)
 	if !errors.Is(absent, fs.ErrNotExist) {
@@ -29,9 +28,8 @@ func hostEnd(ctx context.Context, network, port string) (kernel.Link, error) {
 	return kernel.Link{}, absent
 }
 
-// ownLink reports whether a link is the host's end that an ADD made for port:
-// by its alias or, where a killed ADD did not get so far, by the lease that was
-// held for it.
+// ownLink reports whether a link is the host's end that an ADD has made for port: by its
+// alias or, if the ADD was killed before it set that, by held, that there is a lease.
 func ownLink(network, port string, l kernel.Link, held bool) bool {
 	if l.Kind != "veth" {
 		return false
@@ -43,7 +41,7 @@ func ownLink(network, port string, l kernel.Link, held bool) bool {
 	return ours && name == port
 }
 
-// delLink deletes the host's end of port's veth pair, unless it is a stranger's.
+// delLink deletes the host's end of port's veth pair, unless the link is not ours.
 func delLink(ctx context.Context, network, port string, held bool) error {
 	l, err := hostEnd(ctx, network, port)
 	if errors.Is(err, fs.ErrNotExist) {

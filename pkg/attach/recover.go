@@ -15,7 +15,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// WithoutLease lists the live attachments that have lost their leases. It changes
+// WithoutLease lists the live attachments of a network whose leases are lost. It changes
 // nothing.
 func WithoutLease(ctx context.Context, name string) ([]config.Attachment, error) {
 	all, err := network.ReadAttachments(ctx, name)
@@ -35,9 +35,9 @@ func WithoutLease(ctx context.Context, name string) ([]config.Attachment, error)
 	return list, nil
 }
 
-// RestoreLeases gives live attachments a lease where theirs is lost: without one
-// they do not count. It returns the attachments, but for those that an ADD is
-// making.
+// RestoreLeases makes the leases of live attachments again that are lost: without a lease
+// an attachment does not keep the host state. It returns the live attachments by port,
+// without those that an ADD is making.
 func RestoreLeases(ctx context.Context, name string) (map[string]config.Attachment, error) {
 	all, err := network.ReadAttachments(ctx, name)
 	if err != nil {
@@ -61,10 +61,9 @@ func RestoreLeases(ctx context.Context, name string) (map[string]config.Attachme
 	return live, nil
 }
 
-// Reattach gives live attachments back what was lost: their leases, and their
-// ports and neighbour entries where there are none. It returns these. What an
-// ADD is making now is let be, and so is what a DEL takes away meanwhile.
-// Without losses it changes nothing.
+// Reattach makes the leases, OVS ports, neighbour entries and spoof checks of live
+// attachments again that are lost, and returns the changes. Attachments that an ADD is
+// making, or a DEL is removing, are left out. If nothing is lost it changes nothing.
 func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 	var made []state.Change
 	for {
@@ -82,7 +81,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 			again, err := restoreAntispoof(ctx, n, live)
 			return append(append(made, changes...), again...), errors.Join(refused, err)
 		}
-		// DEL takes the port first, then the link: it was in between.
+		// A DEL was between removing the port and removing the link.
 		for _, c := range changes {
 			if !slices.Contains(gone, c.New.ID().Name) {
 				made = append(made, c)
@@ -94,7 +93,7 @@ func Reattach(ctx context.Context, n *network.Network) ([]state.Change, error) {
 	}
 }
 
-// vanished names the ports of changes whose links have gone meanwhile.
+// vanished returns the ports of changes whose links are gone.
 func vanished(ctx context.Context, network string, changes []state.Change) ([]string, error) {
 	var gone []string
 	for _, c := range changes {
@@ -110,8 +109,7 @@ func vanished(ctx context.Context, network string, changes []state.Change) ([]st
 	return gone, nil
 }
 
-// hostEnds are the OVS ports that attachments should have, and the links under
-// them, which should be up.
+// hostEnds are the wanted OVS ports of attachments, and their links, which must be up.
 func hostEnds(c *config.Network, attachments map[string]config.Attachment) state.Set {
 	s := state.Set{}
 	for _, a := range attachments {

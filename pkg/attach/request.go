@@ -14,15 +14,17 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// A Request is what a runtime asks of ovs-gre.
+// A Request has the parameters of a call of ovs-gre by a runtime.
 type Request struct {
 	Config *config.Network
+	// Attachment is the container's id and the name of its interface.
 	config.Attachment
-	// Netns is the path of the container's network namespace; "" where DEL has none.
+	// Netns is the path of the container's network namespace; "" is none, as DEL may
+	// have.
 	Netns string
 	// Args is CNI_ARGS.
 	Args string
-	// HostNetns allows Netns to be the plugin's own (CNI_NETNS_OVERRIDE).
+	// HostNetns: Netns may be the host's namespace (CNI_NETNS_OVERRIDE).
 	HostNetns bool
 }
 
@@ -36,14 +38,14 @@ func (r Request) alias() string { return config.Alias(r.Config.Name, r.Container
 
 func (r Request) dir() rundir.Dir { return rundir.NetworkDir(r.Config.Name) }
 
-// ipam is the network's IPAM plugin for the attachment, nil if it has none; see
+// ipam is the network's IPAM plugin for the attachment, nil if the network has none; see
 // ipam.New.
 func (r Request) ipam(subnets []netip.Prefix) ipam.Plugin {
 	return ipam.New(ipam.Request{Config: r.Config, Attachment: r.Attachment, Netns: r.Netns, Args: r.Args}, subnets)
 }
 
-// mac is the MAC address that the container shall have: runtimeConfig, then
-// args.cni (both in Config.MAC), then CNI_ARGS; "" leaves it to us.
+// mac is the MAC address that the runtime asks for: by runtimeConfig, args.cni (both are
+// in Config.MAC) or CNI_ARGS, in this order; "" is none.
 func (r Request) mac() (string, error) {
 	if r.Config.MAC != "" {
 		return r.Config.MAC, nil
@@ -62,14 +64,14 @@ func (r Request) mac() (string, error) {
 	return mac, nil
 }
 
-// undo is what takes back the steps done so far, the last first.
+// undo are the functions that undo the steps so far; the last step is undone first.
 type undo struct {
 	steps []func(context.Context) error
 }
 
 func (u *undo) add(step func(context.Context) error) { u.steps = append(u.steps, step) }
 
-// bounded keeps a step from using up the time of the others.
+// bounded returns a step with a deadline of its own.
 func (r Request) bounded(step func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, r.bound(restBound))
@@ -78,8 +80,8 @@ func (r Request) bounded(step func(context.Context) error) func(context.Context)
 	}
 }
 
-// back runs the steps with a deadline of their own, because what failed may
-// have used up the caller's.
+// back undoes the steps, with a deadline of its own: the failed step may have used up the
+// caller's.
 func (u *undo) back(ctx context.Context, bound time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bound)
 	defer cancel()

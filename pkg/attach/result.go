@@ -15,14 +15,14 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// An addressing is what the container's interface gets.
+// An addressing has the addresses and routes for the container's interface.
 type addressing struct {
 	addrs  []netip.Prefix
 	routes []kernel.ContainerRoute
 }
 
-// address completes the IPAM plugin's result by this network's gateways and
-// routes, and returns what the container's interface gets of it.
+// address adds this network's gateways and routes to the IPAM plugin's result, and returns
+// the addresses and routes for the container's interface.
 func address(c *config.Network, m nodes.Topology, res *current.Result) (addressing, error) {
 	var a addressing
 	gateways := map[bool]netip.Addr{} // by Is4
@@ -48,8 +48,8 @@ func address(c *config.Network, m nodes.Topology, res *current.Result) (addressi
 	return a, nil
 }
 
-// gatewayOf finds the gateway of an address that IPAM gave, and the prefix length
-// that fits the segment.
+// gatewayOf returns an address that IPAM gave, with the prefix length that fits the
+// segment, and its gateway.
 func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr netip.Prefix, gw netip.Addr, err error) {
 	a, ok := netip.AddrFromSlice(ip.Address.IP)
 	ones, _ := ip.Address.Mask.Size()
@@ -74,17 +74,17 @@ func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr 
 		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", config.ErrInvalid, a)
 	}
 	addr = netip.PrefixFrom(a, ones)
-	// What lies in the prefix is asked for on the container's own segment: in
-	// segment mesh peers' containers are there, else none beyond the subnet. And
-	// the gateway must lie in it.
+	// The container sends ARP for addresses in its prefix. In segment mesh peers'
+	// containers answer; in others the prefix must not be wider than the subnet. The
+	// gateway must be in it.
 	if wide := ones < subnet.Bits() && c.Segment != config.SegmentMesh; wide || !addr.Masked().Contains(gw) {
 		addr = netip.PrefixFrom(a, subnet.Bits())
 	}
 	return addr, gw, nil
 }
 
-// notOurSubnet is the error about an address that is not of this host's subnets:
-// no peer would send to it here.
+// notOurSubnet is the error about an address that is in none of this host's subnets:
+// peers would not send its packets to this host.
 func notOurSubnet(m nodes.Topology, a netip.Addr) error {
 	of := "which is in none of this host's subnets"
 	if p, ok := m.PeerOf(a); ok {
@@ -95,8 +95,8 @@ func notOurSubnet(m nodes.Topology, a netip.Addr) error {
 	return fmt.Errorf("%w: ipam gave %s, %s %v: peers would not find it", config.ErrInvalid, a, of, m.Self.Subnets)
 }
 
-// routes adds to the IPAM plugin's routes those of the network: a default
-// route by the gateway, or routes to the network's subnets.
+// routes adds the network's routes to those of the IPAM plugin: a default route by the
+// gateway, or routes to the network's subnets.
 func routes(c *config.Network, m nodes.Topology, res *current.Result, gateways map[bool]netip.Addr) error {
 	has := map[netip.Prefix]bool{}
 	for _, r := range res.Routes {

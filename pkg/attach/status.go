@@ -12,8 +12,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Status tells whether Add can work. It changes nothing, and waits for OVSDB's
-// answers alone. The error says why not, and wraps fault.ErrLimited where containers suffer too.
+// Status returns nil if Add can work, else an error that says why not. The error wraps
+// fault.ErrLimited where existing containers are affected, too. Status changes nothing.
 func Status(ctx context.Context, c *config.Network) error {
 	if err := kernel.Confined(); err != nil {
 		return err
@@ -35,9 +35,9 @@ func Status(ctx context.Context, c *config.Network) error {
 	return nil
 }
 
-// statusHost looks for what ADD could not mend: something foreign in the way or
-// in the place of a subnet, an adopted bridge that is not there. What has
-// drifted the next ADD mends.
+// statusHost returns an error about a host state that ADD cannot make: a foreign object is
+// in the way, a subnet is in use, an adopted bridge does not exist. Other differences are
+// no error, since the next ADD corrects them.
 func statusHost(ctx context.Context, n *network.Network) error {
 	want, _, err := n.Want(ctx)
 	if err != nil {

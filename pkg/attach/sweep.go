@@ -13,16 +13,16 @@ import (
 	"ovs-gre-cni/pkg/ovs"
 )
 
-// Swept is what Sweep took away.
+// Swept has the attachments and addresses that Sweep has removed.
 type Swept struct {
 	Attachments []config.Attachment
 	Addresses   []ipam.Held
 }
 
-// Sweep is GC for runtimes that never call it: every attachment without a veth
-// pair goes, everything that has one stays. An ADD that comes meanwhile is let
-// be, so an IPAM plugin other than host-local is asked to free what the
-// attachments had, not to free all but what a list names.
+// Sweep is GC for runtimes that never call it: it removes all attachments that have no
+// veth pair. Attachments that an ADD is making stay. An IPAM plugin other than host-local
+// is called by DEL for each removed attachment, not by GC with a list of valid ones,
+// because an ADD could be missing in such a list.
 func Sweep(ctx context.Context, c *config.Network) (Swept, error) {
 	var s Swept
 	conn, err := ovs.Dial(ctx, c.OVSDB)
@@ -34,7 +34,7 @@ func Sweep(ctx context.Context, c *config.Network) (Swept, error) {
 	if err != nil {
 		return s, err
 	}
-	live, err := network.LiveAttachments(ctx, c.Name) // last: what an ADD has finished by now is there
+	live, err := network.LiveAttachments(ctx, c.Name) // last, so that it has attachments that an ADD has just made
 	if err != nil {
 		return s, err
 	}
@@ -44,7 +44,7 @@ func Sweep(ctx context.Context, c *config.Network) (Swept, error) {
 	}
 	var errs []error
 	for name, a := range stale {
-		_, gone := hostEnd(ctx, c.Name, name) // it may have come again by now
+		_, gone := hostEnd(ctx, c.Name, name) // an ADD may have made it again
 		if _, ok := live[name]; !ok && errors.Is(gone, fs.ErrNotExist) {
 			s.Attachments = append(s.Attachments, a)
 			errs = append(errs, collect(ctx, c, conn, name, a))

@@ -225,6 +225,19 @@ func ParseRoutes(stdin []byte) (*Routes, error) {
 	return c, p.err()
 }
 
+// PersistentFields are the keys of a plugin's configuration that are not for a single
+// call; nil if raw is not a JSON object.
+func PersistentFields(raw []byte) map[string]json.RawMessage {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return nil
+	}
+	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments"} {
+		delete(fields, k)
+	}
+	return fields
+}
+
 // Completed returns the configuration with the keys added that an earlier
 // configuration of the network has and c lacks, also inside ipam and tunnel. It
 // returns c itself where there are none, or earlier is nil. It is for DEL, whose

@@ -28,7 +28,7 @@ func (f File) MissingRoutes(ctx context.Context) (string, error) {
 	}
 	each := *f.OVS // somebody else's routes are one a peer, whatever the tunnels are
 	each.Tunnel.Ports = config.PortsPeer
-	r.Beside(&each)
+	r.UseNetwork(&each)
 	want, err := r.Want()
 	noLink := errors.Is(err, state.ErrUnreachable) // not even the link of the routes exists
 	if err != nil && !noLink {

@@ -86,11 +86,11 @@ func (n *networkInfo) obstacle(o firewall.Obstacle, what string) (f Finding, tol
 	case o.Mendable && o.Sure:
 		return fail(n.Name(), n.upCommand(), "%s drops what is forwarded: %s", o.By, what), true
 	case o.Sure:
-		return warn(n.Name(), o.List(), "%s drops what is forwarded, and stays, for somebody made it for that: %s", o.By, what), true
+		return warn(n.Name(), o.ListCommand(), "%s drops what is forwarded, and stays, for somebody made it for that: %s", o.By, what), true
 	case o.Part:
-		return warn(n.Name(), o.List(), "%s drops some of what is forwarded: %s", o.By, what), true
+		return warn(n.Name(), o.ListCommand(), "%s drops some of what is forwarded: %s", o.By, what), true
 	}
-	return warn(n.Name(), o.List(), "%s may drop what is forwarded: %s", o.By, what), true
+	return warn(n.Name(), o.ListCommand(), "%s may drop what is forwarded: %s", o.By, what), true
 }
 
 // tunnelInput looks whether this host takes its peers' tunnel packets. On the
@@ -122,7 +122,7 @@ func (n *networkInfo) tunnelInput(ctx context.Context) Finding {
 		p.From, p.To = []netip.Prefix{s.from}, single(n.topology.Self.Address)
 		classes = append(classes, p)
 	}
-	found, err := firewall.Ask(ctx, firewall.Input, classes...)
+	found, err := firewall.FindDrops(ctx, firewall.Input, classes...)
 	if err != nil {
 		return unknown(n.Name(), err)
 	}
@@ -228,7 +228,7 @@ func (n *networkInfo) rawDrop(ctx context.Context) Finding {
 		}
 		classes = append(classes, p)
 	}
-	found, err := firewall.Ask(ctx, firewall.Prerouting, classes...)
+	found, err := firewall.FindDrops(ctx, firewall.Prerouting, classes...)
 	if err != nil {
 		return unknown(n.Name(), err)
 	}
@@ -240,10 +240,10 @@ func (n *networkInfo) rawDrop(ctx context.Context) Finding {
 			return fail(n.Name(), "", "%s drops what comes by %s for %s, and Docker makes it anew with each container; %s",
 				d.By, n.arrival(), subnet, dockerAdvice)
 		case d.Sure || d.Part:
-			return fail(n.Name(), d.Accept(n.arrival(), subnet),
+			return fail(n.Name(), d.AcceptCommand(n.arrival(), subnet),
 				"%s drops what comes by %s for %s (Docker 28 and later do that to protect its containers)", d.By, n.arrival(), subnet)
 		default:
-			return warn(n.Name(), d.List(), "%s may drop what comes by %s for %s", d.By, n.arrival(), subnet)
+			return warn(n.Name(), d.ListCommand(), "%s may drop what comes by %s for %s", d.By, n.arrival(), subnet)
 		}
 	}
 	return ok(n.Name(), "no raw rule drops what peers send to containers")

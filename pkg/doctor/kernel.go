@@ -183,7 +183,7 @@ func (n *networkInfo) compare(ctx context.Context) ([]state.Change, error) {
 	if err != nil {
 		return changes, err
 	}
-	r.Beside(n.OVS)
+	r.UseNetwork(n.OVS)
 	more, err := r.Check(ctx)
 	return append(changes, more...), err
 }

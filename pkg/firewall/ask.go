@@ -11,39 +11,40 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A Hook is where packets meet chains.
+// A Hook is a netfilter hook.
 type Hook byte
 
-// The hooks that can be asked about.
+// The hooks that FindDrops knows.
 const (
-	Input      Hook = iota // what is for this host
-	Prerouting             // all that comes, before it is routed or its connection known
-	Forward                // what is for others
+	Input      Hook = iota // packets for this host
+	Prerouting             // incoming packets before routing and connection tracking (raw)
+	Forward                // packets for other hosts
 )
 
-// A Drop says that packets are dropped, and where.
+// A Drop names a rule that drops packets of a class.
 type Drop struct {
-	// Sure: all of them are dropped, but for those that an earlier rule lets
-	// by which we cannot judge.
+	// Sure: the rule drops all packets of the class that reach it; see Doubt.
 	Sure bool
-	// Part: some of them are dropped. With neither, it may be that some are.
+	// Part: the rule drops some of them. With neither Sure nor Part, it may drop
+	// some: it has conditions that FindDrops does not know.
 	Part bool
-	// By names the rule, or the chain's policy.
+	// By describes the rule, or the chain's policy.
 	By string
-	// Family is ip, ip6 or inet; with Table and Chain it is where By stands.
+	// Family is ip, ip6 or inet; with Table and Chain it names the chain of By.
 	Family, Table, Chain string
-	// IPTables: the chain is iptables' own. Legacy: the old iptables'.
+	// IPTables: the chain is one that iptables makes. Legacy: iptables-legacy.
 	IPTables, Legacy bool
-	// Doubt: an earlier rule may let them by.
+	// Doubt: an earlier rule with conditions that FindDrops does not know may
+	// accept the packets.
 	Doubt bool
 }
 
-// Docker reports whether it stands in the table of Docker's nftables backend,
-// which no rule of another table can overrule.
+// Docker reports whether the rule is in the table of Docker's nftables backend: no
+// rule of another table can accept its packets.
 func (d Drop) Docker() bool { return d.Table == dockerTable }
 
-// List is the command that lists the chain.
-func (d Drop) List() string {
+// ListCommand is the command that lists the chain.
+func (d Drop) ListCommand() string {
 	family := map[string]string{"ip6": "ip6tables"}[d.Family]
 	if family == "" {
 		family = "iptables"
@@ -57,9 +58,10 @@ func (d Drop) List() string {
 	return fmt.Sprintf("nft list chain %s %s %s", d.Family, d.Table, d.Chain)
 }
 
-// Accept is the command that lets packets by, which come by a link for a
-// subnet, in front of all rules of the chain. In raw, Docker puts its own behind.
-func (d Drop) Accept(in string, subnet netip.Prefix) string {
+// AcceptCommand is the command that adds a rule in front of all others of the chain
+// which accepts packets that come by a link for a subnet. Docker appends its rules in
+// raw, so that they stay behind it.
+func (d Drop) AcceptCommand(in string, subnet netip.Prefix) string {
 	cmd, daddr := "iptables", "ip daddr"
 	if subnet.Addr().Is6() {
 		cmd, daddr = "ip6tables", "ip6 daddr"
@@ -85,11 +87,12 @@ func (ft *outcome) drop() *Drop {
 	c := at.chain
 	return &Drop{
 		Sure: sure, Part: partly, Doubt: sure && ft.unsure, By: at.String(),
-		Family: familyName(c.family), Table: c.table, Chain: c.name, IPTables: ft.gate.iptables, Legacy: c.legacy,
+		Family: familyName(c.family), Table: c.table, Chain: c.name, IPTables: ft.base.iptables, Legacy: c.legacy,
 	}
 }
 
-// doubtful is the first rule that drops some of the packets, or perhaps; -1 is none.
+// doubtful is the index of the first rule that drops some of the packets, or of the
+// first that may drop some; -1 is none.
 func (ft *outcome) doubtful() int {
 	first := -1
 	for i, d := range ft.partialDrops {
@@ -103,9 +106,9 @@ func (ft *outcome) doubtful() int {
 	return first
 }
 
-// Ask says of each class of packets what drops it at the hook, nil where
-// nothing does. The error wraps ErrUnsupported on a kernel without nf_tables.
-func Ask(ctx context.Context, hook Hook, classes ...Packet) ([]*Drop, error) {
+// FindDrops returns for each class of packets the rule that drops it at the hook; nil
+// is none. The error wraps ErrUnsupported on a kernel without nf_tables.
+func FindDrops(ctx context.Context, hook Hook, classes ...Packet) ([]*Drop, error) {
 	number, table, chainName, keep := uint32(unix.NF_INET_LOCAL_IN), "filter", "INPUT", func(chain) bool { return true }
 	switch hook {
 	case Prerouting:
@@ -115,9 +118,9 @@ func Ask(ctx context.Context, hook Hook, classes ...Packet) ([]*Drop, error) {
 		number, chainName = unix.NF_INET_FORWARD, "FORWARD"
 	}
 	out := make([]*Drop, len(classes))
-	meet := func(s *ruleset, gates []baseChain) error {
+	meet := func(s *ruleset, bases []baseChain) error {
 		for i := range classes {
-			for _, g := range gates {
+			for _, g := range bases {
 				if !g.sees(classes[i].IPv6) || out[i] != nil && out[i].Sure {
 					continue
 				}
@@ -135,30 +138,31 @@ func Ask(ctx context.Context, hook Hook, classes ...Packet) ([]*Drop, error) {
 	err := read(ctx, func(r *reader) error {
 		clear(out)
 		rules := newRuleset(r)
-		gates, err := rules.baseChains(number, keep)
+		bases, err := rules.baseChains(number, keep)
 		if err != nil {
 			return err
 		}
-		return meet(rules, gates)
+		return meet(rules, bases)
 	})
 	old := newRuleset(nil)
-	gates, failed := old.legacyGates(ctx, table, chainName)
+	bases, failed := old.legacyBaseChains(ctx, table, chainName)
 	if failed == nil {
-		failed = meet(old, gates)
+		failed = meet(old, bases)
 	}
 	return out, errors.Join(err, failed)
 }
 
-// An Obstacle is what drops packets that a Forward should accept.
+// An Obstacle is a rule that drops packets which a Forward should accept.
 type Obstacle struct {
 	Forward state.Forward
 	Drop
-	// Mendable: rules of ours in front of it accept them; they are missing.
+	// Mendable: Apply can accept the packets by rules in front of it, which are
+	// missing.
 	Mendable bool
 }
 
-// Obstacles says what drops packets of the Forwards in want, in spite of all
-// that Apply can do, too.
+// Obstacles lists the rules that drop packets of the Forwards in want, also those
+// that Apply can do nothing about.
 func (b *Backend) Obstacles(ctx context.Context, want state.Set) ([]Obstacle, error) {
 	_, surveys, err := b.look(ctx, want)
 	var list []Obstacle

@@ -13,44 +13,43 @@ import (
 // ErrUnsupported is wrapped by errors about a kernel without nf_tables.
 var ErrUnsupported = errors.New("this kernel has no nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET): modprobe nf_tables")
 
-// patience bounds a conversation with the kernel where the context does not.
-const patience = 10 * time.Second
+// defaultTimeout bounds requests to the kernel where the context has no deadline.
+const defaultTimeout = 10 * time.Second
 
-// A Backend is the packet filter's share of one network: the state.Backend of
-// state.Masquerade and state.Forward, in the network namespace of the thread
-// that calls. It holds nothing open between calls.
+// A Backend is the state.Backend of state.Masquerade and state.Forward for one
+// network, in the network namespace of the calling thread. It keeps nothing open
+// between calls.
 type Backend struct {
 	network string
-	// routes: of the Forwards it has those of route-sync, and no masquerade.
+	// routes: it is for route-sync's Forwards only, not for masquerade or others.
 	routes bool
 }
 
-// NewBackend returns the backend of a network's masquerade and of those
-// Forwards that are not route-sync's.
+// NewBackend returns the backend of a network's masquerade and of its Forwards
+// that are not route-sync's.
 func NewBackend(network string) *Backend { return &Backend{network: network} }
 
-// NewRoutesBackend returns the backend of those Forwards of a network that are
+// NewRoutesBackend returns the backend of a network's Forwards that are
 // route-sync's.
 func NewRoutesBackend(network string) *Backend { return &Backend{network: network, routes: true} }
 
-// Observe implements state.Backend. It returns the network's masquerade,
-// wanted or not; where somebody changed the table by hand so that it no longer
-// is a masquerade of ours, an object with its ID that says how.
+// Observe implements state.Backend. It returns the network's masquerade, wanted or
+// not. A table that was changed by hand is returned as an object with the
+// masquerade's ID that describes the change.
 //
-// A Forward that is wanted is there if no chain of the host would drop its
-// packets, or if all that would have its rules in front; also where the drop
-// is an administrator's own, which stays. Otherwise an object of its ID is
-// there that names the rule. A rule of ours that no Forward of want stands for
-// is an object of its own.
+// A wanted Forward is returned if no chain of the host drops its packets, if its
+// rules are in front of every rule that does, or if the drop is an administrator's,
+// which stays. Otherwise an object with its ID is returned that names the rule. A
+// rule of ours that belongs to no wanted Forward is an object of its own.
 //
-// The error wraps ErrUnsupported where a masquerade is wanted of a kernel
-// without nf_tables, and os.ErrPermission without CAP_NET_ADMIN.
+// The error wraps ErrUnsupported where a masquerade is wanted and the kernel has no
+// nf_tables, and os.ErrPermission without CAP_NET_ADMIN.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
 	masquerade, surveys, err := b.look(ctx, want)
 	for range 3 {
-		// The kernel lists no rules of a table that a transaction replaces by
-		// another of its name, from when the new one holds until the old one
-		// is gone (nf_tables_dump_rules). What is altered is so a moment later.
+		// While a transaction replaces a table by another of its name, the kernel
+		// lists no rules for a moment (nf_tables_dump_rules). A table that really is
+		// altered still is so a moment later.
 		if _, ok := masquerade.(altered); ok {
 			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // nothing announces the end of it
 			masquerade, surveys, err = b.look(ctx, want)
@@ -67,17 +66,17 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 	return have, nil
 }
 
-// look reads the packet filter: the network's masquerade, nil if there is
-// none, and what the chains at the hook forward have to say to want. That there
-// is no nf_tables, or no iptables, is an error where something of want needs it.
+// look reads the packet filter: the network's masquerade, nil if there is none, and
+// for want a survey of the chains at the hook forward. A missing nf_tables, or
+// iptables program, is an error only where want needs it.
 func (b *Backend) look(ctx context.Context, want state.Set) (masquerade state.Object, surveys []survey, err error) {
 	old := newRuleset(nil)
-	gates, failed := old.legacyGates(ctx, "filter", "FORWARD")
+	bases, failed := old.legacyBaseChains(ctx, "filter", "FORWARD")
 	if errors.Is(failed, errNoProgram) && !wants(want, state.KindForward) {
-		failed = nil // what we could not have written to holds nothing of ours
+		failed = nil // nothing of ours can be there without the program
 	}
 	if failed == nil {
-		s, err := b.survey(old, gates, want)
+		s, err := b.survey(old, bases, want)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -91,9 +90,9 @@ func (b *Backend) look(ctx context.Context, want state.Set) (masquerade state.Ob
 			}
 		}
 		rules := newRuleset(r)
-		gates, err := rules.baseChains(unix.NF_INET_FORWARD, func(chain) bool { return true })
+		bases, err := rules.baseChains(unix.NF_INET_FORWARD, func(chain) bool { return true })
 		if err == nil {
-			now, err = b.survey(rules, gates, want)
+			now, err = b.survey(rules, bases, want)
 		}
 		return err
 	})
@@ -101,7 +100,7 @@ func (b *Backend) look(ctx context.Context, want state.Set) (masquerade state.Ob
 	case err == nil:
 		surveys = append(surveys, now)
 	case errors.Is(err, ErrUnsupported) && !wants(want, state.KindMasquerade):
-		err = nil // nor does what is not there
+		err = nil // nothing of ours can be there without nf_tables
 	}
 	return masquerade, surveys, errors.Join(failed, err)
 }
@@ -116,11 +115,11 @@ func wants(want state.Set, kind state.Kind) bool {
 }
 
 // Apply implements state.Backend. A masquerade is replaced as a whole, in one
-// transaction: packets meet the old one or the new one. The accepts of a
-// Forward go in front of what drops its packets, behind everything that drops
-// others: into DOCKER-USER, behind the rules that are there, where a drop
-// stands behind it; otherwise in front of the rule that drops all, or at the
-// end where the policy does. The error is as Observe's.
+// transaction: packets meet the old one or the new one. The accept rules of a Forward
+// go in front of the rule that drops its packets, and behind all rules that drop
+// others: into DOCKER-USER, behind its rules, if the drop is behind that chain;
+// otherwise directly in front of the rule, or at the end of the chain if its policy
+// drops. The error is as of Observe.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	var errs []error
 	var forwards []state.Change
@@ -139,8 +138,8 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	return errors.Join(append(errs, b.applyForwards(ctx, forwards))...)
 }
 
-// concerned reports whether a change is of this backend: two of one network
-// may be asked for the changes of both.
+// concerned reports whether a change is for this backend: the two backends of one
+// network may both be given the changes of both.
 func (b *Backend) concerned(c state.Change) bool {
 	if f, ok := c.New.(state.Forward); ok {
 		return f.Network == b.network && f.Routes == b.routes

@@ -1,31 +1,34 @@
-// Package firewall is what a network wants of the host's packet filter: the
-// masquerading of what leaves it, and the accepts that it needs where the
-// host drops forwarded packets by default.
+// Package firewall makes the rules that a network needs in the host's packet filter,
+// and finds the rules of others that drop its packets.
 //
-// Masquerading lives in one nftables table a network, which is ours alone:
-// `nft list table inet ovs-gre-<network>` shows all of it. It is written and
-// read over netlink, without the nft program, and always replaced as a whole,
-// in one transaction.
+//   - Backend makes the masquerade of packets that leave the network, and rules
+//     that accept its packets where the host drops forwarded packets.
+//   - GuardBackend drops clear packets of an encrypted network.
+//   - SpoofCheck drops packets that a container sends with the address of another.
+//   - FindDrops and Backend.Obstacles name the rules that drop packets.
 //
-// An accept cannot live there: in nf_tables no table overrules a drop of
-// another. So rules that name links and subnets, marked with the comment
-// ovs-gre:<network> or ovs-gre:<network>:routes, go into the chain that drops,
-// in front of what drops all, behind what drops something else. Nothing else of
-// other people's tables is ever touched.
+// Masquerade and guard have an nftables table each that is the network's alone, such
+// as `nft list table inet ovs-gre-<network>`. It is written and read over netlink,
+// without the nft program, and replaced as a whole in one transaction.
 //
-// What drops is told by one engine (ruleset.fate), which takes a class of
-// packets through the chains of a hook: nf_tables' and the old iptables'. Ask
-// and Backend.Obstacles are its questions for others.
+// An accept in a table of our own has no effect on a drop in another table. So accept
+// rules go into the chain that drops: in front of the rule that drops all packets, and
+// behind rules that drop some. They have the comment ovs-gre:<network> or
+// ovs-gre:<network>:routes. Nothing else in tables of others is changed.
+//
+// ruleset.outcomeAt takes a class of packets through the base chains of a hook, those
+// of nf_tables and of iptables-legacy, and finds the rule that drops them.
 //
 // Surprises:
 //
-//   - Rules of ours are as if they were not there when the engine looks for
-//     what drops: otherwise it would find nothing to put them in front of.
-//   - In iptables-nft's chains our rules are written over netlink in the form
-//     that iptables gives them, by matches of xtables: a rule in nft's own form
-//     with ct makes iptables refuse the whole table.
-//   - The old iptables counts rules; whoever writes between our reading and our
-//     writing shifts them. The next look finds that.
+//   - outcomeAt skips our own rules: with them, it would not find the drop that they
+//     must stay in front of.
+//   - In iptables-nft's chains our rules have the form that iptables gives them, with
+//     matches of xtables: a rule in nft's own form with ct makes iptables refuse to
+//     list the whole table.
+//   - Rules of iptables-legacy are placed by number. Another program that changes
+//     them between our reading and writing shifts the numbers; the next survey finds
+//     a rule at a wrong place.
 //
 // Filtering between containers and on the host's own ports is out of scope.
 package firewall

@@ -8,25 +8,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An elementSet is a set or a map of nf_tables with what is in it.
+// An elementSet is a set or a map of nf_tables with its elements.
 type elementSet struct {
 	keyLen int
 	// spans are the keys, sorted, as far as these are no concatenations.
 	spans   []span
 	members []member
-	// other is what a map has for keys that are not in it; nil is nothing.
+	// other is the effect of the catch-all element; nil is none.
 	other *effect
-	// large: it was not read.
+	// large: it has more than largeSet bytes and was not read.
 	large bool
 }
 
-// largeSet is how many bytes of elements are read of a set: some thousand. A
-// list of addresses that somebody blocks may have many more, and what is of our
-// networks is decided by none of them.
+// largeSet is up to how many bytes the elements of a set are read; it is some
+// thousand elements. Lists of blocked addresses may have many more, and do not
+// decide about packets of a network.
 const largeSet = 1 << 17
 
-// A member is an interval of keys, or in a concatenation of each of its parts,
-// and what a verdict map leads to by it.
+// A member is an interval of keys, in a concatenation one of each part, and the
+// effect that it has in a verdict map.
 type member struct {
 	span
 	effect

@@ -12,24 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A form is a rule as far as it can be one of ours: an accept of what comes in
-// by one link and goes out by another, from one prefix to another. Compared,
-// it tells whether a rule is the one that is wanted.
+// A form has the attributes that our accept rules use: links, prefixes, state,
+// verdict and comment. A rule is the wanted one if its form is equal to the wanted
+// form.
 type form struct {
 	in, out string
-	// from and to are the zero Prefix where the rule does not ask.
+	// from and to are the zero Prefix where the rule has no such condition.
 	from, to netip.Prefix
-	// state is what it asks of connection tracking, as iptables has it, in this order.
+	// state are the conntrack states as iptables lists them, in the order of
+	// stateName.
 	state string
-	// verdict as iptables has it: ACCEPT, or the chain it jumps to.
+	// verdict as in iptables: ACCEPT, or the chain that the rule jumps to.
 	verdict string
 	comment string
-	// more: it has conditions or effects that ours have not.
+	// more: the rule has conditions or effects that our rules do not have.
 	more bool
 }
 
-// What our rules ask of connection tracking. nftables has no one condition for
-// all three.
+// Conntrack states of our rules. nftables has no single condition for all three.
 const (
 	stateAll   = "RELATED,ESTABLISHED,DNAT"
 	stateKnown = "RELATED,ESTABLISHED"
@@ -53,7 +53,7 @@ func stateName(states uint16) string {
 	return strings.Join(list, ",")
 }
 
-// String is the form as arguments of iptables; … is what it does not show.
+// String is the form as arguments of iptables; … stands for f.more.
 func (f form) String() string {
 	var args []string
 	asked := [][2]string{{"-i", f.in}, {"-o", f.out}, {"-s", prefixString(f.from)}, {"-d", prefixString(f.to)}, {"--ctstate", f.state}}
@@ -95,7 +95,7 @@ func (r *rule) text() string {
 	return r.form().String()
 }
 
-// comment is the rule's, of nft or of iptables.
+// comment is the rule's comment, in nft's or in iptables' form.
 func (r *rule) comment() string {
 	if r.args != nil {
 		if i := slices.Index(r.args, "--comment"); i >= 0 && i+1 < len(r.args) {
@@ -129,8 +129,8 @@ func (r *rule) form() form {
 	return d.form
 }
 
-// A decoder reads the expressions of one rule. loaded says what its register
-// holds, mask what of it is left.
+// A decoder makes a form from the expressions of one rule. loaded is the part of the
+// packet in the register, mask the mask applied to it.
 type decoder struct {
 	form
 	loaded string
@@ -173,7 +173,7 @@ func (d *decoder) step(e *expression) {
 	}
 }
 
-// address notes which address is loaded, or how much of it.
+// address sets loaded if the payload is an address or the beginning of one.
 func (d *decoder) address(offset, size uint32) {
 	switch {
 	case offset == 12 && size <= 4:
@@ -203,7 +203,7 @@ func (d *decoder) compare(op uint32, b []byte) {
 		return
 	}
 	name := func(into *string) {
-		// One without the final zero is about all names that begin so.
+		// A name without the final zero matches all names that begin so.
 		if *into != "" || !slices.Contains(b, 0) {
 			d.more = true
 		}
@@ -256,9 +256,9 @@ func (d *decoder) match(data attributes) {
 	}
 }
 
-// nftComment finds the comment in what nft keeps with a rule: a list of type,
-// length and value, a byte each of the first two (libnftnl's udata.h). The
-// kernel keeps what it is given; userdata.GetString panics on what is cut off.
+// nftComment finds the comment in the user data of a rule: a list of type, length and
+// value, with one byte each for the first two (libnftnl's udata.h). The kernel keeps
+// any bytes; userdata.GetString panics on a list that is cut off.
 func nftComment(b []byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == byte(userdata.TypeComment) {

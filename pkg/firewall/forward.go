@@ -13,21 +13,21 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// dockerUser is the chain that Docker makes for other people's rules, never
-// touches, and jumps to before it looks at a packet itself.
+// dockerUser is the chain that Docker makes for rules of others. It jumps there
+// before its own rules, and never changes the rules in it.
 const dockerUser = "DOCKER-USER"
 
-// dockerTable is the table of Docker's nftables backend, one a family: what
-// drops in there no rule of another table can accept, and Docker makes it anew
-// with each start.
+// dockerTable is the table of Docker's nftables backend, one for each family. No rule
+// of another table can accept the packets that it drops, and Docker makes it again
+// at each start.
 const dockerTable = "docker-bridges"
 
-// isolation is the chain with which containernetworking's firewall keeps
-// bridges apart (ingressPolicy same-bridge and isolated): it drops, and returns
-// what it does not drop.
+// isolation is the chain by which containernetworking's firewall plugin separates
+// bridges (ingressPolicy same-bridge and isolated): it drops packets between bridges
+// and returns the others.
 const isolation = "CNI-ISOLATION-STAGE-1"
 
-// comment marks the rules of a network: ovs-gre's, or route-sync's.
+// comment is the comment of a network's rules, of ovs-gre or of route-sync.
 func comment(network string, routes bool) string {
 	if routes {
 		return "ovs-gre:" + network + ":routes"
@@ -35,14 +35,14 @@ func comment(network string, routes bool) string {
 	return "ovs-gre:" + network
 }
 
-// ipv6 reports of which family the packets of a Forward are.
+// ipv6 reports whether a Forward is for IPv6.
 func ipv6(f state.Forward) bool { return strings.Contains(f.From+f.To, ":") }
 
-// fromPeers reports whether a Forward is of what passes between containers here
+// fromPeers reports whether a Forward is for packets between containers of this host
 // and those of peers.
 func fromPeers(f state.Forward) bool { return f.From != "" && f.To != "" }
 
-// packets are the classes that a Forward is about.
+// packets are the classes of packets that a Forward accepts.
 func packets(f state.Forward) ([]Packet, error) {
 	p := Packet{In: f.In, Out: f.Out, IPv6: ipv6(f)}
 	for list, into := range map[string]*[]netip.Prefix{f.From: &p.From, f.To: &p.To} {
@@ -60,8 +60,7 @@ func packets(f state.Forward) ([]Packet, error) {
 	return []Packet{known, translated}, nil
 }
 
-// forms are the rules that a Forward stands for, in a chain of iptables or in
-// one of nft.
+// forms are the rules of a Forward, for a chain of iptables or of nft.
 func forms(f state.Forward, p Packet, iptables bool) []form {
 	states := []string{""}
 	if f.Answers {
@@ -89,7 +88,7 @@ func orAny(list []netip.Prefix) []netip.Prefix {
 	return list
 }
 
-// missingForms are those of forms that are not among the rules.
+// missingForms are the forms for which there is no rule.
 func missingForms(forms []form, rules []*rule) []form {
 	have := map[form]bool{}
 	for _, r := range rules {
@@ -104,30 +103,31 @@ func missingForms(forms []form, rules []*rule) []form {
 	return list
 }
 
-// A remedyKind is what can be done about a drop.
+// A remedyKind tells what Apply can do about a drop.
 type remedyKind byte
 
 const (
-	mendable remedyKind = iota // by rules of ours
-	left                       // somebody's own, which stays
-	foreign                    // by nobody but who made it, and the network does not work
+	mendable remedyKind = iota // rules of ours in front of it accept the packets
+	left                       // an administrator's drop, which stays; no error
+	foreign                    // our rules have no effect, and the network does not work: an error
 )
 
-// An obstacle is what drops packets of a Forward at one gate.
+// An obstacle is the outcome of a Forward's packets at one base chain that drops
+// them.
 type obstacle struct {
 	f state.Forward
 	outcome
 	remedyKind
-	// missing are the rules that would accept them, to be put at, in the form of
-	// iptables or of nft. rules is the ruleset that the gate is in.
+	// missing are the rules that accept the packets, to be inserted at at, in the
+	// form of iptables or of nft. rules is the ruleset of the base chain.
 	missing    []form
 	at         place
 	asIPTables bool
 	rules      *ruleset
 }
 
-// obstacles are what drops packets of f at the gate, for want of rules of ours
-// in front of it or in spite of them.
+// obstacles are the drops of f's packets at a base chain, both those that lack our
+// rules in front of them and those that our rules have no effect on.
 func (s *ruleset) obstacles(g baseChain, f state.Forward) ([]*obstacle, error) {
 	classes, err := packets(f)
 	if err != nil || !g.sees(ipv6(f)) {
@@ -151,61 +151,61 @@ func (s *ruleset) obstacles(g baseChain, f state.Forward) ([]*obstacle, error) {
 			return nil, err
 		}
 		if o.remedyKind == foreign && !fromPeers(f) {
-			o.remedyKind = left // the network works without
+			o.remedyKind = left // the network works without such packets
 		}
 		if o.remedyKind != mendable {
 			list = append(list, o)
 			continue
 		}
-		// A rule that iptables and one that nft would make are as good.
-		if len(missingForms(forms(f, *p, true), ft.met)) > 0 && len(missingForms(forms(f, *p, false), ft.met)) > 0 {
+		// Rules in iptables' form and in nft's form are both right.
+		if len(missingForms(forms(f, *p, true), ft.ours)) > 0 && len(missingForms(forms(f, *p, false), ft.ours)) > 0 {
 			if o.asIPTables, err = s.readable(g); err != nil {
 				return nil, err
 			}
-			o.missing = missingForms(forms(f, *p, o.asIPTables), ft.met)
+			o.missing = missingForms(forms(f, *p, o.asIPTables), ft.ours)
 			return append(list, o), nil
 		}
 	}
 	return list, nil
 }
 
-// remedy says what can be done about a drop, and where rules of ours have to be.
+// remedy tells what can be done about a drop, and where our rules must be.
 func (s *ruleset) remedy(ft outcome) (remedyKind, place, error) {
-	base, err := s.chain(ft.gate.chainID)
+	base, err := s.chain(ft.base.chainID)
 	if err != nil {
 		return left, place{}, err
 	}
 	user := -1
-	if ft.gate.iptables {
-		user = slices.IndexFunc(base.rules[:ft.base], func(r rule) bool {
+	if ft.base.iptables {
+		user = slices.IndexFunc(base.rules[:ft.baseRule], func(r rule) bool {
 			return r.jumpsTo(dockerUser) && r.form() == form{verdict: dockerUser, comment: r.mark}
 		})
 	}
 	docker := user >= 0 && strings.HasPrefix(ft.by.chain.name, "DOCKER")
 	switch {
-	case ft.gate.table == dockerTable:
+	case ft.base.table == dockerTable:
 		return foreign, place{}, nil
 	case ft.narrow && !docker:
 		return left, place{}, nil
 	case user < 0:
 		return mendable, ft.by, nil
 	case slices.ContainsFunc(ft.partialDrops, func(d partialDrop) bool {
-		return d.base > user && !strings.HasPrefix(d.chain.name, "DOCKER")
+		return d.baseRule > user && !strings.HasPrefix(d.chain.name, "DOCKER")
 	}):
-		// Something behind DOCKER-USER drops what it should go on dropping.
+		// A rule behind DOCKER-USER drops some packets; it must stay in front of ours.
 		if docker {
-			return mendable, place{base, ft.base}, nil
+			return mendable, place{base, ft.baseRule}, nil
 		}
 		return mendable, ft.by, nil
 	}
-	c, err := s.chain(chainID{ft.gate.family, ft.gate.table, dockerUser, ft.gate.legacy})
+	c, err := s.chain(chainID{ft.base.family, ft.base.table, dockerUser, ft.base.legacy})
 	if err != nil {
 		return left, place{}, err
 	}
 	return mendable, place{c, c.end()}, nil
 }
 
-// jumpsTo reports whether a rule's verdict is about a chain.
+// jumpsTo reports whether a rule jumps to a chain.
 func (r *rule) jumpsTo(chain string) bool {
 	if r.args != nil {
 		return slices.Contains(r.args, chain)
@@ -217,8 +217,8 @@ func (r *rule) jumpsTo(chain string) bool {
 	return data.in(unix.NFTA_DATA_VERDICT).text(unix.NFTA_VERDICT_CHAIN) == chain
 }
 
-// end is where the rules of a chain end that a packet may get by: in front of
-// the first that takes all.
+// end is the index of the first rule that decides about all packets; behind it no
+// rule is reached.
 func (c *ruleChain) end() int {
 	for i := range c.rules {
 		f := c.rules[i].form()
@@ -233,8 +233,8 @@ func (c *ruleChain) end() int {
 // String is the obstacle in a sentence that follows the packets.
 func (o obstacle) String() string { return o.by.String() + " drops it" }
 
-// A droppedForward is a Forward that is wanted and whose packets are dropped. It
-// stands where the Forward would, and differs from it.
+// A droppedForward takes the place of a wanted Forward whose packets are dropped by a
+// rule.
 type droppedForward struct {
 	f  state.Forward
 	by string
@@ -244,7 +244,7 @@ func (d droppedForward) ID() state.ID   { return d.f.ID() }
 func (d droppedForward) Noun() string   { return d.f.Noun() }
 func (d droppedForward) String() string { return d.by }
 
-// A unwantedRule is a rule of the network that no Forward which is wanted stands for.
+// An unwantedRule is a rule of the network that belongs to no wanted Forward.
 type unwantedRule struct{ mark, chain, rule string }
 
 func (s unwantedRule) ID() state.ID {
@@ -253,8 +253,8 @@ func (s unwantedRule) ID() state.ID {
 func (s unwantedRule) Noun() string   { return "accept rule " + s.mark }
 func (s unwantedRule) String() string { return s.chain + ": " + s.rule }
 
-// owned are the rules with the comment in the gate's table, as far as they can
-// be ours: all where all is set, otherwise those of chains that were looked at.
+// owned are the rules with the comment mark in the base chain's table: in all chains
+// if all is set, otherwise in the chains that were read.
 func (s *ruleset) owned(g baseChain, mark string, all bool) ([]*rule, error) {
 	if all && !g.legacy {
 		rules, err := s.r.rules(g.family, g.table, "")
@@ -285,26 +285,25 @@ func (s *ruleset) owned(g baseChain, mark string, all bool) ([]*rule, error) {
 	return list, nil
 }
 
-// A survey is what the packet filter has to say to the Forwards of a network.
+// A survey has the drops of a network's Forwards, and its unwanted rules.
 type survey struct {
 	obstacles []*obstacle
-	// unwanted are rules of the network's that are not wanted.
-	unwanted []ownedRule
+	unwanted  []ownedRule
 }
 
-// An ownedRule is a rule of the network's.
+// An ownedRule is a rule of the network.
 type ownedRule struct {
-	gate baseChain
+	base baseChain
 	*rule
 }
 
 func (o ownedRule) object() unwantedRule {
-	return unwantedRule{o.mark, chainID{o.gate.family, o.gate.table, o.chain, o.gate.legacy}.String(), o.text()}
+	return unwantedRule{o.mark, chainID{o.base.family, o.base.table, o.chain, o.base.legacy}.String(), o.text()}
 }
 
-// survey looks at the gates. What of want is of another network, or of the
-// other plugin, is none of the backend's.
-func (b *Backend) survey(s *ruleset, gates []baseChain, want state.Set) (survey, error) {
+// survey makes a survey of base chains. It skips Forwards of other networks and of
+// the other plugin.
+func (b *Backend) survey(s *ruleset, bases []baseChain, want state.Set) (survey, error) {
 	var out survey
 	var forwards []state.Forward
 	wanted := map[form]bool{}
@@ -322,7 +321,7 @@ func (b *Backend) survey(s *ruleset, gates []baseChain, want state.Set) (survey,
 			wanted[w] = true
 		}
 	}
-	for _, g := range gates {
+	for _, g := range bases {
 		for _, f := range forwards {
 			list, err := s.obstacles(g, f)
 			if err != nil {
@@ -331,9 +330,9 @@ func (b *Backend) survey(s *ruleset, gates []baseChain, want state.Set) (survey,
 			out.obstacles = append(out.obstacles, list...)
 		}
 	}
-	for i, g := range gates {
+	for i, g := range bases {
 		inTable := func(o baseChain) bool { return o.family == g.family && o.table == g.table && o.legacy == g.legacy }
-		if slices.ContainsFunc(gates[:i], inTable) {
+		if slices.ContainsFunc(bases[:i], inTable) {
 			continue
 		}
 		rules, err := s.owned(g, comment(b.network, b.routes), len(forwards) == 0)
@@ -349,8 +348,8 @@ func (b *Backend) survey(s *ruleset, gates []baseChain, want state.Set) (survey,
 	return out, nil
 }
 
-// objects are what Observe says: the Forwards of want, or what drops their
-// packets, and rules that are not wanted.
+// objects are those of Observe: wanted Forwards, or droppedForwards in their place,
+// and unwantedRules.
 func (b *Backend) objects(want state.Set, surveys ...survey) []state.Object {
 	have := state.Set{}
 	for _, o := range want {
@@ -371,7 +370,7 @@ func (b *Backend) objects(want state.Set, surveys ...survey) []state.Object {
 	return have.Sorted()
 }
 
-// explain says what a refusal means after the table could be read.
+// explain adds a hint to EPERM about a table that can be read.
 func (g baseChain) explain(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		const hint = "nobody but its owner may change the table (flags owner); with firewalld: firewall-cmd --zone=trusted --add-interface=<link>"

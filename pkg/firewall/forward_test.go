@@ -42,14 +42,12 @@ for i in iptables ip6tables; do
 	$i -A FORWARD -j DOCKER-USER; $i -A FORWARD -j DOCKER
 done`
 
-// hosts are the ways in which a host drops what it forwards: how it comes to,
-// what it then lists with our accepts (- without, + with), how.
-var hosts = []struct{ name, setup, list, diff string }{
-	{"iptables-nft", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -A FORWARD -i eth7 -o eth8 -j ACCEPT", "iptables -S; ip6tables -S", `
+// dropAll and dockerRules are diffs of hosts: one that drops all, one with Docker.
+const (
+	dropAll = `
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
- -A FORWARD -i eth7 -o eth8 -j ACCEPT
 +-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
 +-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
 +-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
@@ -59,8 +57,8 @@ var hosts = []struct{ name, setup, list, diff string }{
 +-A FORWARD -s fd00:1::/64 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
 +-A FORWARD -s fd00:2::/64 -d fd00:1::/64 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
 +-A FORWARD -d fd00:1::/64 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
-`},
-	{"Docker", docker, "iptables -S", `
+`
+	dockerRules = `
  -P INPUT ACCEPT
  -P FORWARD DROP
  -P OUTPUT ACCEPT
@@ -73,7 +71,15 @@ var hosts = []struct{ name, setup, list, diff string }{
 +-A DOCKER-USER -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
 +-A DOCKER-USER -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
  -A DOCKER-USER -j RETURN
-`},
+`
+)
+
+// hosts are the ways in which a host drops what it forwards: how it comes to,
+// what it then lists with our accepts (- without, + with), how.
+var hosts = []struct{ name, setup, list, diff string }{
+	{"iptables-nft", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -A FORWARD -i eth7 -o eth8 -j ACCEPT", "iptables -S; ip6tables -S",
+		strings.Replace(dropAll, "ACCEPT\n+", "ACCEPT\n -A FORWARD -i eth7 -o eth8 -j ACCEPT\n+", 1)},
+	{"Docker", docker, "iptables -S", dockerRules},
 	{"DOCKER-USER that nothing leads to", docker + "; iptables -F FORWARD", "iptables -S", `
  -P INPUT ACCEPT
  -P FORWARD DROP
@@ -146,34 +152,8 @@ iptables -N CNI-ISOLATION-STAGE-1; iptables -A FORWARD -m comment --comment "CNI
  	}
  }
 `},
-	{"iptables-legacy", "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP", "iptables-legacy -S; ip6tables-legacy -S", `
- -P INPUT ACCEPT
- -P FORWARD DROP
- -P OUTPUT ACCEPT
-+-A FORWARD -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
- -P INPUT ACCEPT
- -P FORWARD DROP
- -P OUTPUT ACCEPT
-+-A FORWARD -s fd00:1::/64 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -s fd00:2::/64 -d fd00:1::/64 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A FORWARD -d fd00:1::/64 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
-`},
-	{"Docker with iptables-legacy", strings.NewReplacer("iptables ", "iptables-legacy ", "ip6tables;", "ip6tables-legacy;").Replace(docker), "iptables-legacy -S", `
- -P INPUT ACCEPT
- -P FORWARD DROP
- -P OUTPUT ACCEPT
- -N DOCKER
- -N DOCKER-USER
- -A FORWARD -j DOCKER-USER
- -A FORWARD -j DOCKER
- -A DOCKER -i docker0 -m comment --comment ovs-gre -j ACCEPT
-+-A DOCKER-USER -s 10.1.0.0/24 -i obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A DOCKER-USER -s 10.1.1.0/24 -d 10.1.0.0/24 -i obr0-t -o obr0 -m comment --comment "ovs-gre:blue" -j ACCEPT
-+-A DOCKER-USER -d 10.1.0.0/24 -o obr0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment "ovs-gre:blue" -j ACCEPT
- -A DOCKER-USER -j RETURN
-`},
+	{"iptables-legacy", "iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP", "iptables-legacy -S; ip6tables-legacy -S", dropAll},
+	{"Docker with iptables-legacy", strings.NewReplacer("iptables ", "iptables-legacy ", "ip6tables;", "ip6tables-legacy;").Replace(docker), "iptables-legacy -S", dockerRules},
 }
 
 // pick is one side of a diff.
@@ -352,7 +332,7 @@ func TestForwardOwnedTable(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { in.Close(); _ = cmd.Wait() }()
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
 	if _, err := in.Write([]byte("add table inet fw { flags owner; }\nadd chain inet fw forward { type filter hook forward priority 0; policy drop; }\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -16,22 +16,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The old iptables (ip_tables of the kernel, iptables-legacy) is read and
-// written by its own program. iptables-nft's chains are nf_tables', and are
-// read and written as those, in the form that iptables gives its rules, so
-// that it can list, save and delete them.
+// The chains of iptables-legacy (ip_tables of the kernel) are read and written by that
+// program. The chains of iptables-nft are nf_tables'. They are read and written over
+// netlink, with rules in the form that iptables gives them, so that iptables can list,
+// save and delete them.
 
 var errNoProgram = errors.New("no such program: install iptables")
 
-// legacyGates reads the tables of the old iptables that have the chain, where
-// the kernel has them in use. Otherwise it starts no process.
-func (s *ruleset) legacyGates(ctx context.Context, table, chain string) ([]baseChain, error) {
-	var gates []baseChain
+// legacyBaseChains reads a table of iptables-legacy, of both families, and returns the
+// base chains called chain. It starts a process only if the kernel has the table.
+func (s *ruleset) legacyBaseChains(ctx context.Context, table, chain string) ([]baseChain, error) {
+	var bases []baseChain
 	for _, f := range []struct {
 		family byte
 		names  string
 	}{{unix.NFPROTO_IPV4, "ip_tables_names"}, {unix.NFPROTO_IPV6, "ip6_tables_names"}} {
-		// The file is not there on a kernel without the old iptables.
+		// A kernel without ip_tables has no such file.
 		names, err := os.ReadFile("/proc/thread-self/net/" + f.names)
 		if errors.Is(err, os.ErrPermission) {
 			return nil, err
@@ -43,13 +43,13 @@ func (s *ruleset) legacyGates(ctx context.Context, table, chain string) ([]baseC
 		if err != nil {
 			return nil, err
 		}
-		gates = append(gates, s.load(f.family, table, chain, out))
+		bases = append(bases, s.load(f.family, table, chain, out))
 	}
-	return gates, nil
+	return bases, nil
 }
 
-// insertSaved makes accepts in a chain of the old iptables, the first of them
-// its rule number at+1. Those that differ only by source go in by one call.
+// insertSaved inserts accept rules into a chain of iptables-legacy; the first becomes
+// rule number at+1. Rules that differ only by source are made by one call.
 func insertSaved(ctx context.Context, c *ruleChain, at int, forms []form) error {
 	for len(forms) > 0 {
 		f, n := forms[0], 1
@@ -83,7 +83,8 @@ func deleteSaved(ctx context.Context, family byte, r *rule) error {
 	return err
 }
 
-// runIPTables runs the old iptables of a family. The error may wrap errNoProgram.
+// runIPTables runs iptables-legacy of a family. The error wraps errNoProgram where it
+// is not installed.
 func runIPTables(ctx context.Context, family byte, args ...string) (string, error) {
 	program, err := findIPTables(ctx, family)
 	if err != nil {
@@ -91,9 +92,9 @@ func runIPTables(ctx context.Context, family byte, args ...string) (string, erro
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline(ctx))
 	defer cancel()
-	// It may wait for others' lock, and must not outlive us: a rule that comes
-	// after the DEL which follows our death would stay for ever. The signal
-	// comes with the end of the thread that starts it.
+	// It may wait for the lock of others, and must not outlive this process: if this
+	// is killed, a rule made after the DEL that follows would stay for ever. The
+	// kernel sends the signal when the thread that started it ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, program, append([]string{"-w"}, args...)...)
@@ -107,8 +108,8 @@ func runIPTables(ctx context.Context, family byte, args ...string) (string, erro
 	return string(out), nil
 }
 
-// findIPTables finds the old iptables. Where there is no other it goes without
-// the suffix, and tells what it is with its version; before 1.8 there was no other.
+// findIPTables finds iptables-legacy. Where only one iptables is installed it has no
+// suffix, and its version tells which one it is; before 1.8 there was only legacy.
 func findIPTables(ctx context.Context, family byte) (string, error) {
 	name := "iptables"
 	if family == unix.NFPROTO_IPV6 {
@@ -126,7 +127,7 @@ func findIPTables(ctx context.Context, family byte) (string, error) {
 	return "", fmt.Errorf("%s-legacy: %w", name, errNoProgram)
 }
 
-// sbin is where a runtime's PATH may not lead; lookIn is for tests.
+// sbin are directories that may not be in a runtime's PATH; tests set lookIn.
 var (
 	sbin   = []string{"/usr/sbin", "/sbin"}
 	lookIn = sbin

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A verdict is what a rule or a chain does with a packet.
+// A verdict is that of a rule or a chain about a packet.
 type verdict byte
 
 const (
@@ -20,36 +20,36 @@ const (
 	goesTo
 )
 
-// An effect is what a rule does with the packets that it matches. A rule with
-// a verdict map has several.
+// An effect is the verdict of a rule about the packets that it matches. A rule with a
+// verdict map has several.
 type effect struct {
 	match answer
 	verdict
-	// chain is where it jumps or goes to.
+	// chain is the chain that the rule jumps or goes to.
 	chain string
 }
 
-// A judgement is what a rule does with a class of packets.
+// A judgement has the effects of a rule on a class of packets.
 type judgement struct {
 	effects []effect
-	// narrow: it asks for links or addresses.
+	// narrow: the rule has conditions on links or addresses.
 	narrow bool
 }
 
-// A judge goes over the expressions of one rule.
+// A judge evaluates the expressions of one rule for a class of packets.
 type judge struct {
 	p      *Packet
 	lookup func(set string) (*elementSet, error)
 	match  answer
 	narrow bool
-	// slots are the registers, 4 bytes each; a value begins in one. Those from
-	// used on were not set.
+	// slots are the registers of 4 bytes each; a value is kept in its first one.
+	// Those from used on were not set.
 	slots [20]value
 	used  int
 	out   effect
 	maps  []effect
 	err   error
-	// network and transport are the packets' headers.
+	// network and transport are the known fields of the packets' headers.
 	network, transport []placed
 	in, outLink        field
 }
@@ -58,10 +58,10 @@ func newJudge(p *Packet) *judge {
 	return &judge{p: p, network: p.network(), transport: p.transport(), in: link(p.In), outLink: link(p.Out)}
 }
 
-// A value is what a register holds.
+// A value is the content of a register.
 type value struct {
 	fields []field
-	// where: it is of links or addresses.
+	// where: it is from a link's name or an address.
 	where bool
 }
 
@@ -90,7 +90,7 @@ func (j *judge) set(register uint32, v value) {
 	}
 }
 
-// get is a register's value; one that was never set is not known.
+// get is a register's value; it is unknown if the register was not set.
 func (j *judge) get(register uint32) value {
 	if s := slot(register); s >= 0 && s < len(j.slots) {
 		return j.slots[s]
@@ -100,7 +100,7 @@ func (j *judge) get(register uint32) value {
 
 func (j *judge) and(a answer) { j.match = min(j.match, a) }
 
-// rule says what a rule of nf_tables does with the packets.
+// rule evaluates a rule of nf_tables.
 func (j *judge) rule(r *rule, lookup func(string) (*elementSet, error)) (judgement, error) {
 	clear(j.slots[:j.used])
 	j.lookup, j.match, j.narrow, j.used, j.out, j.maps, j.err = lookup, yes, false, 0, effect{}, nil, nil
@@ -162,26 +162,26 @@ func (j *judge) step(e *expression) {
 			j.and(perhaps)
 		}
 	case "fib", "rt", "socket", "osf", "exthdr", "numgen", "hash", "tunnel", "xfrm", "byteorder", "inner":
-		// They load what we do not know into a register, or are a condition themselves.
+		// They load an unknown value into a register, or are a condition themselves.
 		j.forget(e)
-	default: // limit, quota, connlimit and whatever is to come
+	default: // limit, quota, connlimit and expressions of later kernels
 		j.and(perhaps)
 	}
 }
 
-// forget marks the register that an expression writes to as not known. The
-// attribute differs, so all are.
+// forget marks all registers as unknown: which one the expression writes to is in an
+// attribute that differs by expression.
 func (j *judge) forget(e *expression) {
 	j.slots = [20]value{}
 	if e.name == "exthdr" || e.name == "rt" || e.name == "socket" || e.name == "fib" {
-		j.and(perhaps) // they end the rule where there is no such thing
+		j.and(perhaps) // the rule ends here for packets without it
 	}
 }
 
 func (j *judge) meta(data attributes) {
 	dst := data.get(unix.NFTA_META_DREG)
 	if dst == nil {
-		return // it sets something
+		return // the expression sets a field, it does not load one
 	}
 	v := value{fields: []field{{size: 4}}}
 	switch data.number(unix.NFTA_META_KEY) {
@@ -211,7 +211,8 @@ func (j *judge) meta(data attributes) {
 	j.set(be32(dst), v)
 }
 
-// index is a link's number; one that is not there has one that no rule names.
+// index is a link's index; that of a link that does not exist is one that no rule
+// has.
 func index(name string) field {
 	if name != "" {
 		if l, err := net.InterfaceByName(name); err == nil {
@@ -268,8 +269,8 @@ func (j *judge) bitwise(data attributes) {
 	j.set(data.number(unix.NFTA_BITWISE_DREG), out)
 }
 
-// equals answers whether a value begins with the bytes. A link's name without
-// its final zero is all names that begin so.
+// equals answers whether a value begins with the bytes. A link's name without its
+// final zero thus stands for all names that begin so.
 func (v value) equals(data []byte) answer {
 	out := yes
 	for _, f := range v.fields {
@@ -320,8 +321,8 @@ func (j *judge) equal(v value, want []byte, inverted bool) {
 	j.and(a)
 }
 
-// inverse is the opposite of an answer. A link that no rule names is none of
-// those that are not wanted.
+// inverse is the answer to the inverted condition. A link that no rule names meets
+// every inverted one.
 func (v value) inverse(a answer) answer {
 	if len(v.fields) == 1 && v.fields[0].other {
 		return yes
@@ -344,8 +345,8 @@ func (j *judge) between(data attributes) {
 	j.and(a)
 }
 
-// key gathers what a set's key is compared with: values that begin in slots
-// one after the other, and how many bytes of the key each takes.
+// key is the value of size bytes that is looked up in a set: those of consecutive
+// registers. ok is false where their sizes do not fit.
 func (j *judge) key(register uint32, size int) (v value, ok bool) {
 	for s := slot(register); s >= 0 && s < len(j.slots) && size > 0; {
 		part := j.slots[s]
@@ -394,7 +395,7 @@ func (j *judge) look(data attributes) {
 	}
 }
 
-// verdictMap makes an effect of each verdict that the packets may meet.
+// verdictMap makes an effect of each verdict that a map may have for the packets.
 func (j *judge) verdictMap(set *elementSet, v value, ok bool) {
 	j.maps = []effect{}
 	for _, m := range set.members {
@@ -412,7 +413,7 @@ func (j *judge) verdictMap(set *elementSet, v value, ok bool) {
 			return
 		}
 	}
-	if set.other != nil { // the element that catches all that no other does
+	if set.other != nil {
 		e := *set.other
 		if e.match = yes; len(j.maps) > 0 {
 			e.match = part
@@ -437,7 +438,8 @@ func (j *judge) immediate(data attributes) {
 	j.and(e.match)
 }
 
-// parseVerdict reads a verdict; one that hands the packet to a program is a drop, perhaps.
+// parseVerdict reads a verdict. The verdict queue, by which a program decides, counts
+// as one that may drop.
 func parseVerdict(b attributes) effect {
 	e := effect{match: yes, chain: b.text(unix.NFTA_VERDICT_CHAIN)}
 	switch expr.VerdictKind(int32(b.number(unix.NFTA_VERDICT_CODE))) {

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What iptables-nft keeps in nf_tables as it was: matches and targets of xtables.
+// Matches and targets of xtables, which iptables-nft keeps in nf_tables as they are.
 
-// onward are the targets of iptables after which the next rule follows.
+// onward are the targets of iptables that have no verdict: the next rule follows.
 var onward = []string{
 	"", "LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "SECMARK", "CONNSECMARK", "TCPMSS", "TCPOPTSTRIP", "CLASSIFY", "TOS", "DSCP", "ECN",
 	"TTL", "HL", "CHECKSUM", "SET", "TRACE", "AUDIT", "RATEEST", "LED", "TEE", "IDLETIMER", "NOTRACK", "CT", "HMARK",
@@ -26,8 +26,8 @@ func (j *judge) xtTarget(name string) {
 	}
 }
 
-// xtMatch judges a match of iptables: the text of a comment, the states of
-// conntrack, the ports of tcp and udp. Others are not known.
+// xtMatch evaluates a match of iptables: comment, conntrack, state, and the ports of tcp
+// and udp. The answer to others is perhaps.
 func (j *judge) xtMatch(data attributes) {
 	info := data.get(unix.NFTA_MATCH_INFO)
 	switch rev := data.number(unix.NFTA_MATCH_REV); data.text(unix.NFTA_MATCH_NAME) {
@@ -45,15 +45,15 @@ func (j *judge) xtMatch(data attributes) {
 		j.ports(info, 8)
 	case "tcp":
 		if j.ports(info, 11); len(info) > 9 && (info[8] != 0 || info[9] != 0) {
-			j.and(perhaps) // it asks for an option or for flags, too
+			j.and(perhaps) // it also has a condition on an option or flags
 		}
 	default:
 		j.and(perhaps)
 	}
 }
 
-// ports judges the ports of struct xt_udp or xt_tcp, which has its inversions
-// at a byte of its own.
+// ports evaluates the ports of struct xt_udp or xt_tcp; inversions is the offset of its
+// inversion flags.
 func (j *judge) ports(info []byte, inversions int) {
 	if len(info) <= inversions {
 		j.and(perhaps)
@@ -71,17 +71,17 @@ func (j *judge) ports(info []byte, inversions int) {
 	}
 }
 
-// conntrack is the match of that name, as far as we know it.
+// conntrack is the match of that name.
 type conntrack struct {
 	asksState, asksStatus bool
 	notState, notStatus   bool
 	states                uint16
 	statuses              uint16
-	// more: it asks for something else, too.
+	// more: it has other conditions, too.
 	more bool
 }
 
-// Bits of xt_conntrack's state mask that connection tracking itself has not.
+// ctStateDNAT is a bit of xt_conntrack's state mask that ct state does not have.
 const ctStateDNAT = 1 << 7
 
 // parseConntrack reads struct xt_conntrack_mtinfo1, 2 or 3.

@@ -8,30 +8,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Packet is a class of packets that meet a hook: all that have these links,
-// any source of From, any destination of To, and so on.
+// A Packet is a class of packets: all those with these links, a source in From, a
+// destination in To, and so on.
 type Packet struct {
-	// In and Out are the links by which it comes and goes; "" is one that no rule names.
+	// In and Out are the links by which the packet comes and leaves; "" is a link
+	// that no rule names.
 	In, Out string
-	// IPv6: it is of IPv6, not IPv4.
+	// IPv6: it is an IPv6 packet; false is IPv4.
 	IPv6 bool
-	// From and To hold the addresses; none is any address.
+	// From and To hold the source and the destination; nil is any address.
 	From, To []netip.Prefix
 	// Proto is the IP protocol, Port the destination port; 0 is any.
 	Proto byte
 	Port  uint16
-	// State is what connection tracking knows of it.
+	// State is the packet's state in connection tracking.
 	State State
 }
 
-// State is what connection tracking knows of a packet.
+// State is the state of a packet in connection tracking.
 type State byte
 
-// The states.
+// The states that a Packet may have.
 const (
-	New        State = iota // the first packet of its connection
-	Answer                  // of a connection that is established
-	Translated              // the first of its connection, to a destination that was NATed
+	New        State = iota // first packet of a connection
+	Answer                  // packet of an established connection
+	Translated              // first packet of a connection, to a destination changed by DNAT
 )
 
 // Bits of ct state (NF_CT_STATE_BIT) and of ct status (enum ip_conntrack_status).
@@ -51,14 +52,14 @@ func (s State) bits() (state, status uint32) {
 	return ctNew, 0
 }
 
-// An answer says whether a condition holds for the packets of a class. The
-// lesser of two is the answer to both conditions.
+// An answer tells for which packets of a class a condition holds. The minimum of two
+// answers is the answer to both conditions together.
 type answer byte
 
 const (
 	no      answer = iota // for none
-	perhaps               // we cannot tell
-	part                  // for some, not for others
+	perhaps               // unknown
+	part                  // for some
 	yes                   // for all
 )
 
@@ -72,22 +73,22 @@ func (a answer) not() answer {
 	return a
 }
 
-// A span holds the values from lo to hi, of one length, as bytes compare.
+// A span is the interval of values from lo to hi, of equal length, in the order of
+// bytes.Compare.
 type span struct{ lo, hi []byte }
 
 func exactly(b ...byte) []span { return []span{{b, b}} }
 
-// A field is a part of a packet as far as we know it.
+// A field is a part of a packet.
 type field struct {
 	size int
-	// spans hold its values; none: not known.
+	// spans hold the possible values; nil is unknown.
 	spans []span
-	// other: a link's name that no rule has.
+	// other: the value is a link that no rule names.
 	other bool
 }
 
-// in answers whether the field's values are among those of a list of spans,
-// sorted.
+// in answers whether the field's values are in a sorted list of spans.
 func (f field) in(list []span) answer {
 	switch {
 	case f.other && len(list) > 0:
@@ -141,7 +142,7 @@ func increment(b []byte) []byte {
 	return b
 }
 
-// cut is the field from byte at, size bytes of it.
+// cut is the part of the field of size bytes from byte at on.
 func (f field) cut(at, size int) field {
 	out := field{size: size, other: f.other}
 	if at == 0 && size == f.size {
@@ -149,7 +150,7 @@ func (f field) cut(at, size int) field {
 	}
 	for _, s := range f.spans {
 		if at > 0 && !bytes.Equal(s.lo, s.hi) {
-			return field{size: size} // the end of a range is no range
+			return field{size: size} // the last bytes of a range are not a range
 		}
 		out.spans = append(out.spans, span{s.lo[at : at+size], s.hi[at : at+size]})
 	}
@@ -173,7 +174,8 @@ func (f field) masked(mask, xor []byte) field {
 	return out
 }
 
-// leading reports whether a mask is a prefix's: it keeps order.
+// leading reports whether a mask is that of a prefix. Such a mask keeps the order of
+// values.
 func leading(mask []byte) bool {
 	end := false
 	for _, b := range mask {
@@ -185,7 +187,7 @@ func leading(mask []byte) bool {
 	return true
 }
 
-// link is a link's name as meta has it.
+// link is a link's name as meta loads it.
 func link(name string) field {
 	if name == "" {
 		return field{size: unix.IFNAMSIZ, other: true}
@@ -199,7 +201,7 @@ func number(n uint32) field {
 	return field{size: 4, spans: exactly(binary.NativeEndian.AppendUint32(nil, n)...)}
 }
 
-// addrs are a list of prefixes of which none is in another.
+// addrs is an address in a list of prefixes, none of which is in another.
 func (p *Packet) addrs(list []netip.Prefix) field {
 	f := field{size: 4}
 	if p.IPv6 {
@@ -241,7 +243,7 @@ type placed struct {
 	field
 }
 
-// network are the fields of the network header that we know (RFC 791, RFC 8200).
+// network are the known fields of the network header (RFC 791, RFC 8200).
 func (p *Packet) network() []placed {
 	if p.IPv6 {
 		return []placed{{6, p.proto()}, {8, p.addrs(p.From)}, {24, p.addrs(p.To)}}
@@ -249,13 +251,14 @@ func (p *Packet) network() []placed {
 	return []placed{{9, p.proto()}, {12, p.addrs(p.From)}, {16, p.addrs(p.To)}}
 }
 
-// transport are those of the transport header (RFC 768, RFC 9293).
+// transport are the known fields of the transport header (RFC 768, RFC 9293).
 func (p *Packet) transport() []placed {
 	src, dst := p.ports()
 	return []placed{{0, src}, {2, dst}}
 }
 
-// loaded is what of a header a rule loads: known fields and gaps between.
+// loaded are size bytes of a header from offset on: known fields, and unknown ones
+// between them.
 func loaded(layout []placed, offset, size int) []field {
 	for _, f := range layout {
 		if f.at == offset && f.size == size {

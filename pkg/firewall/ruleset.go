@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reading is done here and not by google/nftables, for three reasons: that
-// skips expressions it does not know, so that a rule somebody changed can look
-// like ours; it does not notice that the ruleset changed while it was read; and
-// it has no way to tell a table that is not there from other errors.
+// google/nftables is not used for reading, for three reasons: it skips expressions
+// that it does not know, so that a changed rule can look like ours; it does not notice
+// that the ruleset changes while it is read; and its errors do not tell whether a table
+// is missing.
 
-// A reader reads nf_tables, of the network namespace of the thread that made it.
+// A reader reads nf_tables of the network namespace of the thread that made it.
 type reader struct {
 	*socket
-	// dump are all chains, once they were asked for.
+	// dump are all chains, once they were read.
 	dump []message
 }
 
-// errChanging: nobody can read a ruleset that never rests.
+// errChanging is the error of read about a ruleset that changes all the time.
 var errChanging = errors.New("nf_tables: the ruleset changed at each of 20 attempts to read it")
 
-// read calls f with a reader, again if the ruleset changed meanwhile: what f
-// got in its last call is of one moment. The error wraps ErrUnsupported where
-// there is no nf_tables.
+// read calls f with a reader, and again if the ruleset changed in between, so that the
+// last call of f has read one state of it. The error wraps ErrUnsupported where there
+// is no nf_tables.
 func read(ctx context.Context, f func(*reader) error) error {
 	conn, err := dial(deadline(ctx))
 	if err != nil {
@@ -59,10 +59,10 @@ func deadline(ctx context.Context) time.Time {
 	if d, ok := ctx.Deadline(); ok {
 		return d
 	}
-	return time.Now().Add(patience)
+	return time.Now().Add(defaultTimeout)
 }
 
-// explain puts the kernel's refusals into words.
+// explain adds a text to errnos of the kernel.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
@@ -73,9 +73,8 @@ func explain(err error) error {
 	return err
 }
 
-// generation is a number that every change of the ruleset increments. It is
-// also the question to which a kernel without nf_tables answers EINVAL
-// (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
+// generation is a number that every change of the ruleset increments. A kernel without
+// nf_tables answers EINVAL (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c).
 func (r *reader) generation() (uint32, error) {
 	msgs, err := r.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC)
 	if errors.Is(err, unix.EINVAL) {
@@ -88,9 +87,8 @@ func (r *reader) generation() (uint32, error) {
 	return msgs[0].attributes().number(genID), nil
 }
 
-// tableFlags reads the flags of a table; the error wraps os.ErrNotExist where
-// there is none. (What the kernel says of its use is no use here: it counts
-// what transactions have not committed yet.)
+// tableFlags reads the flags of a table. The error wraps os.ErrNotExist where there is
+// no such table.
 func (r *reader) tableFlags(family byte, name string) (uint32, error) {
 	msgs, err := r.ask(unix.NFT_MSG_GETTABLE, 0, family, text(unix.NFTA_TABLE_NAME, name))
 	if err != nil || len(msgs) == 0 {
@@ -103,15 +101,15 @@ func (r *reader) tableFlags(family byte, name string) (uint32, error) {
 type chain struct {
 	family      byte
 	table, name string
-	flags       uint32 // but NFT_CHAIN_BASE
+	flags       uint32 // without NFT_CHAIN_BASE
 	typ         string
 	hook        uint32
 	priority    int32
 	policy      uint32
 }
 
-// chains reads the chains in whose messages a string is: a host may have ten
-// thousand others, of no interest. The kernel lists all or none.
+// chains reads all chains and parses those whose message contains a string: a host may
+// have ten thousand others, and the kernel has no filter.
 func (r *reader) chains(with string) ([]chain, error) {
 	if r.dump == nil {
 		var err error
@@ -147,12 +145,12 @@ func parseChain(m message) chain {
 	}
 }
 
-// A rule as the kernel or, with args, as iptables-legacy -S has it.
+// A rule is one of nf_tables, or, with args, a line of iptables-legacy -S.
 type rule struct {
 	chain  string
 	handle uint64
 	exprs  []expression
-	// userdata is nft's: the comment is in it.
+	// userdata is nft's, with the comment.
 	userdata []byte
 	args     []string
 	// mark is the comment.
@@ -174,8 +172,8 @@ func (e *expression) attributes() attributes {
 	return e.parsed
 }
 
-// rules reads the rules of a chain, in order; none where there is no such
-// chain. "" is all chains of the table.
+// rules reads the rules of a chain, in order; none where there is no such chain. ""
+// reads all chains of the table.
 func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
 	about := []*nl.RtAttr{text(unix.NFTA_RULE_TABLE, table)}
 	if chain != "" {
@@ -207,7 +205,7 @@ func (r *reader) rules(family byte, table, chain string) ([]rule, error) {
 	return rules, nil
 }
 
-// A set as the kernel has it, without its elements.
+// A set is a set of nf_tables without its elements.
 type set struct {
 	name                   string
 	flags, keyType, keyLen uint32
@@ -242,22 +240,23 @@ func parseSet(m message) set {
 	}
 }
 
-// An element of a set. In an interval set each is a boundary.
+// An element is one of a set. In an interval set each is a boundary.
 type element struct {
 	flags uint32
 	key   []byte
-	// end is the last key, where keys are concatenations of intervals;
-	// verdict is what the element of a verdict map leads to.
+	// end is the last key where keys are concatenations of intervals; verdict is
+	// that of an element of a verdict map.
 	end, verdict []byte
 }
 
-// elements reads the elements of a set, in no order. Pointers to them are sorted
-// by code that the program has already: 15 KB less of it.
+// elements reads the elements of a set, in no order. It returns pointers because
+// another instance of slices.SortFunc already sorts pointers: 15 KB less code.
 func (r *reader) elements(family byte, table, name string) ([]*element, error) {
 	return r.someElements(0, family, table, name)
 }
 
-// someElements is elements that ends with errLarge after limit bytes.
+// someElements is elements, but returns errLarge if there are more than limit bytes; 0
+// is no limit.
 func (r *reader) someElements(limit int, family byte, table, name string) ([]*element, error) {
 	about := []*nl.RtAttr{text(unix.NFTA_SET_ELEM_LIST_TABLE, table), text(unix.NFTA_SET_ELEM_LIST_SET, name)}
 	msgs, err := r.socket.ask(limit, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, family, about...)
@@ -281,13 +280,13 @@ func parseElement(a attributes) *element {
 	return e
 }
 
-// ask asks a question and explains a refusal.
+// ask makes a request without a limit.
 func (r *reader) ask(typ, flags int, family byte, about ...*nl.RtAttr) ([]message, error) {
 	msgs, err := r.socket.ask(0, typ, flags, family, about...)
 	return msgs, explain(err)
 }
 
-// be32 reads what the kernel puts as big-endian; 0 if it is not there.
+// be32 reads a big-endian number; it is 0 if b has not four bytes.
 func be32(b []byte) uint32 {
 	if len(b) != 4 {
 		return 0

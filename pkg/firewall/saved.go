@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load reads what iptables-legacy -S prints of a table: the chains go into the
-// ruleset, the one of the name is the gate.
+// load parses the output of iptables-legacy -S for a table. It adds the chains to the
+// ruleset and returns the base chain of the name base.
 func (s *ruleset) load(family byte, table, base, out string) baseChain {
 	g := baseChain{chainID: chainID{family, table, base, true}, iptables: true}
 	chain := func(name string) *ruleChain {
@@ -67,14 +67,14 @@ func words(line string) []string {
 	return list
 }
 
-// An option is one of iptables -S: ! -i eth0.
+// An option is a condition or target in a line of iptables -S, such as "! -i eth0".
 type option struct {
 	not         bool
 	name, value string
 }
 
-// options are those of a rule up to its target, which comes last; what behind
-// it is the target's own.
+// options are those of a rule up to its target; the target's own options follow it and
+// are left out.
 func options(args []string) []option {
 	var list []option
 	for i := 0; i < len(args); i++ {
@@ -95,7 +95,7 @@ func options(args []string) []option {
 	return list
 }
 
-// judgeSaved says what a rule of the old iptables does with the packets.
+// judgeSaved evaluates a rule of iptables-legacy for a class of packets.
 func judgeSaved(args []string, p *Packet, isChain func(string) bool) judgement {
 	out := judgement{}
 	e := effect{match: yes}
@@ -142,7 +142,7 @@ func (o option) inverse(a answer, p *Packet) answer {
 	return a.not()
 }
 
-// judge answers whether the option holds, without its !.
+// judge answers whether the option holds, without regard to its "!".
 func (o option) judge(p *Packet) answer {
 	src, dst := p.ports()
 	switch o.name {
@@ -189,12 +189,12 @@ func (o option) link(have string) answer {
 func (o option) address(have field) answer {
 	c, err := netip.ParsePrefix(o.value)
 	if err != nil {
-		return perhaps // a mask that is no prefix's
+		return perhaps // a mask that is not that of a prefix
 	}
 	return have.in([]span{{c.Masked().Addr().AsSlice(), last(c.Masked()).AsSlice()}})
 }
 
-// protocols are those that iptables -S calls by name; 0 is all.
+// protocols are the names of protocols in iptables -S; 0 is all.
 var protocols = map[string]byte{
 	"icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "gre": unix.IPPROTO_GRE,
 	"ipv6-icmp": unix.IPPROTO_ICMPV6, "sctp": unix.IPPROTO_SCTP, "all": 0,
@@ -229,7 +229,8 @@ func (o option) port(have field) answer {
 	return have.in([]span{{binary.BigEndian.AppendUint16(nil, uint16(lo)), binary.BigEndian.AppendUint16(nil, uint16(hi))}})
 }
 
-// savedForm reads a rule. A link obr+, all names that begin so, is no link of ours.
+// savedForm makes a form from the arguments of a rule. A link such as obr+, which stands
+// for all names that begin so, is never equal to a link of ours.
 func savedForm(args []string) form {
 	var f form
 	list := options(args)

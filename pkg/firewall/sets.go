@@ -18,7 +18,7 @@ import (
 // interval that reaches the last address has no end. Where two intervals
 // touch, the end of one and the beginning of the other have the same key.
 
-// parseCIDRs reads a comma-joined list of CIDRs and parts it by family.
+// parseCIDRs parses a comma-separated list of CIDRs by family.
 func parseCIDRs(list string) (v4, v6 []netip.Prefix, err error) {
 	for s := range strings.SplitSeq(list, ",") {
 		if s == "" {
@@ -37,7 +37,7 @@ func parseCIDRs(list string) (v4, v6 []netip.Prefix, err error) {
 	return v4, v6, nil
 }
 
-// joinCIDRs is a list of CIDRs as state.Masquerade has it.
+// joinCIDRs is the reverse of parseCIDRs: a sorted, comma-separated list.
 func joinCIDRs(lists ...[]netip.Prefix) string {
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, netip.Prefix.Compare)
@@ -48,7 +48,7 @@ func joinCIDRs(lists ...[]netip.Prefix) string {
 	return strings.Join(s, ",")
 }
 
-// boundaries are the elements of an interval set that hold the CIDRs.
+// boundaries are the elements of an interval set that contains the CIDRs.
 func boundaries(cidrs []netip.Prefix) []nftables.SetElement {
 	elems := make([]nftables.SetElement, 0, 2*len(cidrs))
 	for _, p := range cidrs {
@@ -60,11 +60,11 @@ func boundaries(cidrs []netip.Prefix) []nftables.SetElement {
 	return elems
 }
 
-// errElement: an element that no CIDR list makes.
+// errElement is the error about an element that boundaries does not make.
 var errElement = errors.New("an element that is no interval of addresses")
 
-// cidrs turns the elements of an interval set, in any order, back into CIDRs,
-// sorted. An interval that is no CIDR comes as those that it consists of.
+// cidrs is the reverse of boundaries, for elements in any order. The CIDRs are sorted;
+// an interval that is not one CIDR is returned as several.
 func cidrs(elems []*element) ([]netip.Prefix, error) {
 	for _, e := range elems {
 		if e.flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 || len(e.key) != 4 && len(e.key) != 16 {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A socket asks nf_tables questions. It is kept for all of them: the library
-// else opens one for each.
+// A socket is for requests to nf_tables. It is kept open: without it, the library opens
+// one for each request.
 type socket struct {
 	handle *nl.SocketHandle
 	until  time.Time
@@ -38,12 +38,12 @@ func (s *socket) open() error {
 
 func (s *socket) close() { s.handle.Close() }
 
-// errLarge: the answer is longer than anybody wants to read.
+// errLarge is the error of ask about an answer of more than limit bytes.
 var errLarge = errors.New("nf_tables: a long answer")
 
-// ask sends a question of nf_tables and returns the answers. What the kernel
-// refuses is its errno. Of an answer of more than limit bytes, where that is
-// not 0, come the first, with errLarge.
+// ask sends a request to nf_tables and returns the messages of the answer. The error is
+// the kernel's errno. An answer of more than limit bytes, if that is not 0, is cut off
+// and returned with errLarge.
 func (s *socket) ask(limit int, typ, flags int, family byte, about ...*nl.RtAttr) ([]message, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: s.handle}
@@ -57,7 +57,7 @@ func (s *socket) ask(limit int, typ, flags int, family byte, about ...*nl.RtAttr
 		msgs = append(msgs, b)
 		total += len(b)
 		if limit > 0 && total > limit {
-			s.close() // the library else reads the answer to its end
+			s.close() // otherwise the library reads the answer to its end
 			return false
 		}
 		return true
@@ -71,8 +71,8 @@ func (s *socket) ask(limit int, typ, flags int, family byte, about ...*nl.RtAttr
 	return msgs, err
 }
 
-// connect readies a transaction. buffer is how many bytes the kernel is to take
-// and to give in one piece; 0 is what sockets have anyway.
+// connect opens a connection for one transaction. buffer is the size of the socket's
+// buffers in bytes; 0 is the default.
 func connect(ctx context.Context, buffer int) (*nftables.Conn, error) {
 	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
 		err := c.SetDeadline(deadline(ctx))
@@ -96,7 +96,7 @@ func (m message) attributes() attributes { return parse(m[nl.SizeofNfgenmsg:]) }
 // attributes are those of a message, or those in another attribute.
 type attributes []syscall.NetlinkRouteAttr
 
-// parse returns no attributes of what the kernel would not write.
+// parse parses attributes; those of a malformed list are none.
 func parse(b []byte) attributes {
 	list, _ := nl.ParseRouteAttr(b)
 	return list
@@ -115,7 +115,7 @@ func (a attributes) get(typ uint16) []byte {
 // in are the attributes in another.
 func (a attributes) in(typ uint16) attributes { return parse(a.get(typ)) }
 
-// number is what the kernel puts as big-endian; 0 if it is not there.
+// number is a big-endian number; 0 if there is no such attribute.
 func (a attributes) number(typ uint16) uint32 { return be32(a.get(typ)) }
 
 // text is a string; "" if it is not there.

@@ -21,30 +21,29 @@ import (
 
 const netdev = byte(nftables.TableFamilyNetdev)
 
-// A SpoofCheck drops what a container sends as somebody else, at the host's end
-// of its veth pair, before any bridge sees it: a chain of the netdev family at
-// the hook ingress of that link, in a table of the network. Frames with another
-// source MAC address go, and, where its addresses are known, ARP and neighbour
-// discovery that says that another's address or MAC address is its own, packets
-// from another's address, router advertisements, redirects, and VLAN tags inside
-// of VLAN tags. What a host says before it has an address passes: DHCP, ARP
-// probes (RFC 5227), duplicate address detection (RFC 4862).
+// A SpoofCheck drops frames that a container sends with an address of another: a chain
+// of the netdev family at the hook ingress of the host's end of its veth pair, in a
+// table of the network. It drops frames with another source MAC address. If the
+// container's addresses are known, it also drops packets from other addresses, ARP and
+// neighbour discovery that claim another address or MAC address, router advertisements,
+// redirects, and VLAN tags inside of VLAN tags. Packets of a host that has no address
+// yet pass: DHCP, ARP probes (RFC 5227), duplicate address detection (RFC 4862).
 type SpoofCheck struct {
+	// Network is the network's name.
 	Network string
-	// Port is the link, and the chain's name.
+	// Port is the host's end of the veth pair; the chain has its name.
 	Port string
-	// MAC is the container's.
+	// MAC is the container's MAC address.
 	MAC string
-	// Addrs are the container's; none: only the MAC address is looked at. Its
-	// link-local address (RFC 4291, appendix A) is its own anyway.
+	// Addrs are the container's addresses. Its link-local address (RFC 4291,
+	// appendix A) is always allowed. Without Addrs only the MAC address is checked.
 	Addrs []netip.Addr
 }
 
-// Add makes the chain, in the place of one that is there.
+// Add makes the chain, and replaces one of the same name.
 func (s SpoofCheck) Add(ctx context.Context) error {
-	// To delete a chain makes the kernel wait for all its processors. There is
-	// one only of a link of the same name before, and of that only the newest
-	// kernels keep it.
+	// Deleting a chain makes the kernel wait for all processors. A chain of the name
+	// exists only if a former link had it, and only the newest kernels keep that.
 	err := s.add(ctx, false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
 		err = s.add(ctx, true)
@@ -78,8 +77,8 @@ func (s SpoofCheck) add(ctx context.Context, anew bool) error {
 	return c.Flush()
 }
 
-// Stands reports whether the chain is there, as Add made it.
-func (s SpoofCheck) Stands(ctx context.Context) (bool, error) {
+// Exists reports whether the chain exists with the rules that Add makes.
+func (s SpoofCheck) Exists(ctx context.Context) (bool, error) {
 	var have []rule
 	err := read(ctx, func(r *reader) (err error) {
 		have, err = r.rules(netdev, config.FirewallTable(s.Network), s.Port)
@@ -96,7 +95,7 @@ func (s SpoofCheck) Stands(ctx context.Context) (bool, error) {
 	return len(have) == len(want) && !slices.ContainsFunc(have, func(r rule) bool { return string(r.userdata) != mark }), nil
 }
 
-// DelSpoofChecks deletes the chains of these ports; none there is no error. The
+// DelSpoofChecks deletes the chains of ports. Chains that do not exist are fine: the
 // kernel may have deleted them with their links.
 func DelSpoofChecks(ctx context.Context, network string, ports ...string) error {
 	have, err := SpoofChecks(ctx, network)
@@ -143,8 +142,8 @@ func SpoofChecks(ctx context.Context, network string) ([]string, error) {
 	return ports, nil
 }
 
-// DropSpoofChecks deletes the network's table; none there is no error.
-func DropSpoofChecks(ctx context.Context, network string) error {
+// DelAllSpoofChecks deletes the network's table with all its chains, if there is one.
+func DelAllSpoofChecks(ctx context.Context, network string) error {
 	name := config.FirewallTable(network)
 	err := read(ctx, func(r *reader) error {
 		_, err := r.tableFlags(netdev, name)
@@ -170,8 +169,7 @@ func (s SpoofCheck) wrap(err error) error {
 	return fmt.Errorf("spoof check of %s (nftables table netdev %s): %w", s.Port, config.FirewallTable(s.Network), explain(err))
 }
 
-// mark is a comment, as nft keeps it, that tells rules of these addresses from
-// others.
+// mark is user data with a comment that is a hash of the addresses.
 func (s SpoofCheck) mark() []byte {
 	addrs := make([]string, len(s.Addrs))
 	for i, a := range s.Addrs {
@@ -182,13 +180,14 @@ func (s SpoofCheck) mark() []byte {
 	return userdata.AppendString(nil, userdata.TypeComment, text)
 }
 
-// An operand is what a test reads into register 1, and how many bytes that is.
+// An operand is a field of the packet that a test loads into register 1, and its size in
+// bytes.
 type operand struct {
 	load expr.Any
 	size int
 }
 
-// What the rules look at: offsets from the headers of Ethernet, ARP (RFC 826),
+// The operands of the rules, by their offsets in the headers of Ethernet, ARP (RFC 826),
 // IPv4 (RFC 791), IPv6 (RFC 8200), UDP, ICMPv6 and neighbour discovery (RFC 4861).
 var (
 	etherSource = payload(expr.PayloadBaseLLHeader, 6, 6)
@@ -213,8 +212,8 @@ func payload(base expr.PayloadBase, offset, size uint32) *operand {
 	return &operand{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: size}, int(size)}
 }
 
-// A test compares an operand with a number, or looks it up among addresses of
-// the container's, which it should not be one of.
+// A test compares an operand with a number. With own it is true if the operand is none
+// of these addresses.
 type test struct {
 	of     *operand
 	op     expr.CmpOp
@@ -235,7 +234,7 @@ type spoofChain struct {
 	errs   []error
 }
 
-// drop adds a rule: what passes all tests is dropped.
+// drop adds a rule that drops packets for which all tests are true.
 func (c *spoofChain) drop(tests ...test) {
 	var exprs []expr.Any
 	for _, t := range tests {
@@ -312,13 +311,13 @@ func (s SpoofCheck) rules(newSet func(*nftables.Set, []nftables.SetElement) erro
 	return c.rules, errors.Join(c.errs...)
 }
 
-// discovery drops what neighbour discovery says of others.
+// discovery adds the rules about neighbour discovery.
 func (c *spoofChain) discovery(mac uint64, own []netip.Addr) {
 	nd := func(typ uint64, tests ...test) {
 		c.drop(append([]test{is(protocol, unix.ETH_P_IPV6), is(transport, unix.IPPROTO_ICMPV6), is(icmpType, typ)}, tests...)...)
 	}
-	// Behind other headers, or with more options than one, it would not be seen
-	// for what it is.
+	// Messages behind extension headers, or with more than one option, could not be
+	// checked.
 	for typ := uint64(solicitRouter); typ <= redirect; typ++ {
 		nd(typ, not(ip6Next, unix.IPPROTO_ICMPV6))
 	}

@@ -166,7 +166,7 @@ func TestSpoofCheck(t *testing.T) {
 		{"redirect", v6(cnitest.ICMPv6(own, all6, 137, make([]byte, 36)...)), false},
 	} {
 		// No test of its own: that would be another thread, in another namespace.
-		if err := firewall.DropSpoofChecks(ctx, "n"); err != nil {
+		if err := firewall.DelAllSpoofChecks(ctx, "n"); err != nil {
 			t.Fatal(err)
 		}
 		if !b.passes(tt.frame) {
@@ -198,7 +198,7 @@ func TestSpoofCheckStands(t *testing.T) {
 	s := firewall.SpoofCheck{Network: "n", Port: "og1", MAC: ownMAC, Addrs: []netip.Addr{own4, own6}}
 	stands := func(want bool, when string) {
 		t.Helper()
-		if got, err := s.Stands(ctx); got != want || err != nil {
+		if got, err := s.Exists(ctx); got != want || err != nil {
 			t.Errorf("%s: stands %t, %v, want %t", when, got, err, want)
 		}
 	}
@@ -235,8 +235,8 @@ func TestSpoofCheckStands(t *testing.T) {
 	run("sh", "-ec", "ip link add og1 type veth peer name c0; ip link set og1 up")
 	must(s.Add(ctx)) // a container that comes back
 	stands(true, "after its link came back")
-	must(firewall.DropSpoofChecks(ctx, "n"))
-	must(firewall.DropSpoofChecks(ctx, "n"))
+	must(firewall.DelAllSpoofChecks(ctx, "n"))
+	must(firewall.DelAllSpoofChecks(ctx, "n"))
 	if out := run("nft", "list", "ruleset"); strings.Contains(out, "ovs-gre-n") {
 		t.Errorf("left: %s", out)
 	}
@@ -254,7 +254,7 @@ func BenchmarkSpoofCheck(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		if err := firewall.DropSpoofChecks(context.Background(), "n"); err != nil {
+		if err := firewall.DelAllSpoofChecks(context.Background(), "n"); err != nil {
 			b.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the kernel's own clearing up, which nothing announces

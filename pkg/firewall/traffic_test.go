@@ -29,7 +29,7 @@ func newPeer(t *testing.T) (pid int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	t.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
 	netns := func(proc string) string { s, _ := os.Readlink("/proc/" + proc + "/ns/net"); return s }
 	for start := time.Now(); netns(fmt.Sprint(cmd.Process.Pid)) == netns("thread-self"); time.Sleep(time.Millisecond) { //nolint:forbidigo // a poll with a limit
 		if time.Since(start) > 5*time.Second {

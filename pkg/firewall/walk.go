@@ -11,17 +11,17 @@ import (
 type chainID struct {
 	family      byte
 	table, name string
-	// legacy: it is the old iptables'.
+	// legacy: it is a chain of iptables-legacy.
 	legacy bool
 }
 
-// rules of a chain, in order. It is read when a packet may get there.
+// A ruleChain has the rules of a chain, in order. It is read when packets may reach it.
 type ruleChain struct {
 	chainID
 	rules []rule
 }
 
-// A ruleset is the packet filter of this host as far as it was looked at.
+// A ruleset has the chains and sets of this host that were read.
 type ruleset struct {
 	r      *reader // nil: there is no nf_tables
 	chains map[chainID]*ruleChain
@@ -32,7 +32,7 @@ func newRuleset(r *reader) *ruleset {
 	return &ruleset{r, map[chainID]*ruleChain{}, map[chainID]*elementSet{}}
 }
 
-// chain returns a chain; one that is not there has no rules.
+// chain returns a chain; one that does not exist has no rules.
 func (s *ruleset) chain(id chainID) (*ruleChain, error) {
 	if c := s.chains[id]; c != nil {
 		return c, nil
@@ -59,79 +59,79 @@ func (s *ruleset) set(id chainID) (*elementSet, error) {
 	return e, err
 }
 
-// A baseChain is a base chain, which every packet of its family passes at its hook:
-// nf_tables', or the old iptables'. A packet has to be accepted at each.
+// A baseChain is a base chain of nf_tables or iptables-legacy: all packets of its family
+// pass it at its hook. A packet must be accepted by each.
 type baseChain struct {
 	chainID
-	// drops: what no rule decides is dropped.
+	// drops: the policy is drop.
 	drops bool
-	// iptables: it is iptables' own chain, by name and priority.
+	// iptables: it is a chain that iptables makes, by name and priority.
 	iptables bool
 }
 
-// sees reports whether packets of the family pass the gate.
+// sees reports whether packets of the family pass the chain.
 func (g baseChain) sees(ipv6 bool) bool {
 	return g.family == unix.NFPROTO_INET || ipv6 == (g.family == unix.NFPROTO_IPV6)
 }
 
-// A place is a rule of a chain; behind the last one it is the chain's policy.
+// A place is a rule of a chain by its index; behind the last one it is the chain's policy.
 type place struct {
 	chain *ruleChain
 	at    int
 }
 
-// A outcome is what becomes of a class of packets at a gate.
+// An outcome tells what happens to a class of packets at a base chain.
 type outcome struct {
-	gate baseChain
-	// drops: they are dropped, but for those that the doubtful rules accept.
+	base baseChain
+	// drops: the packets are dropped, unless a rule that unsure is about accepts them.
 	drops bool
-	// by drops them.
+	// by is the rule that drops them.
 	by place
-	// base is where in the gate's chain that happens.
-	base int
-	// narrow: the way to by asks for links or addresses.
+	// baseRule is the index of the base chain's rule that is, or leads to, by.
+	baseRule int
+	// narrow: rules on the way to by have conditions on links or addresses.
 	narrow bool
-	// unsure: a rule in front of by that we cannot judge may accept them.
+	// unsure: a rule in front of by, with unknown conditions, may accept packets.
 	unsure bool
-	// partialDrops are rules in front of by that drop some of the packets, or perhaps.
+	// partialDrops are rules in front of by that drop some packets, or may do so.
 	partialDrops []partialDrop
-	// met are the owner's rules in front of by.
-	met []*rule
+	// ours are the owner's rules in front of by.
+	ours []*rule
 }
 
-// A partialDrop is a rule that drops some of the packets, or perhaps some.
+// A partialDrop is a rule that drops some of the packets, or may do so.
 type partialDrop struct {
 	place
-	base  int
-	match answer
+	baseRule int
+	match    answer
 }
 
-// A walker takes a class of packets through a gate.
+// A walker takes a class of packets through a base chain.
 type walker struct {
 	*ruleset
 	p     *Packet
 	owner string
-	fate  outcome
-	sits  *judge
+	out   outcome
+	eval  *judge
 }
 
-// outcomeAt takes the packets through a gate. Rules with the owner's comment are as
-// if they were not there.
+// outcomeAt takes the packets through a base chain. It skips rules with the owner's
+// comment.
 func (s *ruleset) outcomeAt(g baseChain, p *Packet, owner string) (outcome, error) {
-	w := walker{s, p, owner, outcome{gate: g}, newJudge(p)}
+	w := walker{s, p, owner, outcome{base: g}, newJudge(p)}
 	c, err := s.chain(g.chainID)
 	if err != nil {
-		return w.fate, err
+		return w.out, err
 	}
 	v, err := w.walk(c, yes, false, 0)
 	if v == goesOn && g.drops {
-		w.fate.drops, w.fate.by, w.fate.base, w.fate.narrow = true, place{c, len(c.rules)}, len(c.rules), false
+		w.out.drops, w.out.by, w.out.baseRule, w.out.narrow = true, place{c, len(c.rules)}, len(c.rules), false
 	}
-	return w.fate, err
+	return w.out, err
 }
 
-// walk goes through a chain and those that it leads to. sure says which of the
-// packets come here: yes is all. What it returns is about those that do.
+// walk takes the packets through a chain and the chains that it jumps to. sure tells
+// which of the packets reach it. The verdict is about those.
 func (w *walker) walk(c *ruleChain, sure answer, narrow bool, depth int) (verdict, error) {
 	if depth > 16 { // NFT_JUMP_STACK_SIZE
 		return goesOn, nil
@@ -139,11 +139,11 @@ func (w *walker) walk(c *ruleChain, sure answer, narrow bool, depth int) (verdic
 	for i := range c.rules {
 		r := &c.rules[i]
 		if depth == 0 {
-			w.fate.base = i
+			w.out.baseRule = i
 		}
 		if w.owner != "" && r.mark == w.owner {
 			if sure == yes {
-				w.fate.met = append(w.fate.met, r)
+				w.out.ours = append(w.out.ours, r)
 			}
 			continue
 		}
@@ -172,10 +172,10 @@ func (w *walker) judge(c *ruleChain, r *rule) (judgement, error) {
 		isChain := func(name string) bool { return w.chains[chainID{c.family, c.table, name, true}] != nil }
 		return judgeSaved(r.args, w.p, isChain), nil
 	}
-	return w.sits.rule(r, func(name string) (*elementSet, error) { return w.set(chainID{c.family, c.table, name, false}) })
+	return w.eval.rule(r, func(name string) (*elementSet, error) { return w.set(chainID{c.family, c.table, name, false}) })
 }
 
-// follow does what a rule does with the packets that it matches.
+// follow applies an effect of the rule at at.
 func (w *walker) follow(at place, e effect, sure answer, narrow bool, depth int) (verdict, error) {
 	match := min(sure, e.match)
 	if match == no {
@@ -183,12 +183,12 @@ func (w *walker) follow(at place, e effect, sure answer, narrow bool, depth int)
 	}
 	switch e.verdict {
 	case accepts:
-		w.fate.unsure = w.fate.unsure || match == perhaps
+		w.out.unsure = w.out.unsure || match == perhaps
 	case drops:
 		if match == yes {
-			w.fate.drops, w.fate.by, w.fate.narrow = true, at, narrow
+			w.out.drops, w.out.by, w.out.narrow = true, at, narrow
 		} else {
-			w.fate.partialDrops = append(w.fate.partialDrops, partialDrop{at, w.fate.base, match})
+			w.out.partialDrops = append(w.out.partialDrops, partialDrop{at, w.out.baseRule, match})
 		}
 	case jumps, goesTo:
 		c, err := w.chain(chainID{at.chain.family, at.chain.table, e.chain, at.chain.legacy})
@@ -196,8 +196,8 @@ func (w *walker) follow(at place, e effect, sure answer, narrow bool, depth int)
 			return goesOn, err
 		}
 		if e.chain == isolation {
-			// It drops what comes from bridges that it keeps apart.
-			w.fate.partialDrops = append(w.fate.partialDrops, partialDrop{at, w.fate.base, no})
+			// It drops packets between bridges.
+			w.out.partialDrops = append(w.out.partialDrops, partialDrop{at, w.out.baseRule, no})
 		}
 		v, err := w.walk(c, match, narrow, depth+1)
 		if v == goesOn && e.verdict == goesTo {
@@ -208,7 +208,7 @@ func (w *walker) follow(at place, e effect, sure answer, narrow bool, depth int)
 	return e.verdict, nil
 }
 
-// String names the place for a message.
+// String describes the rule for a message.
 func (p place) String() string {
 	if p.at >= len(p.chain.rules) {
 		return "the policy DROP of " + p.chain.String()
@@ -229,8 +229,7 @@ func familyName(family byte) string {
 	return map[byte]string{unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet"}[family]
 }
 
-// baseChains reads the base chains of a hook: nf_tables', and the old iptables'
-// where the kernel has its table in use.
+// baseChains reads the base chains of nf_tables at a hook that keep accepts.
 func (s *ruleset) baseChains(hook uint32, keep func(chain) bool) ([]baseChain, error) {
 	if s.r == nil {
 		return nil, nil
@@ -240,18 +239,18 @@ func (s *ruleset) baseChains(hook uint32, keep func(chain) bool) ([]baseChain, e
 	if err != nil {
 		return nil, err
 	}
-	var gates []baseChain
+	var bases []baseChain
 	for _, c := range chains {
 		if c.hook != hook || c.typ != typ || familyName(c.family) == "" || !keep(c) {
 			continue
 		}
 		const drop = 0 // NF_DROP
-		gates = append(gates, baseChain{
+		bases = append(bases, baseChain{
 			chainID: chainID{family: c.family, table: c.table, name: c.name}, drops: c.policy == drop,
 			// iptables' own names and priorities; it has no family inet.
 			iptables: c.family != inet && c.name == strings.ToUpper(c.name) &&
 				(c.table == "filter" && c.priority == 0 || c.table == "raw" && c.priority == -300),
 		})
 	}
-	return gates, nil
+	return bases, nil
 }

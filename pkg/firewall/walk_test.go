@@ -22,13 +22,13 @@ func cidrList(list ...string) (out []netip.Prefix) {
 	return out
 }
 
-// fates is what the gates at forward do with a packet: "drop by …", "perhaps
+// fates is what the base chains at forward do with a packet: "drop by …", "perhaps
 // by …", or "".
 func fates(t *testing.T, p Packet) string {
 	t.Helper()
 	var list []string
-	look := func(s *ruleset, gates []baseChain) {
-		for _, g := range gates {
+	look := func(s *ruleset, bases []baseChain) {
+		for _, g := range bases {
 			if !g.sees(p.IPv6) {
 				continue
 			}
@@ -52,18 +52,18 @@ func fates(t *testing.T, p Packet) string {
 	if err := read(t.Context(), func(r *reader) error {
 		list = nil
 		s := newRuleset(r)
-		gates, err := s.baseChains(unix.NF_INET_FORWARD, func(chain) bool { return true })
-		look(s, gates)
+		bases, err := s.baseChains(unix.NF_INET_FORWARD, func(chain) bool { return true })
+		look(s, bases)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	s := newRuleset(nil)
-	gates, err := s.legacyGates(t.Context(), "filter", "FORWARD")
+	bases, err := s.legacyBaseChains(t.Context(), "filter", "FORWARD")
 	if err != nil {
 		t.Fatal(err)
 	}
-	look(s, gates)
+	look(s, bases)
 	return strings.Join(list, "; ")
 }
 

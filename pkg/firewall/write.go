@@ -19,9 +19,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// applyForwards puts the accepts of what is wanted where they are missing, and
-// removes the rules that are not wanted any more. One survey may not show all:
-// what is accepted here may be dropped there.
+// applyForwards inserts missing accept rules, and removes unwanted ones. It surveys again
+// after each change: packets that one rule accepts may be dropped by another.
 func (b *Backend) applyForwards(ctx context.Context, changes []state.Change) error {
 	want, gone := state.Set{}, map[state.Object]bool{}
 	for _, c := range changes {
@@ -46,7 +45,7 @@ func (b *Backend) applyForwards(ctx context.Context, changes []state.Change) err
 			more, err := b.write(ctx, s, gone)
 			failed, again = errors.Join(failed, err), again || more
 		}
-		// A rule may be gone, by the number of which another is placed.
+		// ErrNotExist: a rule by whose handle another was to be placed is gone.
 		if !again || failed != nil && !errors.Is(failed, os.ErrNotExist) {
 			return failed
 		}
@@ -57,11 +56,11 @@ func (b *Backend) applyForwards(ctx context.Context, changes []state.Change) err
 	return failed
 }
 
-// write does what one survey asks for, and reports whether to look again.
+// write makes the changes of one survey, and reports whether another is needed.
 func (b *Backend) write(ctx context.Context, s survey, gone map[state.Object]bool) (again bool, err error) {
 	var errs []error
-	if slices.ContainsFunc(s.obstacles, func(o *obstacle) bool { return o.gate.legacy }) {
-		// Places in its chains are numbers: those that come last go first.
+	if slices.ContainsFunc(s.obstacles, func(o *obstacle) bool { return o.base.legacy }) {
+		// Its rules are placed by number: the last place must be written first.
 		slices.Reverse(s.obstacles)
 		slices.SortStableFunc(s.obstacles, func(a, b *obstacle) int { return cmp.Compare(b.at.at, a.at.at) })
 	}
@@ -73,7 +72,7 @@ func (b *Backend) write(ctx context.Context, s survey, gone map[state.Object]boo
 			again = true
 			anew, err := o.mend(ctx)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s at %s: %w", o.f.Noun(), o.gate, o.gate.explain(err)))
+				errs = append(errs, fmt.Errorf("%s at %s: %w", o.f.Noun(), o.base, o.base.explain(err)))
 			}
 			if anew {
 				return true, errors.Join(errs...)
@@ -89,17 +88,17 @@ func (b *Backend) write(ctx context.Context, s survey, gone map[state.Object]boo
 }
 
 func (r ownedRule) remove(ctx context.Context) error {
-	err := remove(ctx, r.gate, []*rule{r.rule})
+	err := remove(ctx, r.base, []*rule{r.rule})
 	if err != nil {
-		return fmt.Errorf("rule %s at %s: %w", r.text(), r.gate, r.gate.explain(err))
+		return fmt.Errorf("rule %s at %s: %w", r.text(), r.base, r.base.explain(err))
 	}
 	return nil
 }
 
-// mend makes the rules that are missing, and removes those of the same kind
-// that stand where no packet meets them. anew: it has not made any yet.
+// mend inserts the missing rules, and removes rules of the same Forward at places that no
+// packet reaches. anew: it has only removed some, and must be called again.
 func (o obstacle) mend(ctx context.Context) (anew bool, err error) {
-	rules, err := o.rules.owned(o.gate, comment(o.f.Network, o.f.Routes), false)
+	rules, err := o.rules.owned(o.base, comment(o.f.Network, o.f.Routes), false)
 	if err != nil {
 		return false, err
 	}
@@ -108,12 +107,12 @@ func (o obstacle) mend(ctx context.Context) (anew bool, err error) {
 		return false, err
 	}
 	same := slices.Concat(forms(o.f, p[0], true), forms(o.f, p[0], false))
-	useless := slices.DeleteFunc(rules, func(r *rule) bool { return slices.Contains(o.met, r) || !slices.Contains(same, r.form()) })
+	useless := slices.DeleteFunc(rules, func(r *rule) bool { return slices.Contains(o.ours, r) || !slices.Contains(same, r.form()) })
 	switch {
-	case o.gate.legacy && len(useless) > 0:
-		// It deletes the first rule that is equal; and the numbers are others then.
-		return true, remove(ctx, o.gate, useless)
-	case o.gate.legacy:
+	case o.base.legacy && len(useless) > 0:
+		// -D deletes the first rule that is equal, and changes the numbers of others.
+		return true, remove(ctx, o.base, useless)
+	case o.base.legacy:
 		return false, insertSaved(ctx, o.at.chain, o.at.at, o.missing)
 	}
 	c, err := connect(ctx, 0)
@@ -122,16 +121,16 @@ func (o obstacle) mend(ctx context.Context) (anew bool, err error) {
 	}
 	o.insert(c)
 	for _, r := range useless {
-		delRule(c, o.gate, r)
+		delRule(c, o.base, r)
 	}
 	return false, c.Flush()
 }
 
-// insert puts rules in front of the place, in order.
+// insert inserts the missing rules in front of o.at, in order.
 func (o obstacle) insert(c *nftables.Conn) {
 	t, ch := o.at.chain.native()
 	for _, f := range o.missing {
-		r := &nftables.Rule{Table: t, Chain: ch, Exprs: f.exprs(o.asIPTables, o.gate.family)}
+		r := &nftables.Rule{Table: t, Chain: ch, Exprs: f.exprs(o.asIPTables, o.base.family)}
 		if !o.asIPTables {
 			r.UserData = userdata.AppendString(nil, userdata.TypeComment, f.comment)
 		}
@@ -168,8 +167,8 @@ func delRule(c *nftables.Conn, g baseChain, r *rule) {
 	_ = c.DelRule(&nftables.Rule{Table: t, Chain: ch, Handle: r.handle}) // it fails where there is no handle
 }
 
-// readable reports whether iptables can read the table: all its rules are of
-// the kind that it makes itself. Otherwise nft made it, whatever its name.
+// readable reports whether iptables can read the table, because all its rules have only
+// expressions that iptables makes. Otherwise rules of nft are in it.
 func (s *ruleset) readable(g baseChain) (bool, error) {
 	if !g.iptables || g.legacy {
 		return g.iptables, nil
@@ -184,7 +183,7 @@ func (s *ruleset) readable(g baseChain) (bool, error) {
 	return true, err
 }
 
-// exprs are the rule as iptables would make it, or as nft would.
+// exprs are the rule's expressions, in the form of iptables or of nft.
 func (f form) exprs(iptables bool, table byte) []expr.Any {
 	const reg = unix.NFT_REG_1
 	var list []expr.Any

@@ -74,10 +74,10 @@ func (h hostLocal) open(ctx context.Context) (s store, done func(), err error) {
 		}
 	}
 	if err != nil {
-		s.Close()
+		_ = s.Close()
 		return s, nil, err
 	}
-	return s, func() { s.Close(); f.Close() }, nil
+	return s, func() { _ = s.Close(); f.Close() }, nil
 }
 
 func (h hostLocal) Add(ctx context.Context) (*current.Result, error) {

@@ -16,10 +16,12 @@ import (
 
 // Addr is an address of a link.
 type Addr struct {
-	Link   string
-	Index  int
+	// Link is the link's name, "" where it is gone by now, and Index its index.
+	Link  string
+	Index int
+	// Prefix is the address with the length of its subnet.
 	Prefix netip.Prefix
-	// Proto says who made it: 0 nobody says, else as in IFA_PROTO.
+	// Proto is the address's IFA_PROTO, which tells who made it; 0 is not known.
 	Proto uint8
 }
 
@@ -53,7 +55,8 @@ func addrOf(ip net.IP) netip.Addr {
 	return a
 }
 
-// observeAddrs adds the wanted addresses, whoever made them, and the network's.
+// observeAddrs adds the wanted addresses, also those that others made, and the
+// network's.
 func (b *Backend) observeAddrs(ctx context.Context, c *conn, want, have state.Set) error {
 	devs := slices.Concat(b.scope.AddrLinks, b.scope.SharedLinks)
 	for _, o := range want {
@@ -91,8 +94,8 @@ func (c *conn) addAddr(ctx context.Context, index int, p netip.Prefix, proto uin
 	return c.sameAddr(ctx, index, p, c.newAddr(ctx, index, p, proto))
 }
 
-// delAddr deletes nothing where nothing is ours: the kernel would delete
-// anybody's.
+// delAddr deletes an address that carries our protocol. The kernel itself does
+// not tell by the protocol: it would delete another's, too.
 func (c *conn) delAddr(ctx context.Context, a state.Addr) error {
 	index, err := c.index(ctx, a.Dev)
 	if err != nil {

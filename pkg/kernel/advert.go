@@ -14,7 +14,7 @@ const Forwarding6 = "net/ipv6/conf/all/forwarding"
 
 func acceptRA(link string) string { return "net/ipv6/conf/" + link + "/accept_ra" }
 
-// sysctl reads a parameter; "" where there is none.
+// sysctl reads a sysctl; "" where there is none.
 func sysctl(key string) string {
 	value, _ := readSysctl(key)
 	return value
@@ -23,10 +23,10 @@ func sysctl(key string) string {
 // Forwards6 reports whether the kernel forwards IPv6.
 func Forwards6() bool { v := sysctl(Forwarding6); return v != "" && v != "0" }
 
-// Advertised lists the links that have a default route which the kernel made
-// of a router advertisement, and drops when it begins to forward: accept_ra is
-// 1 there ("accept if forwarding is disabled", ip-sysctl.rst). Where it is 0 a
-// daemon listens, and its routes stay.
+// Advertised lists the links that have an IPv6 default route by a router
+// advertisement which the kernel drops when it begins to forward: those whose
+// accept_ra is 1 ("accept if forwarding is disabled", ip-sysctl.rst). Links with
+// 0 have such routes from a daemon; these stay.
 func Advertised(ctx context.Context) ([]string, error) {
 	return withConn(func(c *conn) (links []string, err error) {
 		routes, err := c.routes(ctx, netlink.FAMILY_V6, unix.RT_TABLE_UNSPEC, unix.RTPROT_RA)
@@ -45,8 +45,8 @@ func Advertised(ctx context.Context) ([]string, error) {
 	})
 }
 
-// KeepAdvertised has a link listen to router advertisements also while the
-// kernel forwards.
+// KeepAdvertised sets accept_ra of a link to 2: the kernel then accepts router
+// advertisements on it also while it forwards.
 func KeepAdvertised(link string) error {
 	if err := writeSysctl(acceptRA(link), "2"); err != nil {
 		return fmt.Errorf("link %s has the default route of IPv6 by router advertisement, which the kernel drops when it begins to forward, "+
@@ -55,8 +55,8 @@ func KeepAdvertised(link string) error {
 	return nil
 }
 
-// UnkeepAdvertised takes KeepAdvertised back, unless somebody else has changed
-// it, or the link is gone.
+// UnkeepAdvertised sets accept_ra of a link back to 1 if it is 2 still. A link
+// that is gone is fine.
 func UnkeepAdvertised(link string) error {
 	if sysctl(acceptRA(link)) != "2" {
 		return nil

@@ -6,14 +6,15 @@ import (
 	"slices"
 )
 
-// Announce tells the segment that the addresses of a link are at mac, the
-// link's own, so that nobody sends to a former owner: by an ARP announcement
-// for IPv4 (RFC 5227, section 3), an unsolicited neighbour advertisement for
-// IPv6 (RFC 4861, section 7.2.6). addrs says which of the two are needed.
+// Announce tells the segment that the addresses of a link are at mac, which is
+// the link's MAC address, so that nobody sends to a former owner of them: by an
+// ARP announcement for IPv4 (RFC 5227, section 3), by an unsolicited neighbour
+// advertisement for IPv6 (RFC 4861, section 7.2.6). It sends those of the
+// families that are in addrs, and nothing where addrs is empty.
 //
-// The kernel sends them itself when a link that has arp_notify and
-// ndisc_notify (ip-sysctl.rst) is given its address anew. A packet socket
-// would do, but takes 8 to 16 ms to close (synchronize_net in packet_release):
+// The kernel sends them when a link with arp_notify and ndisc_notify
+// (ip-sysctl.rst) is given its MAC address again. A packet socket could send
+// them, too, but takes 8 to 16 ms to close (synchronize_net in packet_release):
 // more than the rest of ADD.
 func (n *Netns) Announce(ifName, mac string, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
@@ -33,8 +34,8 @@ func (n *Netns) Announce(ifName, mac string, addrs []netip.Addr) error {
 	return wrap("announce on "+ifName, err)
 }
 
-// notify makes the kernel speak up when the link's address is set. It stays
-// so, as with the bridge plugin of containernetworking/plugins.
+// notify sets arp_notify and ndisc_notify of a link. They stay set, as with the
+// bridge plugin of containernetworking/plugins.
 func notify(ifName string, addrs []netip.Addr) error {
 	if slices.ContainsFunc(addrs, netip.Addr.Is4) {
 		if err := writeSysctl("net/ipv4/conf/"+ifName+"/arp_notify", "1"); err != nil {

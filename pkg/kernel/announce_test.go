@@ -61,11 +61,7 @@ func TestAnnounce(t *testing.T) {
 		{"none", nil, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx := inNetns(t)
-			n := container(t)
-			if err := AddVeth(ctx, pair, n); err != nil {
-				t.Fatal(err)
-			}
+			ctx, n := withPair(t)
 			if err := n.Configure(ctx, "eth0", prefixes("192.168.1.2/24", "fd00:1::2/64"), nil); err != nil {
 				t.Fatal(err)
 			}

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scope is what belongs to a network besides what is wanted. The zero Scope
-// owns nothing.
+// Scope says which objects in the kernel belong to a network, so that those no
+// longer wanted are removed. Nothing belongs to the zero Scope.
 type Scope struct {
 	// AddrLinks are the links on which addresses that carry our protocol
 	// (IFA_PROTO = state.RouteProtocol) are the network's.
 	AddrLinks []string
-	// SharedLinks are links that others use too: of the addresses there that
-	// carry our protocol, the Gateways are the network's.
+	// SharedLinks are links that others use, too: of the addresses there that carry
+	// our protocol, only the Gateways are the network's.
 	SharedLinks []string
 	Gateways    []netip.Addr
 	// NeighLinks are the links on which permanent neighbour entries are the
@@ -34,8 +34,8 @@ type Scope struct {
 	WireGuard WireGuardScope
 	// RouteTable is the table that holds the network's routes; 0 is none.
 	RouteTable int
-	// RouteSources: routes of our protocol in RouteTable that prefer one of
-	// these as source are the network's.
+	// RouteSources are source addresses: routes of our protocol in RouteTable that
+	// prefer one of them are the network's.
 	RouteSources []netip.Addr
 }
 
@@ -45,12 +45,11 @@ type Backend struct{ scope Scope }
 
 var _ state.Backend = (*Backend)(nil)
 
-// NewBackend returns the backend of a network that owns what s says.
+// NewBackend returns the backend of the network with the scope s.
 func NewBackend(s Scope) *Backend { return &Backend{s} }
 
-// Observe implements state.Backend. It lists nothing that neither want nor the
-// scope has to do with. A link of another kind in the place of an OVS bridge is
-// foreign.
+// Observe implements state.Backend. It lists objects that are wanted or in scope.
+// A link of another kind that has the name of a wanted OVS bridge is foreign.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
 	have := state.Set{}
 	if err := observeSysctls(want, have); err != nil {
@@ -72,7 +71,7 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	return doWithConn(func(c *conn) error {
 		var errs []error
-		var taken []state.Change // routes whose place was free a moment ago
+		var taken []state.Change // routes whose place another has taken since Observe
 		for _, ch := range portsFirst(changes) {
 			if f, ok := ch.Old.(state.Foreign); ok {
 				errs = append(errs, refuse(ch, f))
@@ -92,9 +91,9 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	})
 }
 
-// portsFirst puts the links whose MTU has a limit behind the other links: a
-// Linux bridge whose MTU nobody has set follows its ports, and goes back when
-// they leave.
+// portsFirst moves the links whose MTU has a limit behind the other links: the MTU
+// of a Linux bridge follows its ports' unless it was set, so that the ports come
+// first.
 func portsFirst(changes []state.Change) []state.Change {
 	var list, limited []state.Change
 	for _, ch := range changes {
@@ -153,8 +152,8 @@ func (c *conn) apply(ctx context.Context, ch state.Change) error {
 	return nil
 }
 
-// settle looks at routes whose place is taken: what is there is the same, or
-// ours, or foreign.
+// settle applies changes of routes that EEXIST was the answer to: the route that is
+// there may be the wanted one, another of ours, or foreign.
 func (b *Backend) settle(ctx context.Context, c *conn, taken []state.Change) (errs []error) {
 	want, have := state.Set{}, state.Set{}
 	for _, ch := range taken {
@@ -187,7 +186,7 @@ func refuse(ch state.Change, f state.Foreign) error {
 
 func mine(k state.Kind) bool { return k >= state.KindWireGuard && k <= state.KindRoute }
 
-// about says what an error of a change is about.
+// about puts the object of a change in front of its error.
 func about(ch state.Change, err error) error {
 	if err == nil {
 		return nil

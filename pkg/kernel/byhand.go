@@ -1,20 +1,18 @@
 package kernel
 
-// What vishvananda/netlink v1.3.1 cannot do. Nothing else of this package but
-// newlink.go and wgkernel.go puts a message, an attribute or an ioctl together, or
-// takes one apart.
+// This file has what vishvananda/netlink v1.3.1 cannot do, and says until when it
+// is needed. Only newlink.go and wgkernel.go make other messages by hand.
 //
-//   - IFA_PROTO of an address, which says who made it. The library's
-//     development branch has it: with the next release AddrAdd and AddrList do.
-//   - NDA_PROTOCOL of a neighbour, the same of it. Until Neigh has a field for
-//     it.
-//   - What is in another namespace that is known by its number alone
-//     (IFLA_TARGET_NETNSID, IFA_TARGET_NETNSID). Until LinkByIndex and AddrList
+//   - IFA_PROTO of an address: until the library's next release, whose AddrAdd and
+//     AddrList have it.
+//   - NDA_PROTOCOL of a neighbour: until Neigh has a field for it.
+//   - Links and addresses of a namespace of which only the id is known
+//     (IFLA_TARGET_NETNSID, IFA_TARGET_NETNSID): until LinkByIndex and AddrList
 //     take one.
-//   - The counters of Open vSwitch's datapaths. They are not for the library.
-//   - WireGuard's keys and peers: wgkernel.go.
-//   - The tx checksum offload of a link. safchain/ethtool reads a MiB for
-//     it, which is 0.6 ms of every ADD: this stays.
+//   - The counters of Open vSwitch's datapaths: for good, they are no matter of
+//     the library.
+//   - The tx checksum offload of a link: for good. safchain/ethtool reads a MiB
+//     for it, which is 0.6 ms of every ADD.
 
 import (
 	"context"
@@ -41,14 +39,15 @@ const (
 	ndaProtocol = 12
 )
 
-// raw is a part of a request that is there already.
+// raw is a part of a request that is in wire format already.
 type raw []byte
 
 func (b raw) Len() int          { return len(b) }
 func (b raw) Serialize() []byte { return b }
 
-// open opens a socket for requests of ours, unless there is one. It gets no
-// words of the kernel about what is refused: v1.3.1 panics where a dump is.
+// open opens the socket for our own requests by a protocol, unless it is open. The
+// kernel's texts about refused requests stay off: with them, v1.3.1 panics at a
+// dump that is refused.
 func (c *conn) open(protocol int) error {
 	if c.sockets[protocol] != nil {
 		return nil
@@ -62,7 +61,7 @@ func (c *conn) open(protocol int) error {
 	})
 }
 
-// ask makes a request of ours that reads.
+// ask makes a request that reads.
 func (c *conn) ask(ctx context.Context, protocol, kind, flags int, parts ...nl.NetlinkRequestData) ([][]byte, error) {
 	if err := c.open(protocol); err != nil {
 		return nil, err
@@ -72,7 +71,7 @@ func (c *conn) ask(ctx context.Context, protocol, kind, flags int, parts ...nl.N
 	})
 }
 
-// change makes a request of ours that changes something.
+// change makes a request that changes something. The error is as of execute.
 func (c *conn) change(ctx context.Context, kind, flags int, parts ...nl.NetlinkRequestData) error {
 	if err := c.open(unix.NETLINK_ROUTE); err != nil {
 		return err
@@ -80,7 +79,7 @@ func (c *conn) change(ctx context.Context, kind, flags int, parts ...nl.NetlinkR
 	return c.execute(ctx, func(h *netlink.Handle) error {
 		sockets := c.sockets
 		if h != c.handle {
-			sockets = nil // one of its own, which has words
+			sockets = nil // the library opens one, with the kernel's texts
 		}
 		_, err := request(kind, flags|unix.NLM_F_ACK, sockets, parts).Execute(unix.NETLINK_ROUTE, 0)
 		return err
@@ -93,7 +92,7 @@ func request(kind, flags int, sockets map[int]*nl.SocketHandle, parts []nl.Netli
 	return req
 }
 
-// newAddr gives a link an address that says who made it; 0 is nobody.
+// newAddr gives a link an address with a protocol; 0 is none.
 func (c *conn) newAddr(ctx context.Context, index int, p netip.Prefix, proto uint8) error {
 	m := nl.NewIfAddrmsg(family(p.Addr()))
 	m.Prefixlen, m.Index = uint8(p.Bits()), uint32(index)
@@ -146,8 +145,8 @@ func parseAddr(b []byte) Addr {
 	return a
 }
 
-// newNeigh makes a permanent neighbour entry that says who made it, in the place
-// of whatever is known of the address.
+// newNeigh makes a permanent neighbour entry with our protocol. It replaces an
+// entry for the same address.
 func (c *conn) newNeigh(ctx context.Context, index int, a netip.Addr, mac net.HardwareAddr) error {
 	return c.change(ctx, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
 		&netlink.Ndmsg{Family: uint8(family(a)), Index: uint32(index), State: netlink.NUD_PERMANENT},
@@ -155,7 +154,7 @@ func (c *conn) newNeigh(ctx context.Context, index int, a netip.Addr, mac net.Ha
 		nl.NewRtAttr(ndaProtocol, nl.Uint8Attr(state.RouteProtocol)))
 }
 
-// A neigh is an entry as the library has it, and as the kernel does.
+// A neigh is a neighbour entry, parsed and as the kernel's message.
 type neigh struct {
 	*netlink.Neigh
 	message raw
@@ -185,7 +184,7 @@ func (c *conn) neighs(ctx context.Context, index int) ([]neigh, error) {
 	return list, wrap("neighbours", err)
 }
 
-// addNeigh makes an entry anew.
+// addNeigh makes an entry again from the message that neighs read.
 func (c *conn) addNeigh(ctx context.Context, n neigh) error {
 	return c.change(ctx, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, n.message)
 }

@@ -17,11 +17,11 @@ type ContainerRoute struct {
 	Dst netip.Prefix
 	// Via is the next hop; the zero Addr means on-link.
 	Via netip.Addr
-	// Onlink: the next hop is on the link although no address says so.
+	// Onlink: the next hop counts as reachable by the link without a route to it.
 	Onlink bool
-	// MTU and AdvMSS are the route's metrics; 0 is none.
+	// MTU and AdvMSS are the route's, in bytes; 0 is none.
 	MTU, AdvMSS int
-	// Priority is the route's metric; 0 is the kernel's own.
+	// Priority is the route's metric; 0 is the kernel's default.
 	Priority int
 	// Table is the routing table's number; 0 is main.
 	Table int
@@ -77,20 +77,20 @@ func (r ContainerRoute) String() string {
 	return s
 }
 
-// ContainerLink is what a container's interface is like.
+// ContainerLink is a container's interface with its addresses and routes.
 type ContainerLink struct {
 	Link
 	// Addrs with their prefix lengths, link-local ones included.
 	Addrs []netip.Prefix
-	// Routes that leave by the interface, those of the kernel included, with
-	// defaults as zero values.
+	// Routes that leave by the interface, in all tables but local, with those that
+	// the kernel made. Fields that have the default are zero.
 	Routes []ContainerRoute
 }
 
-// Configure takes a link of the namespace up and gives it addresses and
-// routes. Routes without next hop go first, because others may need them. What
-// is there already is fine; a route whose place another takes is an error that
-// wraps fs.ErrExist.
+// Configure takes a link of the namespace up and gives it addresses and routes.
+// Routes without next hop go first, because others may need them. Addresses and
+// routes that are there already are fine; a different route of the same
+// destination, table and metric is an error that wraps fs.ErrExist.
 func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Prefix, routes []ContainerRoute) error {
 	return n.with(func(c *conn) error {
 		index, err := c.index(ctx, ifName)
@@ -99,8 +99,8 @@ func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Pref
 		}
 		err = c.configure(ctx, index, addrs, routes)
 		if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) && errors.Is(err, unix.EACCES) {
-			// IPv6 is disabled on the link. The runtime may have done so, but
-			// who assigns an address wants it used.
+			// IPv6 is disabled on the link, perhaps by the runtime. An address that
+			// is assigned is meant to be used.
 			if err := n.do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "0") }); err != nil {
 				return fmt.Errorf("link %s: enable IPv6: %w", ifName, err)
 			}
@@ -155,8 +155,8 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// sameRoute says whether the route that takes the place of one leads the same
-// way.
+// sameRoute returns nil if the existing route in the place of want has the same
+// gateway and link, else an error that wraps EEXIST.
 func (c *conn) sameRoute(ctx context.Context, want *netlink.Route) error {
 	dst := prefix(want.Dst)
 	list, err := c.routes(ctx, family(dst.Addr()), want.Table, 0)
@@ -177,8 +177,8 @@ func (c *conn) sameRoute(ctx context.Context, want *netlink.Route) error {
 	return fmt.Errorf("%w: %s", unix.EEXIST, in)
 }
 
-// Inspect reads what a link of the namespace is like. The error wraps
-// fs.ErrNotExist where there is none.
+// Inspect reads a link of the namespace. The error wraps fs.ErrNotExist where
+// there is none.
 func (n *Netns) Inspect(ctx context.Context, ifName string) (ContainerLink, error) {
 	var l ContainerLink
 	err := n.with(func(c *conn) (err error) {
@@ -198,8 +198,8 @@ func (n *Netns) Inspect(ctx context.Context, ifName string) (ContainerLink, erro
 	return l, err
 }
 
-// routesBy lists the routes by a link in all tables but local, whose routes
-// are the kernel's bookkeeping.
+// routesBy lists the routes by a link in all tables but local, which the kernel
+// keeps itself.
 func (c *conn) routesBy(ctx context.Context, index int) ([]ContainerRoute, error) {
 	var list []ContainerRoute
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {

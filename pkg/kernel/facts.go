@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addrs lists all addresses of this host.
+// Addrs lists all addresses of this host, with the names of their links.
 func Addrs(ctx context.Context) ([]Addr, error) {
 	return withConn(func(c *conn) ([]Addr, error) {
 		list, err := c.addrs(ctx, 0)
@@ -24,7 +24,8 @@ func Addrs(ctx context.Context) ([]Addr, error) {
 	})
 }
 
-// LocalAddrs lists all addresses of this host, without their links.
+// LocalAddrs lists all addresses of this host without their links, which makes it
+// cheaper than Addrs.
 func LocalAddrs(ctx context.Context) ([]netip.Addr, error) {
 	return withConn(func(c *conn) ([]netip.Addr, error) {
 		list, err := c.addrs(ctx, 0)
@@ -36,8 +37,8 @@ func LocalAddrs(ctx context.Context) ([]netip.Addr, error) {
 	})
 }
 
-// LinkByName returns a link of this host. The error can be checked with
-// errors.Is(err, fs.ErrNotExist).
+// LinkByName returns a link of this host. The error wraps fs.ErrNotExist where
+// there is none.
 func LinkByName(ctx context.Context, name string) (Link, error) {
 	return withConn(func(c *conn) (Link, error) { return c.link(ctx, name) })
 }
@@ -56,8 +57,8 @@ func LinksByAliasPrefix(ctx context.Context, prefix string) ([]Link, error) {
 	})
 }
 
-// linksByIndex asks for the links with these indexes; what is gone, and what
-// is a loopback, is left out.
+// linksByIndex returns the links with these indexes, without loopback links and
+// those that do not exist.
 func (c *conn) linksByIndex(ctx context.Context, indexes []int) ([]Link, error) {
 	slices.Sort(indexes)
 	var list []Link

@@ -13,27 +13,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dumpTries is how often a list is read that changes while the kernel writes
-// it. containernetworking/plugins' netlinksafe reads five times and then
-// returns what is inconsistent as if it were not.
+// dumpTries is how often a dump is tried that the kernel says was interrupted by
+// a change. containernetworking/plugins' netlinksafe tries five times and then
+// returns the inconsistent list without an error.
 const dumpTries = 20
 
-// The sockets of requests without a Handle get the kernel's words about what
-// it refuses. The switch is one for the process. Such a socket must not dump:
-// v1.3.1 panics where a dump is refused with words.
+// The sockets of requests without a Handle get the kernel's texts about requests
+// that it refuses. The switch is one for the process. Such a socket must not dump:
+// v1.3.1 panics at a dump that is refused with a text.
 func init() { nl.EnableErrorMessageReporting = true }
 
-// conn is a netlink.Handle, in the network namespace it was made in. A Handle
-// keeps its socket, which makes a request five times as fast as a function of
-// the package is. It is not for concurrent use.
+// conn is a netlink.Handle in the network namespace it was made in. A Handle keeps
+// its socket open, which makes requests five times as fast as by the functions of
+// the library's package. A conn is not for concurrent use.
 type conn struct {
 	handle *netlink.Handle
-	// sockets are those of requests of ours, by protocol, made when they are needed.
+	// sockets are those of our own requests, by protocol; open makes them.
 	sockets map[int]*nl.SocketHandle
 	// enter calls a function on a thread that is in the namespace.
 	enter func(func() error) error
 
-	// What links were called when they were asked for.
+	// indexes and names are those of the links that were looked up.
 	indexes map[string]int
 	names   map[int]string
 	// up are the links that configure has taken up.
@@ -75,9 +75,9 @@ func (c *conn) close() {
 	}
 }
 
-// query reads from the kernel, and again while it says that what it wrote is
-// inconsistent. The kernel answers before a send returns: there is no wait
-// that ctx could end, and a time-out would cost more than the request.
+// query reads from the kernel, and repeats a dump that was interrupted by a
+// change. It looks at ctx before each try only: the kernel answers before a send
+// returns, so there is no wait that ctx could end.
 func query[T any](ctx context.Context, c *conn, read func(*netlink.Handle) (T, error)) (T, error) {
 	for range dumpTries {
 		if err := ctx.Err(); err != nil {
@@ -92,21 +92,21 @@ func query[T any](ctx context.Context, c *conn, read func(*netlink.Handle) (T, e
 }
 
 // execute makes a request that changes something. A Handle does not get the
-// kernel's words about what is refused, so the request is then made again by
-// an empty Handle, as the functions of the package are.
+// kernel's text about a refusal, so a refused request is repeated by an empty
+// Handle, as the functions of the library's package are.
 func (c *conn) execute(ctx context.Context, request func(*netlink.Handle) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := request(c.handle)
 	if err == nil || errors.Is(err, unix.EEXIST) {
-		return translate(err) // there is nothing to say besides
+		return translate(err) // EEXIST needs no text
 	}
 	return translate(c.enter(func() error { return request(&netlink.Handle{}) }))
 }
 
-// translate makes an error of the library one of ours: the errno, and in
-// brackets what the kernel says besides.
+// translate makes an error of the library the errno, with the kernel's text in
+// brackets.
 func translate(err error) error {
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
@@ -118,8 +118,8 @@ func translate(err error) error {
 	return err
 }
 
-// unlessGone forgets the errors about deleting what is not there, or is not
-// where there is no link.
+// unlessGone returns nil for the errors about deleting an object, or a link's
+// object, that does not exist, else err.
 func unlessGone(err error) error {
 	if errors.As(err, new(noLink)) {
 		return nil
@@ -151,8 +151,8 @@ func (c *conn) index(ctx context.Context, name string) (int, error) {
 	return l.Attrs().Index, nil
 }
 
-// indexesOf returns the names of links by their indexes; one that is not there
-// is left out.
+// indexesOf returns the names of links by their indexes, without links that do
+// not exist.
 func (c *conn) indexesOf(ctx context.Context, names []string) (map[int]string, error) {
 	links := map[int]string{}
 	slices.Sort(names)
@@ -169,10 +169,10 @@ func (c *conn) indexesOf(ctx context.Context, names []string) (map[int]string, e
 	return links, nil
 }
 
-// name is the name of a link; "" where there is none. It asks by netdevice(7):
-// rtnetlink answers with all there is to know of a link, and waits for whoever
-// changes one meanwhile. (The name's index is not to be had so: where there is
-// no link the kernel runs modprobe.)
+// name is the name of a link; "" where there is none. It asks by an ioctl of
+// netdevice(7): rtnetlink answers with all attributes of the link, and waits for
+// the lock of changes in progress. Indexes are not asked for so: where there is no
+// link of a name, the kernel runs modprobe.
 func (c *conn) name(index int) string {
 	if name, ok := c.names[index]; ok || index == 0 {
 		return name
@@ -189,7 +189,7 @@ func (c *conn) name(index int) string {
 	return ifr.Name()
 }
 
-// remember keeps what a link is called.
+// remember keeps the name and the index of a link.
 func (c *conn) remember(l netlink.Link) netlink.Link {
 	c.indexes[l.Attrs().Name], c.names[l.Attrs().Index] = l.Attrs().Index, l.Attrs().Name
 	return l

@@ -23,10 +23,9 @@ func metWithoutIPv6(s state.Sysctl) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// IgnoreRedirects has a link of the namespace ignore ICMPv6 redirects, which a
-// router cannot be told not to send, and, if advertisements, the router
-// advertisements of anybody on its segment. A kernel without IPv6 ignores them
-// anyway.
+// IgnoreRedirects makes a link of the namespace ignore ICMPv6 redirects, which
+// Linux cannot be told not to send, and router advertisements, too, if
+// advertisements is true. A kernel without IPv6 ignores both anyway.
 func (n *Netns) IgnoreRedirects(ifName string, advertisements bool) error {
 	keys := []string{"accept_redirects"}
 	if advertisements {
@@ -35,8 +34,8 @@ func (n *Netns) IgnoreRedirects(ifName string, advertisements bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	err := n.do(func() error {
-		// To enter the namespace costs two changes of threads: what comes next
-		// needs the sockets.
+		// The sockets are needed next, and entering the namespace again for them
+		// would cost two more changes of threads.
 		if err := n.dial(); err != nil {
 			return err
 		}

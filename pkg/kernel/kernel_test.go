@@ -59,11 +59,22 @@ func container(t testing.TB) *Netns {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = n.Close() })
+	t.Cleanup(n.Close)
 	if err := n.do(func() error { return ipErr("link set lo up") }); err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// withPair is inNetns with a container that has a veth pair.
+func withPair(t testing.TB) (context.Context, *Netns) {
+	t.Helper()
+	ctx := inNetns(t)
+	n := container(t)
+	if err := AddVeth(ctx, pair, n); err != nil {
+		t.Fatal(err)
+	}
+	return ctx, n
 }
 
 // ip runs ip in the namespace of this thread.

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Link is what the kernel knows of a link.
+// Link is a link as the kernel has it.
 type Link struct {
 	Index int
 	Name  string
@@ -25,8 +25,9 @@ type Link struct {
 	Alias string
 	// Master is the name of the link that it is a port of; "" is none.
 	Master string
-	MTU    int
-	// Up is the administrator's will, LowerUp the carrier.
+	// MTU in bytes.
+	MTU int
+	// Up is the administrative state, LowerUp whether there is a carrier.
 	Up, LowerUp bool
 }
 
@@ -48,8 +49,8 @@ func (c *conn) linkOf(l netlink.Link) Link {
 	}
 }
 
-// kindOf is the kind as iproute2 calls it: the library has two names of its
-// own.
+// kindOf is the kind as iproute2 calls it: two kinds have another name in the
+// library.
 func kindOf(l netlink.Link) string {
 	switch kind := l.Type(); kind {
 	case "device":
@@ -61,8 +62,8 @@ func kindOf(l netlink.Link) string {
 	}
 }
 
-// observeLinks adds the wanted links, and what else has the name of an OVS
-// bridge.
+// observeLinks adds the wanted links, and links of another kind that have the name
+// of a wanted OVS bridge.
 func observeLinks(ctx context.Context, c *conn, want, have state.Set) error {
 	var errs []error
 	asked := map[string]bool{"": true}
@@ -113,7 +114,8 @@ func putLink(l Link, name string, want, have state.Set) {
 	}
 }
 
-// observedLink is the link as an object, without what nobody cares about.
+// observedLink is the link as an object, without the attributes that want leaves
+// open.
 func observedLink(l Link, want state.Link) state.Link {
 	seen := state.Link{Name: want.Name, Up: l.Up}
 	if want.Master != "" {
@@ -134,8 +136,8 @@ func observedLink(l Link, want state.Link) state.Link {
 	return seen
 }
 
-// setLink gives a link what is wanted of it and what it has not. The link
-// goes up last, and when it is all that it should be.
+// setLink changes the attributes of a link that differ from l. It takes the link
+// up last, when all others are right.
 func (c *conn) setLink(ctx context.Context, l state.Link) error {
 	have, err := c.link(ctx, l.Name)
 	if err != nil {
@@ -166,7 +168,7 @@ func (c *conn) setLink(ctx context.Context, l state.Link) error {
 		}
 		return h.LinkSetDown(link)
 	})
-	if errors.Is(err, unix.EADDRINUSE) { // WireGuard listens from now on
+	if errors.Is(err, unix.EADDRINUSE) { // a WireGuard link opens its UDP port when it goes up
 		return fmt.Errorf("its UDP port is another's on this host (tunnel.port): %w", err)
 	}
 	return err
@@ -182,9 +184,9 @@ func (c *conn) setMaster(ctx context.Context, l netlink.Link, name string) error
 	if err != nil {
 		return err
 	}
-	// A Linux bridge that nobody has given an address takes the least of its
-	// ports', and another with each port that comes or goes; the containers on
-	// it know their gateway by the one before.
+	// A Linux bridge without a MAC address set by hand has the lowest of its
+	// ports', which changes when ports come and go; the containers on it know
+	// their gateway by the one before. Setting it keeps it.
 	if err := c.keepingNeighs(ctx, master.Index, func() error { return c.setMAC(ctx, master.Index, master.MAC) }); err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
 	}

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manyLookups is how many routes are asked of the kernel one by one. Of more, all
-// its routes are read once and looked up here: 5,000 questions took 60 ms.
+// manyLookups is how many routes are looked up by the kernel, one request each.
+// For more, all routes are read once and looked up here: 5,000 requests took 60 ms.
 const manyLookups = 32
 
-// maxTable is how many routes are read at most in place of questions.
+// maxTable is how many routes may be on the host for that.
 const maxTable = 4096
 
 // fewRoutes is up to how many routes it does not pay to find out which of them lead to
@@ -32,13 +32,13 @@ type tableRoute struct {
 	*netlink.Route
 }
 
-// ownRules are those that the kernel begins with, by priority (fib_default_rules_init
-// in net/ipv4/fib_rules.c and net/ipv6/fib6_rules.c).
+// ownRules are the tables of the kernel's initial rules, by priority
+// (fib_default_rules_init in net/ipv4/fib_rules.c and net/ipv6/fib6_rules.c).
 var ownRules = map[int]int{0: unix.RT_TABLE_LOCAL, 32766: unix.RT_TABLE_MAIN, 32767: unix.RT_TABLE_DEFAULT}
 
-// routingTable reads the routes to addresses of a family. ok is false where rules
-// decide by more than the destination, or there are many routes: then the kernel
-// must be asked.
+// routingTable reads the routes to addresses of a family. ok is false where the
+// host has other policy rules or more than maxTable routes: the kernel must look
+// routes up there.
 func (c *conn) routingTable(ctx context.Context, family int, to []netip.Addr) (t routingTable, ok bool, err error) {
 	rules, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Rule, error) { return h.RuleList(family) })
 	if err != nil {
@@ -113,7 +113,7 @@ func indexOfTable(table int) int {
 	return -1
 }
 
-// routeTo is conn.routeTo.
+// routeTo is as conn.routeTo.
 func (t routingTable) routeTo(to netip.Addr) (*netlink.Route, error) {
 	for _, table := range t {
 		var best *tableRoute

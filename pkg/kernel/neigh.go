@@ -21,8 +21,8 @@ func CanProbe() bool {
 	return err == nil
 }
 
-// observeNeighs adds the wanted entries and the network's. An entry that the
-// kernel learned counts for nothing: it may be forgotten again.
+// observeNeighs adds the wanted entries and the network's. Entries that the kernel
+// has learned do not count: it may forget them.
 func (b *Backend) observeNeighs(ctx context.Context, c *conn, want, have state.Set) error {
 	devs := slices.Concat(b.scope.NeighLinks, b.scope.ProbeLinks)
 	for _, o := range want {
@@ -73,10 +73,10 @@ func (c *conn) doNeigh(ctx context.Context, n state.Neigh, do func(*netlink.Hand
 	return c.execute(ctx, func(h *netlink.Handle) error { return do(h, k) })
 }
 
-// AddNeighbours makes a permanent neighbour entry on dev for each address, in
-// the place of whatever is known of it. The entries carry our protocol, which
-// tells them from an administrator's: "ip -d neigh show nud permanent" shows
-// it. The error wraps fs.ErrNotExist where there is no dev.
+// AddNeighbours makes a permanent neighbour entry on dev for each address, and
+// replaces entries for it. The entries carry the protocol state.RouteProtocol,
+// which tells them from an administrator's: "ip -d neigh show nud permanent" shows
+// it. The error wraps fs.ErrNotExist where there is no link dev.
 func AddNeighbours(ctx context.Context, dev, mac string, addrs ...netip.Addr) error {
 	hw, err := net.ParseMAC(mac)
 	if err != nil || len(addrs) == 0 {
@@ -95,8 +95,8 @@ func AddNeighbours(ctx context.Context, dev, mac string, addrs ...netip.Addr) er
 	})
 }
 
-// RemoveNeighbours deletes those of Neighbours that pick names. A dev that is not
-// there has none.
+// RemoveNeighbours deletes the entries that Neighbours lists and for which pick
+// returns true.
 func RemoveNeighbours(ctx context.Context, dev string, pick func(state.Neigh) bool) error {
 	return doWithConn(func(c *conn) error {
 		list, err := c.neighbours(ctx, dev)
@@ -111,8 +111,8 @@ func RemoveNeighbours(ctx context.Context, dev string, pick func(state.Neigh) bo
 	})
 }
 
-// Neighbours lists the permanent entries of dev that AddNeighbours made; none
-// where there is no dev.
+// Neighbours lists the permanent entries of dev that AddNeighbours made; none where
+// there is no link dev.
 func Neighbours(ctx context.Context, dev string) ([]state.Neigh, error) {
 	return withConn(func(c *conn) ([]state.Neigh, error) { return c.neighbours(ctx, dev) })
 }
@@ -131,9 +131,9 @@ func (c *conn) neighbours(ctx context.Context, dev string) (list []state.Neigh, 
 	return list, err
 }
 
-// keepingNeighs calls f, which sets a link's MAC address, and makes the permanent
-// neighbours of the link anew, whoever made them: the kernel flushes them, also
-// where the address is the same (neigh_changeaddr).
+// keepingNeighs calls f, which sets a link's MAC address, and then makes all
+// permanent neighbour entries of the link again: the kernel flushes them, also
+// where the MAC address does not change (neigh_changeaddr).
 func (c *conn) keepingNeighs(ctx context.Context, index int, f func() error) error {
 	list, err := c.neighs(ctx, index)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotNetns is wrapped by the error about a path that is no network
+// ErrNotNetns is wrapped by the error about a path that is not a network
 // namespace.
 var ErrNotNetns = errors.New("not a network namespace")
 
-// Netns is a container's network namespace. Its methods enter it on a thread
-// of their own, so that the caller stays where he is. They may be called
-// concurrently. A link keeps its index as long as the Netns is open: it is for
-// one call of a plugin.
+// Netns is a container's network namespace. Its methods enter it on a thread of
+// their own: the calling thread stays in its namespace. They may be called
+// concurrently. The index of a link is looked up once, so that a Netns is for one
+// call of a plugin, in which no link is deleted and made again.
 type Netns struct {
 	ns ns.NetNS
 
@@ -48,21 +48,21 @@ func OpenNetns(path string) (*Netns, error) {
 	return &Netns{ns: n}, nil
 }
 
-// Close closes the namespace; what is in it stays.
-func (n *Netns) Close() error {
+// Close closes the file and the sockets; the namespace itself stays.
+func (n *Netns) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.conn != nil {
 		n.conn.close()
 		n.conn = nil
 	}
-	return n.ns.Close()
+	_ = n.ns.Close() // nothing was written
 }
 
-// Path is the one that the namespace was opened by.
+// Path is the path that the namespace was opened by.
 func (n *Netns) Path() string { return n.ns.Path() }
 
-// IsHost reports whether it is the namespace that we are in ourselves.
+// IsHost reports whether it is the namespace of the calling thread.
 func (n *Netns) IsHost() (bool, error) {
 	here, err := os.Stat("/proc/thread-self/ns/net")
 	there, err2 := os.Stat(fmt.Sprintf("/proc/thread-self/fd/%d", n.ns.Fd()))
@@ -117,9 +117,9 @@ func (n *Netns) dial() error {
 	return nil
 }
 
-// DisableTxChecksum makes a link of the namespace compute its own checksums:
-// OVS's userspace datapath takes frames as they are, and the receiver drops
-// what has none.
+// DisableTxChecksum turns the tx checksum offload of a link of the namespace off:
+// OVS's userspace datapath computes no checksums, and the receiver drops packets
+// without one.
 func (n *Netns) DisableTxChecksum(ifName string) error {
 	err := n.with(func(c *conn) error {
 		return ethtool(c.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), ifName, &ethtoolValue{cmd: unix.ETHTOOL_STXCSUM})

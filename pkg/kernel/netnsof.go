@@ -10,26 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netnsPaths are where namespaces are found: those with names, which stay
-// without a process, and those of processes.
+// netnsPaths are the patterns of namespaces that have names, and of processes.
 var netnsPaths = []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
 
-// NetnsOf opens the namespace that has the other end of the veth pair whose
-// end here is called name, and returns that end, too. The error wraps
-// fs.ErrNotExist where there is no such link, or its namespace is not to be
-// found: it may have a name that is seen nowhere here, and no process.
+// NetnsOf opens the namespace of the other end of the veth pair whose host end is
+// called name, and returns that other end, too. It looks at the namespaces in
+// /run/netns, /run/docker/netns and of all processes. The error wraps
+// fs.ErrNotExist where there is no such link, or none of them has its other end.
 func NetnsOf(ctx context.Context, name string) (*Netns, Link, error) {
-	near, err := LinkByName(ctx, name)
-	if err != nil {
-		return nil, Link{}, err
-	}
-	peer, err := withConn(func(c *conn) (int, error) {
-		l, err := c.find(ctx, name)
-		if err != nil {
-			return 0, err
-		}
-		return l.Attrs().ParentIndex, nil
-	})
+	near, err := withConn(func(c *conn) (netlink.Link, error) { return c.find(ctx, name) })
 	if err != nil {
 		return nil, Link{}, err
 	}
@@ -49,25 +38,25 @@ func NetnsOf(ctx context.Context, name string) (*Netns, Link, error) {
 			if err != nil {
 				continue // gone meanwhile, or a file of another kind
 			}
-			if far, ok := n.endOf(ctx, near.Index, peer); ok {
+			if far, ok := n.endOf(ctx, near.Attrs()); ok {
 				return n, far, nil
 			}
-			_ = n.Close()
+			n.Close()
 		}
 	}
 	return nil, Link{}, fmt.Errorf("link %s: %w: the namespace of its other end", name, fs.ErrNotExist)
 }
 
-// endOf finds the end of a veth pair by its index, and that of the other end,
-// which is in the host's namespace.
-func (n *Netns) endOf(ctx context.Context, near, peer int) (far Link, ok bool) {
+// endOf finds the other end of a veth pair whose one end, near, is in the host's
+// namespace.
+func (n *Netns) endOf(ctx context.Context, near *netlink.LinkAttrs) (far Link, ok bool) {
 	if host, err := n.IsHost(); err != nil || host {
 		return far, false
 	}
 	_ = n.with(func(c *conn) error {
 		links, err := query(ctx, c, (*netlink.Handle).LinkList)
 		for _, l := range links {
-			if at := l.Attrs(); l.Type() == "veth" && at.ParentIndex == near && at.Index == peer {
+			if at := l.Attrs(); l.Type() == "veth" && at.ParentIndex == near.Index && at.Index == near.ParentIndex {
 				far, ok = c.linkOf(l), true
 			}
 		}

@@ -5,8 +5,9 @@ package kernel
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -23,60 +24,55 @@ type newLink struct {
 	peer *newLink
 }
 
-// attrs are the link's attributes as add takes them.
-func (l newLink) attrs(add func(nl.NetlinkRequestData)) error {
-	add(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.name)))
+// attrs are the link's attributes. The error is about its MAC address.
+func (l newLink) attrs() (list []nl.NetlinkRequestData, err error) {
+	list = append(list, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.name)))
 	if l.mtu != 0 {
-		add(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(l.mtu))))
+		list = append(list, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(l.mtu))))
 	}
 	if l.netns != 0 {
-		add(nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(l.netns))))
+		list = append(list, nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(l.netns))))
 	}
-	if l.mac == "" {
-		return nil
+	if l.mac != "" {
+		hw, err := net.ParseMAC(l.mac)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, nl.NewRtAttr(unix.IFLA_ADDRESS, hw))
 	}
-	hw, err := net.ParseMAC(l.mac)
-	if err == nil {
-		add(nl.NewRtAttr(unix.IFLA_ADDRESS, hw))
-	}
-	return err
+	return list, nil
 }
 
-// make makes the link. The error is the errno, with the kernel's words.
-func (l newLink) make(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	err := l.attrs(req.AddData)
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(l.kind))
-	if l.peer != nil {
-		peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
-		nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
-		err = errors.Join(err, wrap("container end "+l.peer.name, l.peer.attrs(peer.AddChild)))
-	}
+// addLink makes a link.
+func (c *conn) addLink(ctx context.Context, l newLink) error {
+	attrs, err := l.attrs()
 	if err != nil {
 		return err
 	}
-	req.AddData(info)
-	_, err = req.Execute(unix.NETLINK_ROUTE, 0)
-	return translate(err)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(l.kind))
+	if l.peer != nil {
+		peerAttrs, err := l.peer.attrs()
+		if err != nil {
+			return fmt.Errorf("container end %s: %w", l.peer.name, err)
+		}
+		peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.VETH_INFO_PEER, nil)
+		nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+		for _, a := range peerAttrs {
+			peer.AddChild(a)
+		}
+	}
+	parts := slices.Concat([]nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC)}, attrs, []nl.NetlinkRequestData{info})
+	return c.change(ctx, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, parts...)
 }
 
-// raise takes a link up and gives it an alias; "" leaves it without.
-func raise(ctx context.Context, index int, alias string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// setUp takes a link up and gives it an alias; "" leaves it without.
+func (c *conn) setUp(ctx context.Context, index int, alias string) error {
 	m := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	m.Index, m.Flags, m.Change = int32(index), unix.IFF_UP, unix.IFF_UP
-	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
-	req.AddData(m)
+	parts := []nl.NetlinkRequestData{m}
 	if alias != "" {
-		req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(alias)))
+		parts = append(parts, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(alias)))
 	}
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return translate(err)
+	return c.change(ctx, unix.RTM_NEWLINK, 0, parts...)
 }

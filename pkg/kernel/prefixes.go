@@ -11,39 +11,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostTables bounds what Prefixes reads: a host with more tables is a router
-// with one for each of its customers.
+// mostTables is how many routing tables Prefixes reads at most: a host with more
+// is a router with one for each of its customers.
 const mostTables = 16
 
-// Prefix is a network that this host has already, on a link or behind a route.
+// Prefix is a subnet that this host has on a link, or a route to.
 type Prefix struct {
 	netip.Prefix
-	// Link is the link that has the network or leads to it, the first of a
-	// multipath route; "" is none, as of a blackhole.
+	// Link is the address's link, or that of the route's first next hop; "" is
+	// none, as of a blackhole.
 	Link string
-	// Addr is the link's address in the network; the zero Addr means that it is
-	// a route's.
+	// Addr is the link's address in the subnet; the zero Addr is a route.
 	Addr netip.Addr
 	// Src is the source address that the route prefers; the zero Addr is none.
 	Src netip.Addr
-	// Proto says who made it: 0 nobody says, else as in IFA_PROTO or
-	// rtm_protocol, which are different tables that agree on
+	// Proto is the address's IFA_PROTO or the route's rtm_protocol, which tell who
+	// made it; 0 is not known. The two have different values, except for
 	// state.RouteProtocol.
 	Proto int
-	// Table is the route's; 0 is an address's.
+	// Table is the route's table; 0 is an address.
 	Table int
 
 	text string
 }
 
-// String is an address or a route as ip prints it.
+// String is the address or the route as "ip" prints it.
 func (p Prefix) String() string { return p.text }
 
-// Prefixes lists the networks that this host has: by the addresses of its
-// links, up or not, and by its routes in main and in the tables that policy
-// rules name, the first 16 of them. It leaves out default routes, what is
-// link-local or loopback, multicast, and the kernel's own table of local
-// addresses. It reads every route of these tables: it is not for ADD.
+// Prefixes lists the subnets of this host: those of the addresses of its links, up
+// or not, and of its routes in the table main and in the tables that policy rules
+// name, 16 tables at most. It leaves out default routes, link-local, loopback and
+// multicast subnets, and the table local. It reads every route of these tables,
+// which is too slow for each ADD.
 func Prefixes(ctx context.Context) ([]Prefix, error) {
 	return withConn(func(c *conn) (list []Prefix, err error) {
 		addrs, err := c.addrs(ctx, 0)
@@ -74,7 +73,7 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 	})
 }
 
-// tables are main and those that policy rules look into, without local.
+// tables are main and the tables that policy rules name, without local.
 func (c *conn) tables(ctx context.Context) ([]int, error) {
 	rules, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Rule, error) { return h.RuleList(netlink.FAMILY_ALL) })
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // this kernel knows no policy

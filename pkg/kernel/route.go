@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// metric6 is what the kernel makes of an IPv6 route's metric 0
+// metric6 is the metric that the kernel gives an IPv6 route that asks for 0
 // (IP6_RT_PRIO_USER of linux/ipv6_route.h).
 const metric6 = 1024
 
@@ -27,7 +27,7 @@ func hops(r *netlink.Route) []*netlink.NexthopInfo {
 	return []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via, Flags: r.Flags}}
 }
 
-// via is the address of a next hop; the zero Addr is none.
+// via is the gateway of a next hop; the zero Addr is none.
 func via(h *netlink.NexthopInfo) netip.Addr {
 	if v, ok := h.Via.(*netlink.Via); ok {
 		return addrOf(v.Addr)
@@ -37,7 +37,7 @@ func via(h *netlink.NexthopInfo) netip.Addr {
 
 func onlink(h *netlink.NexthopInfo) bool { return h.Flags&int(netlink.FLAG_ONLINK) != 0 }
 
-// newRoute is a route of one next hop, or of none, for a request.
+// newRoute is a route with one gateway, or none, for a request.
 func newRoute(dst netip.Prefix, via netip.Addr, onlink bool) *netlink.Route {
 	r := &netlink.Route{Dst: ipNet(dst), Type: unix.RTN_UNICAST, Scope: netlink.SCOPE_UNIVERSE}
 	if via.Is6() && dst.Addr().Is4() {
@@ -54,7 +54,7 @@ func newRoute(dst netip.Prefix, via netip.Addr, onlink bool) *netlink.Route {
 	return r
 }
 
-// metric is what the kernel makes of a route's metric.
+// metric is the metric that the kernel gives a route that asks for m.
 func metric(dst netip.Prefix, m int) int {
 	if m == 0 && dst.Addr().Is6() {
 		return metric6
@@ -62,7 +62,7 @@ func metric(dst netip.Prefix, m int) int {
 	return m
 }
 
-// routeTypes are the names of the types that have one in "ip route".
+// routeTypes are the names of route types in "ip route".
 var routeTypes = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
 	unix.RTN_THROW: "throw", unix.RTN_LOCAL: "local",
@@ -124,16 +124,16 @@ func protoName(p netlink.RouteProtocol) string {
 	return p.String()
 }
 
-// routes lists the routes of a family in a table, of one protocol unless proto
-// is 0. Table 0 is all.
+// routes lists the routes of a family, in one table unless table is 0, of one
+// protocol unless proto is 0.
 func (c *conn) routes(ctx context.Context, family, table, proto int) ([]netlink.Route, error) {
 	filter, mask := &netlink.Route{Table: table, Protocol: netlink.RouteProtocol(proto)}, netlink.RT_FILTER_TABLE
 	if proto != 0 {
 		mask |= netlink.RT_FILTER_PROTOCOL
 	}
 	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
-		// Strictly asked, the kernel leaves out itself what was not asked for.
-		// Kernels before 4.20 cannot. Most other requests of v1.3.1 fail so.
+		// With strict checks the kernel (4.20) sends only routes that pass the
+		// filter. Most other requests of v1.3.1 fail with them.
 		_ = h.SetStrictCheck(true)
 		defer func() { _ = h.SetStrictCheck(false) }()
 		return h.RouteListFiltered(family, filter, mask)
@@ -144,13 +144,13 @@ func (c *conn) routes(ctx context.Context, family, table, proto int) ([]netlink.
 	return found, wrap(fmt.Sprintf("routes of table %d", table), err)
 }
 
-// A routeQuery is what one dump is about.
+// A routeQuery is one dump of routes.
 type routeQuery struct{ family, table int }
 
-// wantedRoutes are the routes of a query that are wanted.
+// wantedRoutes are the wanted routes of a routeQuery.
 type wantedRoutes map[state.ID]state.Route
 
-// find returns the wanted route that r is, or whose place r takes.
+// find returns the wanted route that has the same key in the kernel as r.
 func (w wantedRoutes) find(r *netlink.Route) (state.Route, bool) {
 	if r.Tos != 0 {
 		return state.Route{}, false
@@ -164,7 +164,7 @@ func (w wantedRoutes) find(r *netlink.Route) (state.Route, bool) {
 	return o, ok
 }
 
-// routeQueries are the dumps that want and the scope make necessary.
+// routeQueries are the dumps that want and the scope need.
 func (b *Backend) routeQueries(want state.Set) map[routeQuery]wantedRoutes {
 	queries := map[routeQuery]wantedRoutes{}
 	add := func(a netip.Addr, table int) wantedRoutes {
@@ -187,8 +187,8 @@ func (b *Backend) routeQueries(want state.Set) map[routeQuery]wantedRoutes {
 	return queries
 }
 
-// observeRoutes adds the network's routes, and what is in the way of a wanted
-// one.
+// observeRoutes adds the network's routes, and foreign ones that take the place of
+// a wanted one.
 func (b *Backend) observeRoutes(ctx context.Context, c *conn, want, have state.Set) error {
 	for q, wanted := range b.routeQueries(want) {
 		ours, err := c.routes(ctx, q.family, q.table, state.RouteProtocol)
@@ -272,8 +272,8 @@ func (c *conn) kernelRoute(ctx context.Context, o state.Route) (r *netlink.Route
 	return r, err
 }
 
-// putRoute takes the place of ours, or a free one: a foreign route that came
-// meanwhile is answered with EEXIST.
+// putRoute adds a route, or replaces one of ours. EEXIST is a foreign route that
+// has come in between.
 func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error {
 	r, err := c.kernelRoute(ctx, o)
 	if err != nil {
@@ -287,8 +287,8 @@ func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error 
 	})
 }
 
-// delRoute names all that we know, so that no other route fits. Where the link
-// is gone, the route is gone with it.
+// delRoute deletes a route. The request names all its attributes, so that it fits
+// no other route.
 func (c *conn) delRoute(ctx context.Context, o state.Route) error {
 	r, err := c.kernelRoute(ctx, o)
 	if err != nil {

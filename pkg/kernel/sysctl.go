@@ -11,8 +11,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// ProcSys is where the host's sysctls are. A program whose own /proc/sys
-// cannot be written to, or is not the host's, says so before all else.
+// ProcSys is the directory of the host's sysctls. A program in a container, whose
+// /proc/sys is read-only or not the host's, sets it before it calls anything else.
 var ProcSys = "/proc/sys"
 
 // sysctlPath is where procfs has a key with slashes. What is below net is that
@@ -42,9 +42,9 @@ func observeSysctls(want, have state.Set) error {
 	return errors.Join(errs...)
 }
 
-// readSysctl returns a sysctl's value, of at most 511 bytes, without the end of
-// the line. os.ReadFile makes twice as many system calls, to wait for a file
-// that never waits, and ADD and CHECK read some 25 of them.
+// readSysctl returns a sysctl's value, of at most 512 bytes, without the end of
+// the line. os.ReadFile makes twice as many system calls, and ADD and CHECK read
+// some 25 sysctls.
 func readSysctl(key string) (string, error) {
 	path := sysctlPath(key)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)

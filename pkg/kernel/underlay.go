@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -15,19 +14,18 @@ import (
 // ErrNoRoute is wrapped by errors about a peer that this host has no route to.
 var ErrNoRoute = errors.New("no route")
 
-// defaultMTU is what is left to assume where there is nothing to ask: Ethernet's
-// (RFC 894).
+// defaultMTU is assumed where no link tells an MTU: Ethernet's (RFC 894).
 const defaultMTU = 1500
 
-// UnderlayMTU returns the least MTU on the way from self, the tunnels' source
-// address, to the peers: of the links that their routes leave by, all of a
-// multipath route's, and of the routes themselves where they have one. What the
-// kernel has learned of a path and will forget again does not count.
+// UnderlayMTU returns the least MTU in bytes on the routes from self, the tunnels'
+// source address, to the peers: of the links that the routes leave by, all of a
+// multipath route's, and of the routes themselves where they have one. Path MTUs
+// that the kernel has learned do not count, since it forgets them.
 //
-// unreachable are the peers without a route; they do not count. Where none is
-// left, or there are none, the MTU is that of the link with the address self,
-// or else 1500 bytes. The error wraps ErrNoRoute and names every peer where
-// none is left and no link has the address self.
+// Peers without a route do not count; they are unreachable. Where no other is
+// left, the MTU is that of the link with the address self. If there is no such
+// link, it is 1500 without peers; with peers the error wraps ErrNoRoute and names
+// each of them.
 func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu int, unreachable []netip.Addr, err error) {
 	err = doWithConn(func(c *conn) (err error) {
 		var indexes []int
@@ -55,7 +53,7 @@ func UnderlayMTU(ctx context.Context, self netip.Addr, peers []netip.Addr) (mtu 
 	return mtu, unreachable, err
 }
 
-// lesser is the less of two MTUs; 0 is none.
+// lesser is the lesser of two MTUs; 0 is none.
 func lesser(a, b int) int {
 	if a == 0 || b == 0 {
 		return max(a, b)
@@ -111,8 +109,9 @@ func (c *conn) waysTo(ctx context.Context, self netip.Addr, peers []netip.Addr) 
 	return mtu, links, barred, nil
 }
 
-// Unrouted returns those of addrs that this host has no route to from self,
-// the tunnels' source address; the zero Addr is any.
+// Unrouted returns the addresses of addrs that this host has no route to from
+// self, the tunnels' source address. The zero Addr as self leaves the source to the
+// kernel.
 func Unrouted(ctx context.Context, self netip.Addr, addrs []netip.Addr) ([]netip.Addr, error) {
 	return withConn(func(c *conn) ([]netip.Addr, error) {
 		_, _, unreachable, err := c.waysTo(ctx, self, addrs)
@@ -120,9 +119,8 @@ func Unrouted(ctx context.Context, self netip.Addr, addrs []netip.Addr) ([]netip
 	})
 }
 
-// source is self where packets can have it as their source already, else the
-// zero Addr: the kernel answers EINVAL to a look-up from another address than
-// its own.
+// source is self where it is an address of this host, else the zero Addr: the
+// kernel answers EINVAL to a look-up from an address that it does not have.
 func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
 	if !self.IsValid() {
 		return self
@@ -133,30 +131,43 @@ func (c *conn) source(ctx context.Context, self netip.Addr) netip.Addr {
 	return self
 }
 
-// routeTo looks up the route to an address, as the table has it. The error
-// wraps ErrNoRoute where there is none, or one that says no.
+// routeTo looks up the route to an address. The error wraps ErrNoRoute where there
+// is none, or one that refuses.
 func (c *conn) routeTo(ctx context.Context, to, source netip.Addr) (*netlink.Route, error) {
-	opts := &netlink.RouteGetOptions{FIBMatch: true}
-	if source.BitLen() == to.BitLen() {
-		opts.SrcAddr = net.IP(source.AsSlice())
+	if source.BitLen() != to.BitLen() {
+		source = netip.Addr{}
+	}
+	r, err := c.lookup(ctx, to, source, 0)
+	if err == nil && r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_LOCAL {
+		err = unix.ENETUNREACH
+	}
+	return r, lookupError(to, err)
+}
+
+// lookup asks for the route of a packet, of any type, that comes by the link
+// with index in; 0 is a packet of the host's own. The error is the errno.
+func (c *conn) lookup(ctx context.Context, to, from netip.Addr, in int) (*netlink.Route, error) {
+	opts := &netlink.RouteGetOptions{FIBMatch: true, IifIndex: in}
+	if from.IsValid() {
+		opts.SrcAddr = from.AsSlice()
 	}
 	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) { return h.RouteGetWithOptions(to.AsSlice(), opts) })
-	switch {
-	case noRoute(err), err == nil && (len(found) == 0 || found[0].Type != unix.RTN_UNICAST && found[0].Type != unix.RTN_LOCAL):
-		return nil, fmt.Errorf("%w to %s", ErrNoRoute, to)
-	case err != nil:
-		return nil, fmt.Errorf("route to %s: %w", to, err)
+	if err == nil && len(found) == 0 {
+		err = unix.ENETUNREACH
+	}
+	if err != nil {
+		return nil, err
 	}
 	return &found[0], nil
 }
 
-// noRoute reports whether a lookup ended in nothing or in a route that says
-// no: blackhole is EINVAL, prohibit EACCES (fib_props in net/ipv4).
-func noRoute(err error) bool {
+// lookupError is the error of lookup as ErrNoRoute, where there is no route or
+// one that refuses: blackhole is EINVAL, prohibit EACCES (fib_props in net/ipv4).
+func lookupError(to netip.Addr, err error) error {
 	for _, no := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL, unix.EACCES} {
 		if errors.Is(err, no) {
-			return true
+			return fmt.Errorf("%w to %s", ErrNoRoute, to)
 		}
 	}
-	return false
+	return wrap(fmt.Sprintf("route to %s", to), err)
 }

@@ -20,11 +20,7 @@ var pair = Veth{
 }
 
 func TestAddVeth(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	ctx, n := withPair(t)
 	if err := n.Configure(ctx, "eth0", nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -112,11 +108,7 @@ func TestAddVethUndoes(t *testing.T) {
 }
 
 func TestDelLink(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	ctx, n := withPair(t)
 	for range 2 {
 		if err := DelLink(ctx, pair.Name); err != nil {
 			t.Error(err)
@@ -179,14 +171,14 @@ func TestOpenNetns(t *testing.T) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 		if err == nil {
-			_ = n.Close()
+			n.Close()
 		}
 	}
 	own, err := OpenNetns("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = own.Close() }()
+	defer own.Close()
 	if is, err := own.IsHost(); !is || err != nil {
 		t.Errorf("own namespace: %t, %v", is, err)
 	}
@@ -196,11 +188,7 @@ func TestOpenNetns(t *testing.T) {
 }
 
 func TestConfigure(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	ctx, n := withPair(t)
 	addrs := prefixes("192.168.1.2/24", "fd00:1::2/64")
 	routes := []ContainerRoute{
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.168.1.1"), MTU: 1400, AdvMSS: 1300},
@@ -250,11 +238,7 @@ default via fd00:1::1 dev eth0 metric 1024 pref medium
 // A /32 has no neighbours: the gateway needs a route of its own, wherever in
 // the list it stands.
 func TestConfigureSingle(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	ctx, n := withPair(t)
 	err := n.Configure(ctx, "eth0", prefixes("192.168.1.2/32", "fd00:1::2/128"), []ContainerRoute{
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.168.1.1")},
 		{Dst: netip.MustParsePrefix("192.168.1.1/32")},
@@ -339,11 +323,7 @@ func TestConfigureEnablesIPv6(t *testing.T) {
 }
 
 func TestDisableTxChecksum(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	_, n := withPair(t)
 	on := func() (v ethtoolValue) {
 		t.Helper()
 		v.cmd = unix.ETHTOOL_GTXCSUM
@@ -372,11 +352,7 @@ func hasRoute(l ContainerLink, r ContainerRoute) bool {
 }
 
 func TestVethPeer(t *testing.T) {
-	ctx := inNetns(t)
-	n := container(t)
-	if err := AddVeth(ctx, pair, n); err != nil {
-		t.Fatal(err)
-	}
+	ctx, n := withPair(t)
 	if err := n.Configure(ctx, "eth0", prefixes("192.168.1.2/24", "fd00:1::2/64"), nil); err != nil {
 		t.Fatal(err)
 	}

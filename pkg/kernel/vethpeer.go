@@ -6,20 +6,19 @@ import (
 	"net/netip"
 )
 
-// VethPeer is what the kernel says of the other end of a veth pair that is in
-// another namespace.
+// VethPeer is the other end of a veth pair, in another namespace.
 type VethPeer struct {
 	// MAC in lower case with colons.
 	MAC string
 	// MTU in bytes.
 	MTU int
-	// Addrs but link-local ones.
+	// Addrs are its addresses, without link-local ones.
 	Addrs []netip.Addr
 }
 
-// VethPeerOf looks at the other end of the pair that has this end here, in
-// whatever namespace it is: nobody need know its path (rtnetlink(7),
-// IFLA_TARGET_NETNSID; Linux 5.0).
+// VethPeerOf reads the other end of the veth pair whose host end is called name.
+// The path of its namespace need not be known (IFLA_TARGET_NETNSID, Linux 5.0).
+// The error wraps fs.ErrNotExist where there is no link called name.
 func VethPeerOf(ctx context.Context, name string) (VethPeer, error) {
 	return withConn(func(c *conn) (p VethPeer, err error) {
 		near, err := c.find(ctx, name)

@@ -20,11 +20,10 @@ var watched = []uint{
 	unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 }
 
-// Watch calls changed when the kernel says that something in scope was made,
-// changed or removed, by whomever: the links AddrLinks and their addresses,
-// neighbours on NeighLinks, any route of our protocol. It calls changed too
-// when it may have missed something: first of all when the watch stands. It
-// returns when ctx ends, or on an error.
+// Watch calls changed when something in scope was made, changed or removed: the
+// links AddrLinks and their addresses, neighbours on NeighLinks, any route of the
+// protocol state.RouteProtocol. It also calls changed when it begins to watch, and
+// when it has missed messages. It returns when ctx ends, or on an error.
 func Watch(ctx context.Context, s Scope, changed func()) error {
 	w := watch{scope: s}
 	return subscribe(ctx, watched, w.concerned, changed, func() error {
@@ -64,14 +63,14 @@ func subscribe(
 		return err
 	}
 	defer context.AfterFunc(ctx, socket.Close)()
-	changed() // what happened before the watch stood
+	changed() // for changes before the subscription
 	for {
 		messages, from, err := socket.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, unix.ENOBUFS):
-			changed() // more came than we read: what it was, nobody knows
+			changed() // the buffer overflowed, messages are lost
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return fmt.Errorf("netlink: watch: %w", err)
@@ -88,8 +87,8 @@ type watch struct {
 	links map[int]string
 }
 
-// concerned reports whether a message is about something in scope. It goes
-// through all of them: they say which links there are.
+// concerned reports whether one of the messages is about something in scope. It
+// reads all of them, because w learns from them which links there are.
 func (w *watch) concerned(messages []syscall.NetlinkMessage) (yes bool) {
 	for _, m := range messages {
 		if w.concerns(m.Header.Type, m.Data) {
@@ -108,7 +107,7 @@ func (w *watch) concerns(kind uint16, body []byte) bool {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		n, err := netlink.NeighDeserialize(body)
 		if err == nil && kind == unix.RTM_NEWNEIGH && n.Flags&netlink.NTF_EXT_LEARNED != 0 {
-			return false // one that the kernel asks for comes and goes by itself
+			return false // the kernel itself renews an entry that it probes
 		}
 		return err != nil || slices.Contains(w.scope.NeighLinks, w.links[n.LinkIndex])
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
@@ -130,5 +129,5 @@ func (w *watch) link(kind uint16, body []byte) bool {
 		w.links[index] = name
 		return true
 	}
-	return known // it went, or was renamed
+	return known // it was deleted or renamed
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -14,39 +13,39 @@ import (
 )
 
 // ErrReversePath is wrapped by the error about a packet that the kernel drops
-// because its source would not be reached by the link that it came by
-// (rp_filter in ip-sysctl.rst).
+// because the route to its source is not by the link that it came by (rp_filter
+// in ip-sysctl.rst).
 var ErrReversePath = errors.New("reverse path filter")
 
-// A Query is about one packet, as "ip route get" asks.
+// A Query is a look-up of one packet's route, as by "ip route get".
 type Query struct {
 	// From is the packet's source; the zero Addr leaves it to the kernel.
 	From, To netip.Addr
-	// In is the link that it came by; "" is a packet of the host's own.
+	// In is the link that the packet came by; "" is a packet that the host sends.
 	In string
 }
 
-// A Way is the route that a packet takes.
+// A Way is the answer to a Query: the route that the packet takes.
 type Way struct {
-	// Dst, Via, Dev, Table and Metric are the route's; of several next hops
-	// they are the first one's. Via is the zero Addr on-link.
+	// Dst, Via, Dev, Table and Metric are the route's. Via and Dev are those of the
+	// first next hop; Via is the zero Addr where the route has no gateway.
 	Dst           netip.Prefix
 	Via           netip.Addr
 	Dev           string
 	Table, Metric int
-	// Ours: it carries the protocol of routes that are made here.
+	// Ours: the route's protocol is state.RouteProtocol.
 	Ours bool
 	// Local: the packet is for the host itself.
 	Local bool
-	// MTU is the route's in bytes; 0 leaves it to the link.
+	// MTU is the route's in bytes; 0 is the link's.
 	MTU int
 	// Text is the route as "ip route" prints it.
 	Text string
 }
 
-// Route looks up the route of a packet. The error wraps ErrNoRoute where there
-// is none, or one that says no, and ErrReversePath where the packet is dropped
-// for its source.
+// Route looks up the route of a packet. The error wraps ErrNoRoute where there is
+// none, or one that refuses, such as a blackhole, and ErrReversePath where the
+// packet is dropped for its source.
 func Route(ctx context.Context, q Query) (Way, error) {
 	return withConn(func(c *conn) (Way, error) { return c.way(ctx, q) })
 }
@@ -61,29 +60,20 @@ func (n *Netns) Route(ctx context.Context, q Query) (w Way, err error) {
 }
 
 func (c *conn) way(ctx context.Context, q Query) (Way, error) {
-	opts := &netlink.RouteGetOptions{FIBMatch: true}
-	if q.From.IsValid() {
-		opts.SrcAddr = net.IP(q.From.AsSlice())
-	}
+	var in int
 	if q.In != "" {
-		index, err := c.index(ctx, q.In)
-		if err != nil {
+		var err error
+		if in, err = c.index(ctx, q.In); err != nil {
 			return Way{}, err
 		}
-		opts.IifIndex = index
 	}
-	found, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Route, error) {
-		return h.RouteGetWithOptions(q.To.AsSlice(), opts)
-	})
-	switch {
-	case q.In != "" && (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) && c.reversed(ctx, q)):
+	r, err := c.lookup(ctx, q.To, q.From, in)
+	if q.In != "" && (errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EINVAL) && c.reversed(ctx, q)) {
 		return Way{}, fmt.Errorf("%w of %s", ErrReversePath, q.In)
-	case noRoute(err), err == nil && len(found) == 0:
-		return Way{}, fmt.Errorf("%w to %s", ErrNoRoute, q.To)
-	case err != nil:
-		return Way{}, fmt.Errorf("route to %s: %w", q.To, err)
 	}
-	r := &found[0]
+	if err != nil {
+		return Way{}, lookupError(q.To, err)
+	}
 	hop := hops(r)[0]
 	w := Way{
 		Dst: prefix(r.Dst), Via: via(hop), Dev: c.name(hop.LinkIndex), Table: r.Table, Metric: r.Priority,
@@ -95,8 +85,8 @@ func (c *conn) way(ctx context.Context, q Query) (Way, error) {
 	return w, nil
 }
 
-// reversed reports whether a refused packet is refused for its source: the
-// kernel says EXDEV of it, and since Linux 6.14 EINVAL as of a blackhole.
+// reversed reports whether a packet that the kernel refused by EINVAL was refused
+// for its source: before Linux 6.14 the errno was EXDEV.
 func (c *conn) reversed(ctx context.Context, q Query) bool {
 	// The kernel takes the greater of the two: 1 is strict, 2 is loose.
 	mode := max(sysctl("net/ipv4/conf/all/rp_filter"), sysctl("net/ipv4/conf/"+q.In+"/rp_filter"))
@@ -107,13 +97,13 @@ func (c *conn) reversed(ctx context.Context, q Query) bool {
 	return errors.Is(err, ErrNoRoute) || err == nil && mode == "1" && back.Dev != q.In && !back.Local
 }
 
-// A Neighbour is what the kernel knows of an address on a link.
+// A Neighbour is a neighbour entry of the kernel.
 type Neighbour struct {
 	// MAC in lower case with colons; "" where it is not known.
 	MAC string
-	// Permanent: the kernel does not ask whether it is so.
+	// Permanent: the kernel does not probe it.
 	Permanent bool
-	// Failed: the kernel has asked, and nobody has answered.
+	// Failed: the kernel has asked for it without an answer.
 	Failed bool
 }
 
@@ -137,17 +127,13 @@ func (c *conn) neighbour(ctx context.Context, dev string, a netip.Addr) (Neighbo
 	if err != nil {
 		return Neighbour{}, err
 	}
-	list, err := query(ctx, c, func(h *netlink.Handle) ([]netlink.Neigh, error) { return h.NeighList(index, family(a)) })
-	if err != nil {
-		return Neighbour{}, fmt.Errorf("neighbours of %s: %w", dev, err)
-	}
-	for _, k := range list {
-		if addrOf(k.IP) != a || k.LinkIndex != index {
-			continue
+	list, err := c.neighs(ctx, index)
+	for _, n := range list {
+		if addrOf(n.IP) == a {
+			return Neighbour{
+				MAC: n.HardwareAddr.String(), Permanent: n.State&netlink.NUD_PERMANENT != 0, Failed: n.State&netlink.NUD_FAILED != 0,
+			}, nil
 		}
-		return Neighbour{
-			MAC: k.HardwareAddr.String(), Permanent: k.State&netlink.NUD_PERMANENT != 0, Failed: k.State&netlink.NUD_FAILED != 0,
-		}, nil
 	}
-	return Neighbour{}, nil
+	return Neighbour{}, wrap("link "+dev, err)
 }

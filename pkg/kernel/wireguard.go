@@ -219,7 +219,7 @@ func (c *conn) applyWireGuard(ctx context.Context, w state.WireGuard, was state.
 // makeWireGuard makes a link, or takes one that a call which was killed has left
 // without an alias: the kernel takes none when it makes a link.
 func (c *conn) makeWireGuard(ctx context.Context, w state.WireGuard) error {
-	err := newLink{name: w.Name, kind: "wireguard"}.make(ctx)
+	err := c.addLink(ctx, newLink{name: w.Name, kind: "wireguard"})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return ErrNoWireGuard
 	}

@@ -9,19 +9,21 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// A Wire leads frames of one link of this host to another.
+// A Wire says that a link of this host hands Ethernet frames on to another one.
 type Wire struct {
 	From, To string
-	// Lower: To carries the frames of From, and others, as the link under a VLAN.
+	// Lower: To is the lower link of From, such as the one under a VLAN, and carries
+	// frames of others, too.
 	Lower bool
 }
 
-// segmentLess are masters that join their ports by routing, or by rules that
-// only their maker knows (OVS's datapath, which OVSDB tells about).
+// segmentLess are the kinds of masters whose ports are not one Ethernet segment: a
+// VRF routes between them, and which ports OVS joins is in OVSDB.
 var segmentLess = []string{"vrf", "openvswitch"}
 
-// Wires lists what joins the links of this host into Ethernet segments: ports
-// to their bridge or bond and back, the ends of veth pairs, links on others.
+// Wires lists how the links of this host are joined to Ethernet segments: ports
+// with their bridge or bond in both directions, the two ends of veth pairs, VLAN,
+// macvlan and similar links with their lower links.
 func Wires(ctx context.Context) ([]Wire, error) {
 	links, err := withConn(func(c *conn) ([]netlink.Link, error) { return query(ctx, c, (*netlink.Handle).LinkList) })
 	if err != nil {
@@ -53,8 +55,8 @@ func Wires(ctx context.Context) ([]Wire, error) {
 	return wires, nil
 }
 
-// Egress lists the links by which this host sends from one of its addresses to
-// another's; none where there is no route.
+// Egress lists the links by which this host sends packets from its address from to
+// the address to: several of a multipath route, none where there is no route.
 func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
 	return withConn(func(c *conn) (names []string, err error) {
 		r, err := c.routeTo(ctx, to, c.source(ctx, from))

@@ -9,9 +9,9 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// keepAdvertised sees to it that the host's own default route of IPv6, where it
-// came by a router advertisement, survives that want switches forwarding on.
-// It notes the links first: a call that is killed leaves no change unnoted.
+// keepAdvertised keeps the host's IPv6 default route by a router advertisement, which the
+// kernel would drop when want switches forwarding on. It saves the names of the links
+// before it changes them, so that Remove knows them even if this call is killed.
 func (n *Network) keepAdvertised(ctx context.Context, want state.Set) error {
 	if _, asked := want[state.Sysctl{Key: kernel.Forwarding6}.ID()]; !asked || kernel.Forwards6() {
 		return nil
@@ -30,9 +30,8 @@ func (n *Network) keepAdvertised(ctx context.Context, want state.Set) error {
 	return errors.Join(errs...)
 }
 
-// unkeepAdvertised takes that back where forwarding is off again. While it is
-// on, as we leave it, the route would go: then the link goes on listening,
-// which without forwarding is no different from before.
+// unkeepAdvertised undoes keepAdvertised if forwarding is off. While it is on, the route
+// would be dropped, so the links stay as they are.
 func unkeepAdvertised(dir rundir.Dir) error {
 	if kernel.Forwards6() {
 		return nil

@@ -12,9 +12,9 @@ import (
 // Attachments are a network's attachments on this host at one time, by the names
 // of their ports.
 type Attachments struct {
-	// Live are those whose veth pair is there; see LiveAttachments.
+	// Live are those that have a veth pair; see LiveAttachments.
 	Live map[string]config.Attachment
-	// Leases are those of ovs-gre.
+	// Leases are the leases of ovs-gre, not of route-sync.
 	Leases map[string]rundir.Lease
 }
 
@@ -33,9 +33,9 @@ func ReadAttachments(ctx context.Context, network string) (a Attachments, err er
 	return a, err
 }
 
-// LiveAttachments returns the network's attachments whose veth pair is there, by
-// the names of their ports: where the host's end is, the container's is in a
-// namespace that still exists. The aliases of the links say whose they are.
+// LiveAttachments returns the network's attachments that have a veth pair, by the names of
+// their ports. While the host's end exists, the container's namespace does, too. The
+// attachment is in the alias of the host's end.
 func LiveAttachments(ctx context.Context, network string) (map[string]config.Attachment, error) {
 	live := map[string]config.Attachment{}
 	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(network))
@@ -47,7 +47,7 @@ func LiveAttachments(ctx context.Context, network string) (map[string]config.Att
 	return live, err
 }
 
-// Idle are the live attachments but for those that an ADD is making.
+// Idle are the live attachments without those that an ADD is making.
 func (a Attachments) Idle() map[string]config.Attachment {
 	idle := maps.Clone(a.Live)
 	maps.DeleteFunc(idle, func(name string, _ config.Attachment) bool { return a.Leases[name].Busy })
@@ -61,8 +61,8 @@ func (a Attachments) WithoutLease() map[string]config.Attachment {
 	return lost
 }
 
-// WithoutLink are the leases whose veth pair is not there, although no ADD is
-// making it.
+// WithoutLink are the leases of attachments that have no veth pair and that no ADD is
+// making.
 func (a Attachments) WithoutLink() map[string]rundir.Lease {
 	left := maps.Clone(a.Leases)
 	maps.DeleteFunc(left, func(name string, l rundir.Lease) bool {

@@ -35,8 +35,8 @@ func (n *Network) leaveEncrypted(ctx context.Context) ([]state.Change, error) {
 	return append(gone, guard...), err
 }
 
-// Unkeyed says of which peers this host does not know the public keys; "" is of
-// none, or that the network needs none.
+// Unkeyed is a text about the peers whose public keys this host does not know; "" if there
+// are none, or the network is not encrypted.
 func (n *Network) Unkeyed() string {
 	if !state.Encrypted(n.Config) {
 		return ""

@@ -1,6 +1,6 @@
-// Package network is one network on this host: what of bridges, tunnels,
-// addresses and filter it should have, and how to get and lose it.
-// Containers are package attach's business, routes package routes'.
+// Package network makes, compares and removes the host state of one network: bridges,
+// tunnels, addresses, packet filter. Package attach has the containers, package routes
+// the routes to peers.
 package network
 
 import (
@@ -29,10 +29,10 @@ type Network struct {
 	Config   *config.Network
 	Topology nodes.Topology
 	Dir      rundir.Dir
-	// OVS is an open connection.
+	// OVS is an open connection to OVSDB.
 	OVS *ovs.Conn
-	// Unreachable are the peers that this host has no route to; Want finds
-	// them. Their tunnels carry nothing, and nothing else suffers.
+	// Unreachable are the peers that this host has no route to; Want sets it. Their
+	// tunnels do not work; all others do.
 	Unreachable []config.Node
 }
 
@@ -49,7 +49,7 @@ func Resolve(ctx context.Context, b *config.Base) (nodes.Topology, error) {
 }
 
 // Open finds this host in the network and connects to OVSDB. The caller closes
-// Network.OVS.
+// Network.OVS. The errors are as of Resolve and ovs.Dial.
 func Open(ctx context.Context, c *config.Network) (*Network, error) {
 	m, err := Resolve(ctx, &c.Base)
 	if err != nil {
@@ -62,7 +62,8 @@ func Open(ctx context.Context, c *config.Network) (*Network, error) {
 	return &Network{Config: c, Topology: m, Dir: rundir.NetworkDir(c.Name), OVS: conn}, nil
 }
 
-// Want returns the desired host state and the MTU inside containers.
+// Want returns the desired host state and the MTU inside containers, in bytes. It looks up
+// the routes to all peers.
 func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	peers := make([]netip.Addr, len(n.Topology.Peers))
 	for i, p := range n.Topology.Peers {
@@ -82,7 +83,7 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	}
 	c := *n.Config
 	if n.OVS != nil && c.AdoptBridge && c.DatapathType == "" {
-		// The tunnels' bridge has the datapath of the containers'.
+		// The tunnels' bridge has the same datapath type as the containers' bridge.
 		if c.DatapathType, _, err = n.OVS.DatapathType(ctx, c.Bridge); err != nil {
 			return nil, 0, err
 		}
@@ -94,8 +95,8 @@ func (n *Network) Want(ctx context.Context) (state.Set, int, error) {
 	return want, mtu, nil
 }
 
-// UnreachablePeers says to which peers this host has no route; "" is to each it has one.
-// It is about what Want has found.
+// UnreachablePeers is a text about the peers that this host has no route to; "" if there
+// are none. Want must have been called.
 func (n *Network) UnreachablePeers() string {
 	if names := few(n.Unreachable); names != "" {
 		return "this host has no route to " + names
@@ -103,7 +104,7 @@ func (n *Network) UnreachablePeers() string {
 	return ""
 }
 
-// few names nodes, the first five of many; "" is none.
+// few lists the names of nodes, of many the first five; "" is none.
 func few(nodes []config.Node) string {
 	const most = 5
 	var names []string
@@ -116,7 +117,7 @@ func few(nodes []config.Node) string {
 	return strings.Join(names, ", ")
 }
 
-// Backends are where the network's host state lives.
+// Backends are the backends of the network's host state, in the order of their changes.
 func (n *Network) Backends() []state.Backend {
 	return backends(n.Config, n.OVS, n.Topology.Self.Gateways(), false)
 }
@@ -137,12 +138,12 @@ func savedGateways(dir rundir.Dir) []netip.Addr {
 	return gateways
 }
 
-// backends returns the backends of a network. On a gateway link that is not
-// ours, the network's addresses are these gateways and those that host state
-// was made of. exact is kernel.WireGuardScope's.
+// backends returns the backends of a network. gateways and the saved ones are the
+// network's addresses on a gateway link that is not ours. exact is as in
+// kernel.WireGuardScope.
 func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr, exact bool) []state.Backend {
 	var scope kernel.Scope
-	if state.UsesTunnelBridge(c) { // else a link of that name is another's
+	if state.UsesTunnelBridge(c) { // otherwise a link of that name is not ours
 		scope.AddrLinks, scope.ProbeLinks = []string{state.TunnelBridge(c)}, []string{state.TunnelBridge(c)}
 	}
 	if c.LinuxBridge != "" || c.AdoptBridge {
@@ -163,26 +164,26 @@ func backends(c *config.Network, conn *ovs.Conn, gateways []netip.Addr, exact bo
 	return append(list, ovs.NewBackend(conn, c.Name), kernel.NewBackend(scope), firewall.NewBackend(c.Name))
 }
 
-// A Comparison is a look at the host state that has begun.
+// A Comparison compares the host state with the wanted one; Begin begins it.
 type Comparison struct {
 	net      *Network
 	backends []state.Backend
-	// mark says what OVSDB is like, where the tunnels are many; "" is where they
-	// are not. known: the tunnels were right then.
+	// mark identifies the state of OVSDB on a host with many tunnels; "" is not many.
+	// known: at this mark the tunnels were found right before.
 	mark  string
 	known bool
 	want  state.Set
 	mtu   int
 }
 
-// Begin begins to look at the host state: it asks OVS, which has other things
-// to do once it makes a port. It takes no lock. bridge is what the caller has
-// just read of OVSDB.
+// Begin begins to compare the host state: it sends the requests to OVS, which does not
+// answer later while it makes a port. It takes no lock. bridge has just been read by the
+// caller.
 //
-// Of more than maxComparedTunnels it does not look at each, as long as they were found
-// to be right and nothing has been asked of OVS since: next_cfg, which every
-// ovs-vsctl counts up, and the version of the row of their bridge are the same.
-// Configuration and nodes are the caller's to look at, by IsSaved.
+// With more than maxComparedTunnels, the tunnels are not read again if they were found
+// right before and OVSDB's next_cfg, which every ovs-vsctl increments, and the version of
+// the row of their bridge have not changed since. The caller compares configuration and
+// nodes by IsSaved.
 func (n *Network) Begin(ctx context.Context, bridge ovs.BridgeInfo) (*Comparison, error) {
 	c := &Comparison{net: n}
 	rows := ovs.NewBackend(n.OVS, n.Config.Name)
@@ -225,7 +226,7 @@ func (c *Comparison) MTU(ctx context.Context) (int, error) {
 	return c.mtu, err
 }
 
-// Same reports whether the host state is what it should be.
+// Same reports whether the host state is the wanted one.
 func (c *Comparison) Same(ctx context.Context) (bool, error) {
 	if _, err := c.MTU(ctx); err != nil {
 		return false, err
@@ -243,9 +244,9 @@ func (c *Comparison) Same(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// Asked is Backends that have asked OVS already for what the first look at them
-// needs, which is to be for the network's bridges and ports.
-func (n *Network) Asked(ctx context.Context, ports ...state.Object) ([]state.Backend, error) {
+// AskBackends is Backends, with the requests to OVS already sent that the first Observe
+// needs: those for the network's bridges and for ports.
+func (n *Network) AskBackends(ctx context.Context, ports ...state.Object) ([]state.Backend, error) {
 	return n.ask(ctx, ovs.NewBackend(n.OVS, n.Config.Name), ports...)
 }
 
@@ -255,7 +256,7 @@ func (n *Network) ask(ctx context.Context, rows *ovs.Backend, objs ...state.Obje
 	if state.UsesTunnelBridge(c) {
 		b := state.Bridge{Name: state.TunnelBridge(c)}
 		if state.OneTunnel(c) {
-			b.FailMode = state.FailSecure // its flows are counted
+			b.FailMode = state.FailSecure // its flows are read by OpenFlow
 		}
 		objs = append(objs, b)
 	}
@@ -264,15 +265,12 @@ func (n *Network) ask(ctx context.Context, rows *ovs.Backend, objs ...state.Obje
 	return all, rows.Ask(ctx, objs...)
 }
 
-// savedConfig is the configuration as Remove will read it, without what belongs to
-// one container.
+// savedConfig is the configuration as it is saved for Remove, without the keys of a
+// single call.
 func savedConfig(c *config.Network) []byte {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(c.Raw, &fields) != nil {
+	fields := config.PersistentFields(c.Raw)
+	if fields == nil {
 		return nil
-	}
-	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments"} {
-		delete(fields, k)
 	}
 	raw, _ := json.Marshal(fields)
 	return raw

@@ -15,10 +15,10 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Remove takes the host state away, if no container and nothing persistent
-// needs it; force does it all the same. The configuration may have lost its
-// keys. Where conn is nil, because OVSDB is down, all of it stays: half a host
-// state would pass for a whole one.
+// Remove removes the host state if there are no containers and the network is not
+// persistent; with force in any case. It uses the saved configuration, since c may have
+// lost its keys. Where conn is nil, because OVSDB is down, it removes nothing: a partly
+// removed host state could be taken for a complete one.
 func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) ([]state.Change, error) {
 	if conn == nil {
 		return nil, nil
@@ -32,14 +32,14 @@ func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) 
 	if unused, err := dir.Unused(rundir.LeasesOVS); err != nil || (!unused && !force) {
 		return nil, err
 	}
-	// A container that has lost its lease still lives on what would go.
+	// A container whose lease is lost still needs the host state.
 	if live, err := LiveAttachments(ctx, c.Name); err != nil || (len(live) > 0 && !force) {
 		return nil, err
 	}
 	list := []state.Backend{ovs.NewBackend(conn, c.Name), firewall.NewBackend(c.Name)}
 	if raw := dir.SavedConfig(); raw != nil {
-		// What host state was made of counts, not what DEL was given. Without it
-		// nothing was made, and what the links have is another's.
+		// The host state was made of the saved configuration. Without one nothing was
+		// made, and objects on the links are not ours.
 		if was, _ := config.Parse(raw); was.Name == c.Name {
 			c = was
 		}
@@ -63,8 +63,8 @@ func Remove(ctx context.Context, c *config.Network, conn *ovs.Conn, force bool) 
 	return changes, err
 }
 
-// removeTaps deletes the taps of OVS's userspace datapath, which last, on
-// behalf of an ovs-vswitchd that is dead: it would not know them when it is back.
+// removeTaps deletes the taps of bridges of the userspace datapath if ovs-vswitchd does
+// not run: taps are persistent, and a new ovs-vswitchd does not delete them.
 func removeTaps(ctx context.Context, ovsdb string, changes []state.Change) error {
 	var errs []error
 	for _, ch := range changes {
@@ -82,8 +82,7 @@ func removeTaps(ctx context.Context, ovsdb string, changes []state.Change) error
 	return errors.Join(errs...)
 }
 
-// removePorts takes out what containers have left; an adopted bridge does not
-// take it along.
+// removePorts removes the ports of containers: on an adopted bridge, they would stay.
 func removePorts(ctx context.Context, network string, conn *ovs.Conn) error {
 	ports, err := conn.ContainerPorts(ctx, network)
 	if err != nil {
@@ -97,17 +96,17 @@ func removePorts(ctx context.Context, network string, conn *ovs.Conn) error {
 	return err
 }
 
-// removeExtras takes back what no backend does: it is quick, and goes first, so
-// that waiting for OVS leaves it the time.
+// removeExtras removes what belongs to no backend. It runs first, because it is quick and
+// waiting for OVS may use up the time.
 func removeExtras(ctx context.Context, c *config.Network, dir rundir.Dir) error {
-	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), firewall.DropSpoofChecks(ctx, c.Name))
+	return errors.Join(unkeepAdvertised(dir), removeNeighbours(ctx, c, dir), firewall.DelAllSpoofChecks(ctx, c.Name))
 }
 
-// removeNeighbours forgets this host's containers of a network on a gateway
-// link that stays, as a Linux bridge does.
+// removeNeighbours removes the neighbour entries of a network's containers from a gateway
+// link that stays, such as a Linux bridge.
 func removeNeighbours(ctx context.Context, c *config.Network, dir rundir.Dir) error {
 	if c.LinuxBridge == "" && !c.AdoptBridge {
-		return nil // it goes with its bridge
+		return nil // the entries go with their bridge
 	}
 	nodes, self, err := dir.SavedNodes()
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// CheckNoLoop looks whether a mesh would be a ring: where its bridge is joined to the
-// peers' hosts by something else than its tunnels, a broadcast goes round by
-// both for ever. The error wraps fault.ErrForeign and names what joins them: a
-// link by which a peer is reached, or another tunnel to it. What it cannot see
-// is a way that no route takes, such as a second LAN that all hosts are on.
+// CheckNoLoop returns an error if the bridge of a network in segment mesh is joined to a
+// peer's host by more than its own tunnels: broadcasts would loop for ever. The error
+// wraps fault.ErrForeign and names the link by which the peer is reached, or the other
+// tunnel to it. A connection that no route uses, such as a second LAN with all hosts, is
+// not found.
 func (n *Network) CheckNoLoop(ctx context.Context) error {
 	if n.Config.Segment != config.SegmentMesh || len(n.Topology.Peers) == 0 {
 		return nil
@@ -40,7 +40,7 @@ func (n *Network) CheckNoLoop(ctx context.Context) error {
 		}
 		for _, l := range links {
 			if way := g.way(l, bridge, true); way != nil {
-				return n.findLoop(bridge, fmt.Sprintf("%s, by which %s is reached (%s)", l, p, strings.Join(way, ", ")))
+				return n.loopError(bridge, fmt.Sprintf("%s, by which %s is reached (%s)", l, p, strings.Join(way, ", ")))
 			}
 		}
 	}
@@ -53,23 +53,23 @@ func (n *Network) CheckNoLoop(ctx context.Context) error {
 		if p.Network != "" {
 			owner = "of network " + p.Network
 		}
-		return n.findLoop(bridge, fmt.Sprintf("a tunnel %s %s to %s on OVS bridge %s", p.Name, owner, n.Topology.Peers[i], p.Bridge))
+		return n.loopError(bridge, fmt.Sprintf("a tunnel %s %s to %s on OVS bridge %s", p.Name, owner, n.Topology.Peers[i], p.Bridge))
 	}
 	return nil
 }
 
-func (n *Network) findLoop(bridge, have string) error {
+func (n *Network) loopError(bridge, have string) error {
 	return fmt.Errorf("bridge %s: %w: want it in segment mesh, joined to the other hosts by this network's tunnels alone; it has %s: "+
-		"frames would go round by both (segment host has no such ring)", bridge, fault.ErrForeign, have)
+		"frames would loop (segment host has no such loop)", bridge, fault.ErrForeign, have)
 }
 
-// crossed looks whether OVS would give the packets of this network's peers to
-// another network's tunnel, or theirs to this one's: it does without a word where
-// one has a port a peer and the other one port for all, of the same type and key.
-// The error wraps fault.ErrForeign.
-func (n *Network) crossed(ctx context.Context) error {
+// checkTunnelConflict returns an error if OVS would deliver packets of this network's peers
+// to another network's tunnel, or the reverse. OVS reports no error if one network has a
+// port for each peer and the other one port for all, with the same type and key. The error
+// wraps fault.ErrForeign.
+func (n *Network) checkTunnelConflict(ctx context.Context) error {
 	if !state.UsesTunnelBridge(n.Config) {
-		return nil // Ring has looked
+		return nil // CheckNoLoop finds such tunnels
 	}
 	ports, err := n.OVS.SegmentPorts(ctx)
 	if err != nil {
@@ -93,17 +93,17 @@ func (n *Network) crossed(ctx context.Context) error {
 	return nil
 }
 
-// defaultPorts are the UDP ports of types that have one (RFC 7348, RFC 8926).
+// defaultPorts are the UDP ports of tunnel types (RFC 7348, RFC 8926).
 var defaultPorts = map[string]string{config.TunnelVXLAN: "4789", config.TunnelGeneve: "6081"}
 
-// same reports whether two options of tunnels of one type mean the same, where
-// unset ones, or ones of these values, are the default.
+// same reports whether two options of tunnels mean the same; "" and the values of defaults
+// are equal.
 func same(a, b string, defaults ...string) bool {
 	isDefault := func(s string) bool { return s == "" || slices.Contains(defaults, s) }
 	return a == b || isDefault(a) && isDefault(b)
 }
 
-// segments are the links of a host and what joins them.
+// segments are the wires of a host, by the link that they begin at.
 type segments map[string][]kernel.Wire
 
 func newSegments(wires []kernel.Wire, ports []ovs.SegmentPort) segments {
@@ -130,9 +130,8 @@ func newSegments(wires []kernel.Wire, ports []ovs.SegmentPort) segments {
 	return g
 }
 
-// way is the shortest way for frames from one link to another, both included;
-// nil is none. With lower it may begin by going down, to the links that carry
-// the frames of the first.
+// way is the shortest path of frames from one link to another, both included; nil is none.
+// With lower it may begin with lower links, such as the one under a VLAN.
 func (g segments) way(from, to string, lower bool) []string {
 	type place struct { // down: it may still go down
 		link string

@@ -10,28 +10,25 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// maxComparedTunnels is how many tunnels are compared one by one. 32 take ovsdb-server
-// and us a millisecond, 500 of them more than making the container's port.
+// maxComparedTunnels is up to how many tunnels are compared at each ADD. Reading 32 takes a
+// millisecond, reading 500 longer than making the container's port.
 const maxComparedTunnels = 32
 
-// IsSaved reports whether the configuration and the nodes are those that host
-// state was last made of, and no removal is pending. Without it, or without the
-// bridge, there is no use in comparing.
+// IsSaved reports whether the configuration and the nodes are the saved ones, those that
+// the host state was last made of, and no removal is pending. If not, Sync is needed.
 func (n *Network) IsSaved() bool {
 	return n.Dir.IsSaved(n.Topology, savedConfig(n.Config)) && len(n.Dir.PendingRemovals()) == 0
 }
 
-// Sync brings the host state about and prunes what the configuration no
-// longer names. It holds the network's lock meanwhile. It returns the changes
-// it meant to make, and the MTU inside containers. The error wraps
-// config.ErrInvalid where the bridge is another than the one that containers are
-// attached to.
+// Sync makes the wanted host state and removes objects of the network that are not wanted
+// any more. It holds the network's lock. It returns the changes, those that failed
+// included, and the MTU inside containers, in bytes. The error wraps config.ErrInvalid
+// where containers are attached to another bridge than the configured one.
 func (n *Network) Sync(ctx context.Context) (changes []state.Change, mtu int, err error) {
 	return n.sync(ctx, func() error { return n.checkBridgeUnchanged(ctx) })
 }
 
-// SyncToNewBridge is Sync that takes another bridge, too; the containers are for the
-// caller to move.
+// SyncToNewBridge is Sync, but accepts another bridge; the caller moves the containers.
 func (n *Network) SyncToNewBridge(ctx context.Context) ([]state.Change, error) {
 	changes, _, err := n.sync(ctx, func() error { return nil })
 	return changes, err
@@ -59,13 +56,13 @@ func (n *Network) sync(ctx context.Context, may func() error) (changes []state.C
 	return changes, mtu, err
 }
 
-// checkBridgeUnchanged refuses another bridge while containers are on the one that host state
-// was made with: pruning that would cut them off.
+// checkBridgeUnchanged returns an error if containers are attached to the saved bridge and
+// the configuration has another: removing the bridge would disconnect them.
 func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 	raw := n.Dir.SavedConfig()
 	was, _ := config.Parse(raw)
 	if raw == nil || was.Bridge == n.Config.Bridge {
-		return nil // nothing is made yet, or it is the same
+		return nil // nothing was made yet, or the bridge is the same
 	}
 	all, err := ReadAttachments(ctx, n.Config.Name)
 	if err != nil {
@@ -82,9 +79,8 @@ func (n *Network) checkBridgeUnchanged(ctx context.Context) error {
 	return nil
 }
 
-// reconcile makes the host state what want says. Configuration and nodes are
-// saved before anything changes: whatever a failure leaves can be told from
-// what is another network's.
+// reconcile makes the host state want. It saves configuration and nodes before it changes
+// anything, so that objects left by a failure are known to be the network's.
 func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change, error) {
 	same := n.Dir.IsSaved(n.Topology, savedConfig(n.Config))
 	backends := backends(n.Config, n.OVS, n.Topology.Self.Gateways(), !same)
@@ -104,7 +100,7 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 		err = n.CheckNoLoop(ctx)
 	}
 	if err == nil && len(changes) > 0 {
-		err = n.crossed(ctx)
+		err = n.checkTunnelConflict(ctx)
 	}
 	if err == nil {
 		err = n.keepAdvertised(ctx, want)
@@ -134,8 +130,8 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	return made, err
 }
 
-// save keeps the configuration, the nodes, and every gateway address that this host
-// has had: these first, while the nodes of before are still saved.
+// save saves the configuration, the nodes, and every gateway address that this host has
+// had. The addresses are saved first, while the former nodes are still saved.
 func (n *Network) save() error {
 	self, conf := n.Topology.Self, savedConfig(n.Config)
 	if n.Dir.IsSaved(n.Topology, conf) {
@@ -147,23 +143,23 @@ func (n *Network) save() error {
 	return n.Dir.Save(n.Topology.All(), self.Name, conf)
 }
 
-// bridgesRemade reports whether OVS was told to make a bridge whose link was there and
-// up already: the kernel's datapath keeps the links of a
-// database that is lost, and OVS then makes them anew, without addresses.
+// bridgesRemade reports whether changes make a bridge whose link was already there and up.
+// That is so after OVSDB was lost: the kernel's datapath has kept the links, and OVS
+// makes them again, without addresses.
 func bridgesRemade(changes []state.Change) bool {
-	raised := map[string]bool{}
+	wasDown := map[string]bool{}
 	for _, c := range changes {
 		if l, ok := c.New.(state.Link); ok {
 			was, _ := c.Old.(state.Link)
-			raised[l.Name] = !was.Up
+			wasDown[l.Name] = !was.Up
 		}
 	}
 	return slices.ContainsFunc(changes, func(c state.Change) bool {
-		return c.New != nil && c.Kind() == state.KindBridge && !raised[c.New.ID().Name]
+		return c.New != nil && c.Kind() == state.KindBridge && !wasDown[c.New.ID().Name]
 	})
 }
 
-// removeStalePorts takes out the ports of another boot and those that DEL could not.
+// removeStalePorts removes ports of a previous boot and makes pending removals.
 func (n *Network) removeStalePorts(ctx context.Context) error {
 	names := n.Dir.PendingRemovals()
 	ports, err := n.OVS.ContainerPorts(ctx, n.Config.Name)

@@ -12,11 +12,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// CheckSubnetsFree looks whether a container subnet of this host, or a part of one, is
-// another's here already: of a link, behind a route, of another network. The
-// error wraps fault.ErrForeign and names both sides of each. A wider network or
-// route that merely covers the subnet is in nobody's way. It reads every route
-// of the host: it is not for each ADD.
+// CheckSubnetsFree returns an error if a container subnet of this host, or a part of it, is
+// in use on this host for something else: on a link, by a route, by another network. The
+// error wraps fault.ErrForeign and names the subnet and its user. A wider subnet or route
+// that contains it is no conflict. All routes of the host are read, which is too slow for
+// each ADD.
 func (n *Network) CheckSubnetsFree(ctx context.Context) error {
 	have, err := kernel.Prefixes(ctx)
 	if err != nil {
@@ -36,10 +36,10 @@ func (n *Network) CheckSubnetsFree(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// isOurs reports whether a network that this host has is this one's: on its
-// links, on those that its host state was made with, or behind a route of ours.
-// On a link that others use too, an address that carries our protocol is this
-// network's where it is a gateway of it.
+// isOurs returns a function that reports whether a prefix of this host belongs to this
+// network: on a link of the current or the saved configuration, or by a route of ours. On
+// a link that others use, too, an address that carries our protocol belongs to it if it is
+// one of its gateways.
 func (n *Network) isOurs() func(kernel.Prefix) bool {
 	gateways := append(n.Topology.Self.Gateways(), savedGateways(n.Dir)...)
 	var links []string

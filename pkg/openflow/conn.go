@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// ErrRefused is wrapped by errors about what the switch does not take.
+// ErrRefused is wrapped by errors about a message that the switch refuses, or a reply
+// that is malformed. Other errors are about the connection.
 var ErrRefused = errors.New("OpenFlow: refused")
 
-// version is that of OpenFlow 1.4, the first with bundles. OVS speaks it since
-// 2.8 unless the bridge's column protocols says otherwise.
+// version is the number of OpenFlow 1.4, the first version with bundles. OVS has it since
+// 2.8, unless the bridge's column protocols excludes it.
 const version = 5
 
 // Types of messages (OFPT_*).
@@ -39,9 +40,9 @@ type Conn struct {
 	xid  uint32
 }
 
-// Open speaks OpenFlow on a connection to a bridge's management socket,
-// "<bridge>.mgmt" in OVS's run directory, and closes it on an error. The error
-// wraps ErrRefused where the bridge does not speak OpenFlow 1.4.
+// Open begins OpenFlow on a connection to a bridge's management socket, "<bridge>.mgmt" in
+// OVS's run directory. After an error conn is closed. The error wraps ErrRefused where the
+// bridge does not accept OpenFlow 1.4.
 func Open(ctx context.Context, conn net.Conn) (*Conn, error) {
 	c := &Conn{conn: conn, r: bufio.NewReaderSize(conn, 1<<16)}
 	defer c.bound(ctx)()
@@ -59,30 +60,29 @@ func Open(ctx context.Context, conn net.Conn) (*Conn, error) {
 			ErrRefused, first.version, version)
 	}
 	if err != nil {
-		conn.Close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
 // Close ends the connection. Closing nil does nothing.
-func (c *Conn) Close() error {
-	if c == nil {
-		return nil
+func (c *Conn) Close() {
+	if c != nil {
+		_ = c.conn.Close() // replies that count have been read
 	}
-	return c.conn.Close()
 }
 
-// Aggregate is what flows have in sum.
+// Aggregate has the sums of several flows' counters.
 type Aggregate struct {
-	// Packets and Bytes went by them since they were made.
+	// Packets and Bytes have matched the flows since these were made.
 	Packets, Bytes uint64
-	// Flows is how many they are.
+	// Flows is the number of flows.
 	Flows int
 }
 
-// Count sums up the flows of all tables whose match is m or narrower, and whose
-// cookie has the bits of cookie where mask has ones; a mask of 0 is any cookie.
+// Count sums up the flows of all tables whose match is m or narrower, and whose cookie is
+// equal to cookie in the bits of mask; the mask 0 is any cookie.
 func (c *Conn) Count(ctx context.Context, m Match, cookie, mask uint64) (Aggregate, error) {
 	defer c.bound(ctx)()
 	body := []byte{0, 2, 0, 0, 0, 0, 0, 0, 0xff, 0, 0, 0} // OFPMP_AGGREGATE, all tables
@@ -137,9 +137,9 @@ const (
 	bundleCommit = 4
 )
 
-// Replace makes flows, which all get cookie, the only ones of the bridge. No
-// frame meets a table in between: it is one bundle. The error wraps ErrRefused
-// where the switch does not take them; then nothing has changed.
+// Replace replaces all flows of the bridge by flows, which all get cookie. It is one
+// bundle: each frame meets the old flows or the new ones. The error wraps ErrRefused where
+// the switch refuses a flow; then nothing has changed.
 func (c *Conn) Replace(ctx context.Context, cookie uint64, flows []Flow) error {
 	defer c.bound(ctx)()
 	if err := c.bundle(bundleOpen); err != nil {
@@ -156,8 +156,8 @@ func (c *Conn) Replace(ctx context.Context, cookie uint64, flows []Flow) error {
 		}
 		buf = buf[:0]
 	}
-	// OVS commits a bundle without what it has refused of it: errors come before
-	// the answer to an echo.
+	// OVS would commit a bundle without the messages that it has refused. Their errors
+	// come before the reply to an echo request, so they are read first.
 	if _, err := c.conn.Write(c.message(buf, echoRequest, nil)); err != nil {
 		return err
 	}
@@ -167,13 +167,14 @@ func (c *Conn) Replace(ctx context.Context, cookie uint64, flows []Flow) error {
 	return c.bundle(bundleCommit)
 }
 
-// bundleID tells bundles of one connection apart: it has one at a time.
+// bundleID is the id of a connection's bundle; there is one at a time.
 const bundleID = 1
 
-// atomicOrdered: all or nothing, in the order of their coming (OFPBF_*).
+// atomicOrdered are the flags of a bundle that is applied as a whole and in order
+// (OFPBF_*).
 const atomicOrdered = 1 | 2
 
-// bundle opens the bundle or commits it, and waits until that is done.
+// bundle opens or commits the bundle and waits for the reply.
 func (c *Conn) bundle(stage uint16) error {
 	body := binary.BigEndian.AppendUint32(nil, bundleID)
 	body = binary.BigEndian.AppendUint16(body, stage)
@@ -185,8 +186,8 @@ func (c *Conn) bundle(stage uint16) error {
 	return err
 }
 
-// add appends a message that adds a flow-mod to the bundle. Both have the same
-// transaction id, as the specification wants it.
+// add appends a message that adds a flow-mod to the bundle. Both have the same transaction
+// id, as the specification requires.
 func (c *Conn) add(b, mod []byte) []byte {
 	c.xid++
 	b = c.header(b, bundleAdd, 8+8+8+len(mod))
@@ -207,7 +208,7 @@ func (f Flow) mod(cookie uint64) []byte {
 	return f.actions(f.encode(modHead(modAdd, cookie, f.Priority)))
 }
 
-// deleteAll is that of one that deletes all flows of all tables.
+// deleteAll is the body of a message that deletes all flows of all tables.
 func deleteAll() []byte { return Match{}.encode(modHead(modDelete, 0, 0)) }
 
 func modHead(command byte, cookie uint64, priority uint16) []byte {
@@ -243,8 +244,8 @@ type message struct {
 	body         []byte
 }
 
-// await reads until the reply to the last message is there. An error that any
-// message before met with is its error, too.
+// await reads until the reply of type typ to the last message is there. It returns an
+// error for an error message about any message before.
 func (c *Conn) await(typ byte) ([]byte, error) {
 	for {
 		m, err := c.read()
@@ -265,7 +266,7 @@ func (c *Conn) await(typ byte) ([]byte, error) {
 	}
 }
 
-// refusal is the error of the switch, whose numbers ovs-ofctl(8) has names for.
+// refusal is the error for an error message of the switch.
 func refusal(body []byte) error {
 	if len(body) < 4 {
 		return fmt.Errorf("%w: an error of %d bytes", ErrRefused, len(body))

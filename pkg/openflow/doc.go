@@ -1,6 +1,6 @@
-// Package openflow is as much of OpenFlow 1.4 as one tunnel port for all peers
-// needs: it replaces all flows of a bridge in one step, and counts them by their
-// cookie, over the management socket of an Open vSwitch bridge.
+// Package openflow has the part of OpenFlow 1.4 that a bridge with one tunnel port for
+// all peers needs. It replaces all flows of an Open vSwitch bridge in one step, and
+// counts them by match and cookie, over the bridge's management socket.
 //
 // Controllers, groups, meters, packets and more than one table are out of scope.
 //

@@ -18,7 +18,7 @@ const anyPort = 0xffffffff
 // A MAC is an Ethernet address.
 type MAC [6]byte
 
-// ParseMAC is net.ParseMAC for six bytes; of anything else it is the zero MAC.
+// ParseMAC is net.ParseMAC for six bytes; it returns the zero MAC for any other string.
 func ParseMAC(s string) (m MAC) {
 	if hw, err := net.ParseMAC(s); err == nil && len(hw) == len(m) {
 		copy(m[:], hw)
@@ -28,12 +28,12 @@ func ParseMAC(s string) (m MAC) {
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// A Match says which frames a flow is for. Its zero value matches all.
+// A Match tells which frames a flow matches. The zero Match matches all frames.
 type Match struct {
-	// InPort is the port that they come by; 0 is any.
+	// InPort is the OpenFlow number of the port that the frame comes by; 0 is any.
 	InPort uint32
-	// EthDst is their destination where EthDstMask has ones; the zero mask is
-	// any destination.
+	// EthDst is the destination, in the bits of EthDstMask; the zero mask is any
+	// destination.
 	EthDst, EthDstMask MAC
 	// IPSrc and IPDst hold source and destination of their IP packets; the zero
 	// Prefix is any. If both are given, they are of one family.
@@ -43,16 +43,16 @@ type Match struct {
 	TunSrc netip.Prefix
 }
 
-// A Flow is an entry of table 0. Its actions are done in the order of the
-// fields. Two flows of equal Priority and Match are the same flow.
+// A Flow is an entry of table 0. Its actions are applied in the order of the fields. Two
+// flows with equal Priority and Match are the same flow.
 type Flow struct {
-	// Priority is the higher the earlier the flow is looked at.
+	// Priority: the matching flow with the highest one applies.
 	Priority uint16
 	Match
-	// SetEthDst becomes the destination; the zero MAC leaves it.
+	// SetEthDst becomes the Ethernet destination; the zero MAC leaves it.
 	SetEthDst MAC
-	// TunDst becomes the outer destination of a tunnel with remote_ip=flow; the
-	// zero Addr leaves it.
+	// TunDst becomes the outer destination of a tunnel with remote_ip=flow; the zero
+	// Addr leaves it.
 	TunDst netip.Addr
 	// Moves are done one after the other.
 	Moves []Move
@@ -110,10 +110,10 @@ func (m Move) String() string {
 // exact is the mask of a whole Ethernet address.
 var exact = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// ToMAC matches one Ethernet destination.
+// ToMAC is the Match of frames to one Ethernet destination.
 func ToMAC(m MAC) Match { return Match{EthDst: m, EthDstMask: exact} }
 
-// String is the flow as ovs-ofctl(8) has it, without cookie.
+// String is the flow in the syntax of ovs-ofctl(8), without its cookie.
 func (f Flow) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "priority=%d", f.Priority)
@@ -212,8 +212,8 @@ func field(b []byte, f uint32, value []byte, mask ...byte) []byte {
 	return append(append(binary.BigEndian.AppendUint32(b, head), value...), mask...)
 }
 
-// encode appends the match with its header, filled to a multiple of eight bytes.
-// Fields come in an order in which each is allowed by those before it.
+// encode appends the match with its header, padded to a multiple of eight bytes. Each field
+// comes behind those that are its prerequisites.
 func (m Match) encode(b []byte) []byte {
 	start := len(b)
 	b = append(b, 0, 1, 0, 0) // OFPMT_OXM
@@ -252,7 +252,7 @@ func within(b []byte, f uint32, p netip.Prefix) []byte {
 	return field(b, f, p.Addr().AsSlice(), net.CIDRMask(p.Bits(), p.Addr().BitLen())...)
 }
 
-// fill appends zeros until what begins at start has a multiple of eight bytes.
+// fill appends zeros until the length from start on is a multiple of eight bytes.
 func fill(b []byte, start int) []byte {
 	for (len(b)-start)%8 != 0 {
 		b = append(b, 0)
@@ -260,7 +260,7 @@ func fill(b []byte, start int) []byte {
 	return b
 }
 
-// actions appends the instruction to apply the actions; none drops.
+// actions appends the instruction to apply the actions; without it frames are dropped.
 func (f Flow) actions(b []byte) []byte {
 	if f.Output == 0 {
 		return b

@@ -26,7 +26,7 @@ func open(t *testing.T, h *testnet.Host, bridge string) *openflow.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() })
+	t.Cleanup(c.Close)
 	return c
 }
 

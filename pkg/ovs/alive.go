@@ -11,12 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// VswitchdAlive returns nil if the ovs-vswitchd that serves the database
-// behind socket runs, else an error that wraps ErrUnavailable. It asks nobody
-// and changes nothing: a daemon of OVS holds a lock on its pidfile
-// (lib/daemon-unix.c of OVS), which lies beside the socket. Where the socket is
-// alone, without the pidfile of ovsdb-server, nothing can be told, and it
-// returns nil.
+// VswitchdAlive returns nil if the ovs-vswitchd that serves the database behind
+// socket runs, else an error that wraps ErrUnavailable. It looks at the lock that a
+// daemon of OVS holds on its pidfile (lib/daemon-unix.c of OVS), which is in the
+// directory of the socket. It also returns nil where that directory is not OVS's
+// own, so that there are no pidfiles in it.
 func VswitchdAlive(socket string) error {
 	dir := filepath.Dir(socket)
 	pidfile := filepath.Join(dir, vswitchd+".pid")
@@ -36,12 +35,13 @@ func VswitchdAlive(socket string) error {
 		return fmt.Errorf("%w: ovs-vswitchd: lock of %s: %w", ErrUnavailable, pidfile, err)
 	}
 	if lock.Type == unix.F_UNLCK {
-		return fmt.Errorf("%w: ovs-vswitchd does not run (nobody holds %s)", ErrUnavailable, pidfile)
+		return fmt.Errorf("%w: ovs-vswitchd does not run (no lock on %s)", ErrUnavailable, pidfile)
 	}
 	return nil
 }
 
-// alone reports whether OVSDB's socket is in a directory that is not OVS's own.
+// alone reports whether the socket's directory is not OVS's own: it has no pidfile
+// of ovsdb-server.
 func alone(socket string) bool {
 	_, err := os.Stat(filepath.Join(filepath.Dir(socket), "ovsdb-server.pid"))
 	return errors.Is(err, fs.ErrNotExist)
@@ -55,10 +55,10 @@ func listens(socket string) bool {
 	return err == nil
 }
 
-// VswitchdServes returns nil if the ovs-vswitchd that serves the database
-// behind socket runs, answers on its control socket, and takes packets. It
-// changes nothing. The error wraps ErrUnavailable, and ErrNoHandlers where that
-// is why. It comes within a second or so, unless ovs-vswitchd is busy.
+// VswitchdServes returns nil if the ovs-vswitchd that serves the database behind
+// socket runs, answers on its control socket, and takes packets. The error wraps
+// ErrUnavailable, and ErrNoHandlers where it takes no packets. An ovs-vswitchd that
+// does not answer is given up after about a second, a busy one when ctx ends.
 func VswitchdServes(ctx context.Context, socket string) error {
 	err := VswitchdAlive(socket)
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Apply implements state.Backend: one transaction, then a wait until
-// ovs-vswitchd has done it. What OVS refuses of what is new is taken out again,
-// and the error, which wraps ErrRefused, has OVS's words.
+// Apply implements state.Backend: one transaction, then a wait until ovs-vswitchd
+// has carried it out. New bridges and ports that OVS refuses are removed again; the
+// error wraps ErrRefused and has OVS's text.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	plan := &plan{conn: b.conn, known: b.ports, inserted: map[string][]string{}, secrets: b.secrets}
 	if plan.secrets == nil {
@@ -49,22 +49,23 @@ func inOVSDB(k state.Kind) bool { return k >= state.KindBridge && k <= state.Kin
 
 // A plan gathers the operations of one transaction.
 type plan struct {
-	conn  *Conn
+	conn *Conn
+	// known are the UUIDs of existing ports by name.
 	known map[string]string
 	// secrets are those of new tunnels.
 	secrets secrets
 	ops     []ovsdb.Operation
-	// before are operations that must be done before all others.
+	// before are operations of a transaction of their own, before all others.
 	before []ovsdb.Operation
-	// gone are UUIDs of ports that leave; away of those that leave in a
-	// transaction before, because they come back elsewhere.
+	// gone are UUIDs of ports to be removed. Those of away are removed in the
+	// transaction of before, because the main one makes them again.
 	gone, away []string
 	// inserted are the named UUIDs of new ports by bridge.
 	inserted map[string][]string
-	// fresh names bridges that the transaction makes.
+	// fresh are bridges to be made, removed the names of those to be removed.
 	fresh   []freshBridge
 	removed []string
-	count   int
+	count   int // of named UUIDs
 	errs    []error
 }
 
@@ -101,9 +102,10 @@ func (p *plan) add(c state.Change) {
 	}
 }
 
-// otherEnds reports whether a tunnel becomes another to OVS. Of one that is
-// changed to what another port has, OVS says nothing and keeps its ofport; of a
-// new one it says why not (tnl_port_reconfigure in ofproto/tunnel.c of OVS).
+// otherEnds reports whether a tunnel must be made again for OVS to report a
+// conflict: a tunnel that is changed to the parameters of another port keeps its
+// ofport, and the error column stays empty; a new one gets an error
+// (tnl_port_reconfigure in ofproto/tunnel.c of OVS).
 func otherEnds(c state.Change) bool {
 	was, ok := c.Old.(state.Tunnel)
 	now, ok2 := c.New.(state.Tunnel)
@@ -136,14 +138,14 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 		p.fresh = append(p.fresh, freshBridge{br, p.id()})
 	default:
 		if was.FailMode == state.FailSecure && br.FailMode != was.FailMode {
-			// As long as the port of all peers is there, a switch that learns would
-			// let in whoever sends.
+			// While the port for all peers exists, a bridge that learns would accept
+			// packets of any host.
 			p.leave(&p.away, state.Tunnel{Name: config.OneTunnelName(br.Network)})
 		}
 		if was.Flows != "" || was.FailMode != state.FailSecure && br.FailMode == state.FailSecure {
-			// With another fail_mode ovs-vswitchd empties the table, and back in
-			// standalone it makes the flow that it makes for a new bridge. A bridge
-			// without flows lets nobody in while it gets the port of all peers.
+			// ovs-vswitchd empties the table when fail_mode changes, and in standalone
+			// makes the flow of a new bridge. A bridge without flows accepts no packet
+			// while it gets the port for all peers.
 			p.before = append(p.before, ovsdb.Operation{Op: ovsdb.OperationUpdate, Table: "Bridge", Where: byName,
 				Row: ovsdb.Row{"fail_mode": "secure"}})
 		}
@@ -159,12 +161,11 @@ func (p *plan) bridge(c state.Change, br state.Bridge) {
 	}
 }
 
-// accessPort are the columns of a port that takes and gives frames without a
-// VLAN tag alone.
+// accessPort are the columns of a port for frames without a VLAN tag.
 func accessPort() ovsdb.Row { return ovsdb.Row{"tag": 0, "vlan_mode": "access"} }
 
-// protectedPort are those of one that also exchanges no frames with other
-// protected ports.
+// protectedPort are the columns of an accessPort that, if protected, exchanges no
+// frames with other protected ports.
 func protectedPort(protected bool) ovsdb.Row {
 	row := accessPort()
 	row["protected"] = protected
@@ -241,9 +242,9 @@ func (p *plan) update(o state.Object) {
 		ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Interface", Where: byName, Mutations: setKeys("external_ids", ids)})
 }
 
-// detachMoved does what must be done before all else. It takes ports out that come
-// back otherwise, and waits until OVS has let go: it does not attach a device
-// again of which it sees only that it changed.
+// detachMoved sends the operations of before, and removes the ports of away, in a
+// transaction of its own, and waits until ovs-vswitchd has carried it out:
+// ovs-vswitchd does not attach a device again if it only sees its row change.
 func (p *plan) detachMoved(ctx context.Context) error {
 	if err := errors.Join(p.errs...); err != nil {
 		return err
@@ -254,7 +255,7 @@ func (p *plan) detachMoved(ctx context.Context) error {
 	return p.conn.commit(ctx, append(p.before, removePorts(p.away)...))
 }
 
-// run sends the transaction and waits until ovs-vswitchd has done it.
+// run sends the transaction and waits until ovs-vswitchd has carried it out.
 func (p *plan) run(ctx context.Context) error {
 	ops := p.ops
 	for bridge, ids := range p.inserted {
@@ -282,8 +283,8 @@ func (p *plan) run(ctx context.Context) error {
 	if len(ops) > len(p.gone) {
 		return p.conn.commit(ctx, append(ops, removed...))
 	}
-	// What leaves OVSDB has left; a dead ovs-vswitchd will see to its links
-	// when it is back. OVSDB itself may take as long as ctx says.
+	// Rows are only removed. ovs-vswitchd removes their links as soon as it can;
+	// if it does not run, when it is started.
 	cfg, err := p.conn.send(ctx, append(ops, removed...))
 	if err == nil {
 		err = p.conn.waitApplied(ctx, cfg, time.Second)
@@ -294,8 +295,8 @@ func (p *plan) run(ctx context.Context) error {
 	return err
 }
 
-// errNotApplied is wrapped by errors about a transaction that is committed and
-// not yet carried out.
+// errNotApplied is wrapped by errors about a transaction that is committed and that
+// ovs-vswitchd has not carried out.
 var errNotApplied = fmt.Errorf("%w: ovs-vswitchd does not do what OVSDB says", ErrUnavailable)
 
 func indexBridge(list []freshBridge, name string) int {
@@ -307,7 +308,8 @@ func indexBridge(list []freshBridge, name string) int {
 	return -1
 }
 
-// insert makes the bridge with its internal port and more ports.
+// insert returns the operations that make the bridge with its internal port and
+// other new ports.
 func (b freshBridge) insert(ports []any) []ovsdb.Operation {
 	ids := map[string]string{keyNetwork: b.Network, keyRole: roleBridge}
 	ops := insertPort(b.Name, b.id, ids, accessPort(), ovsdb.Row{"type": "internal", "mtu_request": b.MTU})
@@ -337,8 +339,8 @@ func (p *plan) removedBridges(ctx context.Context) ([]ovsdb.Operation, error) {
 	return ops, nil
 }
 
-// commit sends ops and waits until ovs-vswitchd has done them, in the way of
-// ovs-vsctl: next_cfg counts requests, cur_cfg what is done
+// commit sends ops and waits until ovs-vswitchd has carried them out, as ovs-vsctl
+// does: next_cfg counts requests, cur_cfg is the last that was carried out
 // (ovs-vswitchd.conf.db(5)).
 func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
 	cfg, err := c.send(ctx, ops)
@@ -348,8 +350,8 @@ func (c *Conn) commit(ctx context.Context, ops []ovsdb.Operation) error {
 	return c.waitApplied(ctx, cfg, 0)
 }
 
-// send sends ops and returns the cur_cfg that ovs-vswitchd will have when it
-// has done them.
+// send sends ops and returns the cur_cfg that ovs-vswitchd has once it has carried
+// them out.
 func (c *Conn) send(ctx context.Context, ops []ovsdb.Operation) (cfg int, err error) {
 	ops = append(ops, incrementNextCfg(), selectOp("Open_vSwitch", nil, "next_cfg"))
 	res, err := c.Transact(ctx, ops...)
@@ -362,14 +364,15 @@ func (c *Conn) send(ctx context.Context, ops []ovsdb.Operation) (cfg int, err er
 	return 0, fmt.Errorf("%w: OVSDB %s has no Open_vSwitch row: ovs-vsctl init makes it", ErrUnavailable, c.path)
 }
 
-// incrementNextCfg asks ovs-vswitchd to say when it has done what was asked so far.
+// incrementNextCfg is the operation that makes ovs-vswitchd set cur_cfg when it has
+// carried out the transaction.
 func incrementNextCfg() ovsdb.Operation {
 	return ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Open_vSwitch",
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("next_cfg", ovsdb.MutateOperationAdd, 1)}}
 }
 
-// waitApplied waits until ovs-vswitchd's cur_cfg is at least cfg, for as long as ctx
-// lets it, and no longer than most, where that is not 0.
+// waitApplied waits until ovs-vswitchd's cur_cfg is at least cfg, until ctx ends, or
+// most is over, if that is not 0.
 func (c *Conn) waitApplied(ctx context.Context, cfg int, most time.Duration) error {
 	timeout := waitMillis(ctx)
 	if most > 0 {
@@ -387,7 +390,7 @@ func (c *Conn) waitApplied(ctx context.Context, cfg int, most time.Duration) err
 	return err
 }
 
-// refused looks for interfaces that OVS will not have and takes the new ones out.
+// refused looks for interfaces that OVS has refused and removes those that are new.
 func (b *Backend) refused(ctx context.Context, changes []state.Change) error {
 	var ops []ovsdb.Operation
 	var of []state.Change
@@ -439,7 +442,7 @@ func (b *Backend) refused(ctx context.Context, changes []state.Change) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// hint is what an operator can do about OVS's words.
+// hint is what an operator can do about an error of OVS; "" is not known.
 func hint(o state.Object, text string) string {
 	switch o := o.(type) {
 	case state.Tunnel:

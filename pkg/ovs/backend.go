@@ -14,12 +14,12 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// Backend is the state.Backend of state.Bridge, Tunnel, Port, Flows and FDB. It
-// serves one network; what it observed last tells Apply where the rows are.
+// Backend is the state.Backend of state.Bridge, Tunnel, Port, Flows and FDB for one
+// network. Apply needs the UUIDs that Observe has read before it.
 type Backend struct {
 	conn    *Conn
 	network string
-	// roles are those of the rows that it sees whether they are wanted or not.
+	// roles are those of the rows that Observe reads also where they are not wanted.
 	roles []string
 	// ports are the UUIDs of port rows by name, as last observed.
 	ports map[string]string
@@ -34,27 +34,27 @@ type Backend struct {
 	asked *questions
 }
 
-// questions have been sent, and their answers not been read.
+// questions have been sent to OVS; their answers have not been read.
 type questions struct {
 	ops      []ovsdb.Operation
 	rows     *Pending
 	switches <-chan map[string]switchState
 }
 
-// NewBackend returns the backend of network behind an open connection.
+// NewBackend returns the backend of network over an open connection.
 func NewBackend(c *Conn, network string) *Backend {
 	return &Backend{conn: c, network: network, roles: []string{roleBridge, roleTransit, roleTunnel}, ports: map[string]string{}}
 }
 
-// NewBridgeBackend is NewBackend that does not look at tunnels.
+// NewBridgeBackend is NewBackend without tunnels: Observe does not read them.
 func NewBridgeBackend(c *Conn, network string) *Backend {
 	b := NewBackend(c, network)
 	b.roles = []string{roleBridge, roleTransit}
 	return b
 }
 
-// NewPortBackend is NewBackend of state.Port alone: it asks for those that are
-// wanted by name, whatever else the network has.
+// NewPortBackend is NewBackend for state.Port alone: Observe reads only the wanted
+// ports, by their names.
 func NewPortBackend(c *Conn, network string) *Backend {
 	b := NewBackend(c, network)
 	b.roles = nil
@@ -66,7 +66,7 @@ func NewPortBackend(c *Conn, network string) *Backend {
 // takes ovs-vswitchd, of 10,000, as long as making a container's port.
 func (b *Backend) Brief() { b.brief = true }
 
-// rows is one look at OVSDB.
+// rows are the rows that one Observe has read.
 type rows struct {
 	bridges []Row
 	// port finds a Port by name.
@@ -75,13 +75,13 @@ type rows struct {
 	bridgeOf map[string]string
 	// iface finds an Interface by name.
 	iface map[string]Row
-	// switches is what ovs-vswitchd says of bridges, by name.
+	// switches are the flows and FDB entries of bridges, by name.
 	switches map[string]switchState
 }
 
-// Ask sends the questions of the next Observe, so that this need only read the
-// answers: ovs-vswitchd gives none while it makes a port. objs are all bridges
-// and ports that Observe will be asked for; other objects count for nothing.
+// Ask sends the requests of the next Observe, which then only reads the answers:
+// ovs-vswitchd does not answer while it makes a port, so they are sent before. objs
+// must have all bridges and ports that Observe will get; it may have others.
 func (b *Backend) Ask(ctx context.Context, objs ...state.Object) error {
 	q := questions{ops: b.selects(objs), switches: b.askSwitches(ctx, objs)}
 	var err error
@@ -91,8 +91,8 @@ func (b *Backend) Ask(ctx context.Context, objs ...state.Object) error {
 	return err
 }
 
-// Observe implements state.Backend. Containers' ports are only told of where
-// want has them.
+// Observe implements state.Backend. It returns only those ports of containers that
+// want has.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
 	var asks []state.Object
 	b.fdb, b.secrets = nil, secrets{}
@@ -190,7 +190,7 @@ func (b *Backend) read(ctx context.Context, q *questions) (*rows, error) {
 	return r, b.unwantedRows(ctx, r)
 }
 
-// unwantedRows finds the bridges of ports that are on none of the network's.
+// unwantedRows reads the bridges of ports that are not on a bridge of the network.
 func (b *Backend) unwantedRows(ctx context.Context, r *rows) error {
 	var ops []ovsdb.Operation
 	var ids []string
@@ -268,13 +268,13 @@ func (b *Backend) port(row Row, r *rows, want state.Set) state.Object {
 	return o
 }
 
-// taken makes a state.Foreign of a port that is not the network's and has the
-// name of one that is wanted, or of the internal port of a bridge that is.
+// taken returns a state.Foreign for a port that is not the network's and has the
+// name of a wanted port or bridge.
 func (b *Backend) taken(row Row, r *rows, want state.Set) state.Object {
 	name, owner := row.str("name"), row.strings("external_ids")[keyNetwork]
 	bridge := r.bridgeOf[row.uuid("_uuid")]
 	if bridge == name {
-		return nil // the internal port of a bridge, of which bridge tells
+		return nil // the internal port of a bridge, see Backend.bridge
 	}
 	what := fmt.Sprintf("a port of OVS bridge %s that is not ours", bridge)
 	if owner != "" {
@@ -288,7 +288,7 @@ func (b *Backend) taken(row Row, r *rows, want state.Set) state.Object {
 	return nil
 }
 
-// wrongNumber begins the Error of a port that has not the number it should have.
+// wrongNumber begins the Error of a port with another OpenFlow number than wanted.
 const wrongNumber = "OVS gave it the OpenFlow number"
 
 func (b *Backend) tunnel(row, iface Row, bridge string, asked state.Tunnel) state.Tunnel {
@@ -338,7 +338,7 @@ func (b *Backend) options(t *state.Tunnel, opts map[string]string, asked state.T
 	t.Options = strings.Join(lines, "\n")
 }
 
-// macTable is the size of a bridge's table of MAC addresses, where one is wanted.
+// macTable is the size of a bridge's table of MAC addresses; 0 if none is wanted.
 func macTable(row Row, want int) int {
 	if want == 0 {
 		return 0
@@ -356,7 +356,7 @@ func otherConfig(b state.Bridge) map[string]string {
 	return m
 }
 
-// wrong is what is amiss with a port that no attribute of its object shows.
+// wrong is the Error of a port: what differs without an attribute of its object.
 func wrong(row, iface Row, kind string) string {
 	switch {
 	case row == nil || iface == nil:

@@ -8,8 +8,8 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// BootID is the kernel's random number of this boot (random(4)), or "" where
-// there is none. A port of another boot has lost its link.
+// BootID is the kernel's random id of this boot (random(4)); "" if there is none. A
+// port that was made in another boot has lost its link.
 var BootID = sync.OnceValue(func() string {
 	b, err := os.ReadFile(kernel.ProcSys + "/kernel/random/boot_id")
 	if err != nil {

@@ -18,7 +18,8 @@ import (
 	"ovs-gre-cni/pkg/fault"
 )
 
-// What this package's errors wrap.
+// ErrUnavailable and ErrRefused are those of package fault: OVS does not run or does
+// not answer, and OVS refuses a request.
 var (
 	ErrUnavailable = fault.ErrUnavailable
 	ErrRefused     = fault.ErrRefused
@@ -27,8 +28,8 @@ var (
 // database is the name of OVS's schema (ovs-vswitchd.conf.db(5)).
 const database = "Open_vSwitch"
 
-// maxReply is the largest amount of bytes read in one call, a bound on a peer
-// that sends without end. 5,000 ports make about 5 MB.
+// maxReply is how many bytes a Conn reads at most, against a server that sends
+// without end. 5,000 ports are about 5 MB.
 const maxReply = 256 << 20
 
 // A Conn is a connection to OVSDB for one call. It is not safe for use by
@@ -39,15 +40,15 @@ type Conn struct {
 	dec     *json.Decoder
 	lastID  int
 	replies map[int]message
-	// nextCfg is what DelPorts made of OVS's next_cfg; 0 is nothing.
+	// nextCfg is as of NextCfg.
 	nextCfg int
 }
 
-// NextCfg is what DelPorts, of ports on a userspace bridge, made of OVS's
-// next_cfg: one more than it was. 0 means that it let it be.
+// NextCfg is the value to which DelPorts has increased OVS's column next_cfg, by 1.
+// 0 means that it has not: it removed no port of a bridge of the userspace datapath.
 func (c *Conn) NextCfg() int { return c.nextCfg }
 
-// message is any JSON-RPC message that the server sends. We send nothing but
+// message is any JSON-RPC message of the server. All requests of a Conn are
 // transactions, so that a reply's result is a list.
 type message struct {
 	ID     json.RawMessage `json:"id"`
@@ -93,11 +94,10 @@ func dial(ctx context.Context, path string) (*net.UnixConn, error) {
 }
 
 // Close ends the connection. Closing nil does nothing.
-func (c *Conn) Close() error {
-	if c == nil {
-		return nil
+func (c *Conn) Close() {
+	if c != nil {
+		_ = c.conn.Close() // answers that count have been read
 	}
-	return c.conn.Close()
 }
 
 // A Row is one row of a reply; see the functions of value.go for its columns.
@@ -112,7 +112,7 @@ type Result struct {
 	Rows    []Row           `json:"rows"`
 }
 
-// A Pending is a transaction that has been sent.
+// A Pending is a transaction that was sent; Results waits for its reply.
 type Pending struct {
 	conn *Conn
 	id   int
@@ -136,9 +136,9 @@ func (c *Conn) Start(ctx context.Context, ops ...ovsdb.Operation) (*Pending, err
 	return &Pending{conn: c, id: c.lastID, ops: ops}, nil
 }
 
-// Results waits for the reply: one Result an operation. The error wraps
-// ErrUnavailable where no whole reply came in time; errors.As finds libovsdb's
-// typed errors where the server rejected the transaction.
+// Results waits for the reply: one Result for each operation. The error wraps
+// ErrUnavailable where no complete reply came in time. Where the server rejected
+// the transaction, it wraps libovsdb's typed error.
 func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	m, err := p.conn.reply(ctx, p.id)
 	if err != nil {
@@ -170,8 +170,8 @@ func (p *Pending) Results(ctx context.Context) ([]Result, error) {
 	return m.Result, nil
 }
 
-// await is Results for what ovs-vswitchd must do first. Where that takes long it
-// asks ovs-vswitchd itself: one that does not answer is not waited for.
+// await is Results for a transaction that waits for ovs-vswitchd. It ends early if
+// ovs-vswitchd does not answer on its control socket.
 func (p *Pending) await(ctx context.Context) ([]Result, error) {
 	ctx, stop := unlessSilent(ctx, p.conn.path)
 	defer stop()
@@ -182,8 +182,8 @@ func (p *Pending) await(ctx context.Context) ([]Result, error) {
 	return res, err
 }
 
-// unlessSilent is a context that ends, too, once the ovs-vswitchd that serves the
-// database behind socket is found not to answer; its cause wraps ErrUnavailable.
+// unlessSilent returns a context that ends early if the ovs-vswitchd that serves the
+// database behind socket does not answer; its cause then wraps ErrUnavailable.
 func unlessSilent(ctx context.Context, socket string) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ask := time.AfterFunc(silent, func() {
@@ -265,8 +265,8 @@ func (c *Conn) bound(ctx context.Context) func() {
 	return func() { stop() }
 }
 
-// brief keeps a server's words short; OVS's own are a line or two.
+// brief cuts a text of the server to 500 bytes; OVS's own are a line or two.
 func brief(s string) string { return config.Clip(s, 500) }
 
-// cut keeps a stranger's text short and on one line.
+// cut quotes a text of the server, cut to 200 bytes, so that it is one line.
 func cut(b []byte) string { return strconv.Quote(config.Clip(string(b), 200)) }

@@ -18,17 +18,17 @@ import (
 
 const vswitchd = "ovs-vswitchd"
 
-// ErrNoCommand is wrapped by errors about a command that this ovs-vswitchd does
-// not know: its version is older than the command.
+// ErrNoCommand is wrapped by errors about a command that ovs-vswitchd does not know,
+// because its version is older than the command.
 var ErrNoCommand = errors.New("ovs-vswitchd has no such command")
 
-// ErrNoControl is wrapped by errors about a control socket that is not where the
-// socket of OVSDB is.
+// ErrNoControl is wrapped by errors about a directory of OVSDB's socket without a
+// control socket of ovs-vswitchd.
 var ErrNoControl = errors.New("no control socket of ovs-vswitchd")
 
-// A Control is a connection to ovs-vswitchd's control socket, by which
-// ovs-appctl(8) speaks to it: JSON-RPC, a method for each command. It is not
-// safe for use by several goroutines at once.
+// A Control is a connection to ovs-vswitchd's control socket, the one that
+// ovs-appctl(8) uses: JSON-RPC with a method for each command. It is not safe for
+// use by several goroutines at once.
 type Control struct {
 	conn   net.Conn
 	dec    *json.Decoder
@@ -37,19 +37,19 @@ type Control struct {
 	pid string
 }
 
-// A Command is one for ovs-vswitchd, with its arguments, as ovs-appctl has them.
+// A Command is a command for ovs-vswitchd and its arguments, as for ovs-appctl.
 type Command []string
 
-// An Answer is what ovs-vswitchd says to a Command: Text, or else Err, which
-// wraps ErrRefused, and ErrNoCommand where it does not know the command.
+// An Answer is ovs-vswitchd's answer to a Command: Text, or else Err, which wraps
+// ErrRefused, and ErrNoCommand where ovs-vswitchd does not know the command.
 type Answer struct {
 	Text string
 	Err  error
 }
 
-// DialControl connects to the ovs-vswitchd that serves the database behind the
-// unix socket path: its pidfile and its control socket lie beside that. The
-// error wraps ErrUnavailable, and ErrNoControl where there is none.
+// DialControl connects to the ovs-vswitchd that serves the database behind the unix
+// socket path; its pidfile and its control socket are in the same directory. The
+// error wraps ErrUnavailable, and ErrNoControl where there is no control socket.
 func DialControl(ctx context.Context, path string) (*Control, error) {
 	dir := filepath.Dir(path)
 	var pid string
@@ -58,8 +58,8 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 		pid = strings.TrimSpace(string(raw))
 		paths = []string{filepath.Join(dir, vswitchd+"."+pid+".ctl")}
 	} else {
-		// An installation that keeps the pidfile elsewhere. A daemon that died
-		// leaves its socket, which nobody answers.
+		// The pidfile is elsewhere. Sockets of daemons that were killed remain, and
+		// refuse connections.
 		paths, _ = filepath.Glob(filepath.Join(dir, vswitchd+"*.ctl"))
 	}
 	c := &Control{pid: pid}
@@ -81,11 +81,10 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 }
 
 // Close ends the connection. Closing nil does nothing.
-func (c *Control) Close() error {
-	if c == nil {
-		return nil
+func (c *Control) Close() {
+	if c != nil {
+		_ = c.conn.Close() // answers that count have been read
 	}
-	return c.conn.Close()
 }
 
 func (c *Control) String() string {
@@ -99,7 +98,8 @@ func (c *Control) silence() error {
 	return fmt.Errorf("%w: %s does not answer on its control socket", ErrUnavailable, c)
 }
 
-// Call sends one command and returns what ovs-vswitchd prints.
+// Call sends one command and returns the text of its answer. The error wraps
+// ErrUnavailable or ErrRefused, and ErrNoCommand as in Answer.
 func (c *Control) Call(ctx context.Context, command ...string) (string, error) {
 	answers, err := c.CallAll(ctx, Command(command))
 	if err != nil {
@@ -112,9 +112,9 @@ func (c *Control) Call(ctx context.Context, command ...string) (string, error) {
 // answers must fit into a socket's buffer, or both sides would wait.
 const inFlight = 50
 
-// CallAll sends commands and returns their answers. The error, which wraps
-// ErrUnavailable, is about the connection: that ctx ended, or that ovs-vswitchd
-// is silent; see silent.
+// CallAll sends commands and returns their answers, in the same order. The error is
+// about the connection and wraps ErrUnavailable: ctx has ended, or ovs-vswitchd does
+// not answer for a second while it uses no processor time.
 func (c *Control) CallAll(ctx context.Context, commands ...Command) ([]Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -180,18 +180,18 @@ func (c *Control) failed(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %s: its control socket: %w", ErrUnavailable, c, err)
 }
 
-// silent is after how long an ovs-vswitchd that does not answer, and does
-// nothing else either, is taken for one that never will.
+// silent is how long ovs-vswitchd may neither answer nor use processor time until it
+// counts as one that does not answer.
 const silent = time.Second
 
-// unseen is how many times silent an ovs-vswitchd may be busy whose process is
-// not to be seen from here, as from a container's process namespace.
+// unseen is by what factor silent is longer where the process of ovs-vswitchd cannot
+// be seen, as in a container's process namespace.
 const unseen = 5
 
-// cancelWhenSilent ends ctx once ovs-vswitchd is silent, until the function that it
-// returns is called. One that is busy, with many tunnels at once or on a slow
-// machine, has as long as ctx says. It looks twice: this process, too, may have
-// been without a processor until the first time, its answer unread.
+// cancelWhenSilent calls end once ovs-vswitchd is silent, until stop is called. A
+// busy ovs-vswitchd, with many tunnels at once or on a slow machine, is given until
+// ctx ends. It must be silent at two looks: until the first one this process, too,
+// may have had no processor to read the answer.
 func (c *Control) cancelWhenSilent(ctx context.Context, end context.CancelCauseFunc) (stop func()) {
 	_, before := c.cpuTime()
 	ticker := time.NewTicker(silent / 2)
@@ -220,9 +220,9 @@ func (c *Control) cancelWhenSilent(ctx context.Context, end context.CancelCauseF
 	return func() { close(done) }
 }
 
-// cpuTime reports whether the daemon is on a processor, or waits for one or for
-// the kernel, and how much processor time it has spent so far (proc_pid_stat(5)).
-// Of a process that is not to be seen from here, it says neither.
+// cpuTime reports whether the daemon runs, or waits for a processor or the kernel,
+// and how much processor time it has used so far (proc_pid_stat(5)). For a process
+// that cannot be seen they are false and "".
 func (c *Control) cpuTime() (now bool, spent string) {
 	if _, err := strconv.Atoi(c.pid); err != nil {
 		return false, ""

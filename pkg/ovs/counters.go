@@ -31,8 +31,8 @@ func (c *Control) Upcalls(ctx context.Context) (missed, lost uint64, err error) 
 	return missed, lost, nil
 }
 
-// Dropped counts the packets that flows of a bridge have dropped since they were
-// made. There is no such flow on a bridge as OVS makes it.
+// Dropped counts the packets that the flows of a bridge with the action drop have
+// dropped since they were made. A new bridge has no such flow.
 func (c *Control) Dropped(ctx context.Context, bridge string) (packets uint64, err error) {
 	text, err := c.Call(ctx, "bridge/dump-flows", bridge)
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *Control) Dropped(ctx context.Context, bridge string) (packets uint64, e
 	}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		// Table 254 is OVS's own: what it drops there is not a flow's to drop.
+		// Table 254 is internal to OVS and does not count.
 		if strings.HasSuffix(line, "actions=drop") && !strings.HasPrefix(line, "table_id=254,") {
 			packets += field(line, "n_packets=")
 		}
@@ -48,7 +48,7 @@ func (c *Control) Dropped(ctx context.Context, bridge string) (packets uint64, e
 	return packets, nil
 }
 
-// field is the number behind a name; 0 where there is none.
+// field is the number that follows name in text; 0 if there is none.
 func field(text, name string) uint64 {
 	_, rest, ok := strings.Cut(text, name)
 	if !ok {

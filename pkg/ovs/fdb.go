@@ -10,10 +10,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// switchState is what ovs-vswitchd says of one bridge.
+// switchState is the part of a bridge that OVSDB does not have.
 type switchState struct {
-	// flows is as in state.Bridge; static are the ports, by their OpenFlow
-	// numbers, of static MAC addresses without a VLAN.
+	// flows is as in state.Bridge. static are the static FDB entries without a
+	// VLAN: the OpenFlow number of the port by MAC address; nil where ovs-vswitchd
+	// has no such entries.
 	flows  string
 	static map[string]string
 }
@@ -21,14 +22,14 @@ type switchState struct {
 // local is how ovs-vswitchd writes the number of a bridge's internal port.
 const local = "LOCAL"
 
-// askSwitches asks ovs-vswitchd for what OVSDB does not have of the bridges
-// among objs: their flows and static FDB entries. Where it does not answer all is
-// taken to be as wanted: that ovs-vswitchd is silent, VswitchdServes tells.
+// askSwitches asks ovs-vswitchd for the flows and static FDB entries of the bridges
+// among objs, which OVSDB does not have. The answer is nil where ovs-vswitchd does
+// not answer: they then count as wanted, and VswitchdServes returns the error.
 func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan map[string]switchState {
 	var names []string
 	var commands []Command
 	for _, o := range objs {
-		if o, ok := o.(state.Bridge); ok && !o.Adopted && o.FailMode != state.FailSecure { // that one has Flows, and learns nothing
+		if o, ok := o.(state.Bridge); ok && !o.Adopted && o.FailMode != state.FailSecure { // that one has state.Flows and does not learn
 			names = append(names, o.Name)
 			commands = append(commands, Command{"bridge/dump-flows", o.Name}, Command{"fdb/show", o.Name})
 		}
@@ -39,7 +40,7 @@ func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan m
 		return reply
 	}
 	go func() {
-		// Without arguments it says whether it knows the command.
+		// fdb/add without arguments is refused as unknown, or as wrong.
 		answers, err := b.call(ctx, append(commands, Command{"fdb/add"}))
 		if err != nil {
 			reply <- nil
@@ -64,8 +65,8 @@ func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan m
 	return reply
 }
 
-// StaticFDB reports whether the ovs-vswitchd that serves the database behind
-// socket can have static FDB entries: version 2.16 is the first.
+// StaticFDB reports whether the ovs-vswitchd that serves the database behind socket
+// can have static FDB entries, which OVS has since 2.16.
 func StaticFDB(ctx context.Context, socket string) (bool, error) {
 	c, err := DialControl(ctx, socket)
 	if err != nil {
@@ -88,8 +89,9 @@ func (b *Backend) call(ctx context.Context, commands []Command) ([]Answer, error
 	return c.CallAll(ctx, commands...)
 }
 
-// foreignFlows says what a bridge has besides the one flow of a switch that
-// learns. Table 254 is ovs-vswitchd's own (TBL_INTERNAL in ofproto-dpif.h of OVS).
+// foreignFlows describes the flows of a bridge other than the single flow NORMAL of a
+// new bridge; "" is none. Table 254 is internal to ovs-vswitchd (TBL_INTERNAL in
+// ofproto-dpif.h of OVS) and does not count.
 func foreignFlows(dump string) string {
 	normal, others := false, 0
 	for line := range strings.Lines(dump) {
@@ -132,14 +134,14 @@ func static(show string) map[string]string {
 func (r *rows) fdb(want state.FDB) (have state.FDB, ok bool) {
 	s, known := r.switches[want.Bridge]
 	if r.switches == nil || known && s.static == nil {
-		return want, true // it cannot be told, or not be had
+		return want, true // unknown, or this OVS has no static entries
 	}
 	number, ok := s.static[want.MAC]
 	should := local
 	if want.Port != want.Bridge {
 		iface, read := r.iface[want.Port]
 		if !read && number != local {
-			return want, ok // of many tunnels not each is looked at
+			return want, ok // with many tunnels their interfaces are not read
 		}
 		should = strconv.Itoa(atom[int](iface, "ofport"))
 	}
@@ -149,8 +151,8 @@ func (r *rows) fdb(want state.FDB) (have state.FDB, ok bool) {
 	return want, ok
 }
 
-// applyFDB makes and deletes FDB entries. A port that OVS has made anew, or given
-// other attributes, has lost its entries: they are made again.
+// applyFDB makes and deletes FDB entries. Ports that changes make or change lose
+// their entries, so that these are made again.
 func (b *Backend) applyFDB(ctx context.Context, changes []state.Change) error {
 	touched := map[string]bool{}
 	var commands []Command

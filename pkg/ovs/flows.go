@@ -26,7 +26,7 @@ func openFlow(ctx context.Context, socket, bridge string) (*openflow.Conn, error
 	return c, nil
 }
 
-// flowError says of which bridge an error of OpenFlow is. It wraps ErrRefused or
+// flowError adds the bridge to an error of OpenFlow. It wraps ErrRefused or
 // ErrUnavailable.
 func flowError(bridge string, err error) error {
 	if errors.Is(err, openflow.ErrRefused) {
@@ -35,9 +35,9 @@ func flowError(bridge string, err error) error {
 	return fmt.Errorf("%w: bridge %s: OpenFlow: %w", ErrUnavailable, bridge, err)
 }
 
-// count looks at the tables that are wanted: at how many flows they have and how
-// many carry the right cookie, whatever their number. Where ovs-vswitchd does not answer, a
-// table is taken to be as wanted: that ovs-vswitchd is silent, VswitchdServes tells.
+// count compares the wanted tables by two sums, of all their flows and of those with
+// the wanted cookie. A table counts as wanted where ovs-vswitchd does not answer;
+// VswitchdServes returns that error.
 func (b *Backend) count(ctx context.Context, want state.Set) <-chan []state.Object {
 	b.flows = nil
 	for _, o := range want {
@@ -78,7 +78,7 @@ func countFlows(ctx context.Context, socket string, want state.Flows, brief bool
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
+	defer c.Close()
 	all, err := c.Flows(ctx)
 	if err != nil {
 		return "", flowError(want.Bridge, err)
@@ -105,8 +105,8 @@ func countFlows(ctx context.Context, socket string, want state.Flows, brief bool
 	return wrong, nil
 }
 
-// direct makes tables what they should be, also those of a bridge that was made
-// anew, or changed: it may have lost its own.
+// direct replaces the tables that differ, and those of bridges that changes make or
+// change, since these may have lost their flows.
 func (b *Backend) direct(ctx context.Context, changes []state.Change) error {
 	todo := map[string]bool{}
 	for _, c := range changes {
@@ -130,7 +130,7 @@ func (b *Backend) replace(ctx context.Context, f state.Flows) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
+	defer c.Close()
 	if err := c.Replace(ctx, f.Cookie(), f.Table()); err != nil {
 		return flowError(f.Bridge, err)
 	}
@@ -145,7 +145,7 @@ func Strangers(ctx context.Context, socket, bridge string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = c.Close() }() // OVS has answered by then, or the error says why not
+	defer c.Close()
 	sum, err := c.Count(ctx, state.Strangers(), 0, 0)
 	if err != nil {
 		return 0, flowError(bridge, err)

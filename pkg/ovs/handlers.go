@@ -15,29 +15,26 @@ import (
 	"ovs-gre-cni/pkg/kernel"
 )
 
-// ErrNoHandlers is wrapped by errors about an ovs-vswitchd that runs and
-// answers, and takes no packet from the kernel's datapath, so that all traffic
-// is lost.
+// ErrNoHandlers is wrapped by errors about an ovs-vswitchd that runs and answers, but
+// takes no packets from the kernel's datapath, so that all traffic is lost.
 //
-// That of version 3.1.0 counts 0 processors until ten seconds after boot
-// (count_cpu_cores in lib/ovs-thread.c of OVS, mended in 3.1.1). On a host with
-// one or two of them it opens the kernel's datapath with 0 handlers, and never
-// listens to it: the threads that it starts after the ten seconds have no
-// sockets (dpif_netlink_handlers_set in lib/dpif-netlink.c). Nothing but opening
-// the datapath anew mends that.
+// OVS 3.1.0 counts 0 processors until ten seconds after boot (count_cpu_cores in
+// lib/ovs-thread.c of OVS, fixed in 3.1.1). On a host with one or two processors it
+// opens the kernel's datapath with 0 handlers. The threads that it starts after the
+// ten seconds get no sockets (dpif_netlink_handlers_set in lib/dpif-netlink.c), so
+// that it never reads from the datapath until that is opened again.
 var ErrNoHandlers = errors.New("ovs-vswitchd takes no packets from the kernel: it was started less than ten seconds after boot")
 
 const (
-	// counted is how long after boot processors are not counted.
+	// counted is how long after boot OVS counts no processors.
 	counted = 10 * time.Second
-	// miscounts is the version that goes by it.
+	// miscounts is the version of OVS that has the defect.
 	miscounts = "3.1.0"
 )
 
-// noHandlers returns an error that wraps ErrNoHandlers where ovs-vswitchd has
-// lost all packets that it should have taken since it was started in the first
-// seconds.
-// Otherwise it costs no more than a look at a file.
+// noHandlers returns an error that wraps ErrNoHandlers if ovs-vswitchd was started in
+// the first seconds after boot and has taken no packet since. If it was started
+// later, noHandlers only reads the time of a file.
 func noHandlers(ctx context.Context, socket string) error {
 	if !startedEarly(socket) {
 		return nil
@@ -49,7 +46,7 @@ func noHandlers(ctx context.Context, socket string) error {
 	return err
 }
 
-// upcalls are the packets for ovs-vswitchd, and those that it did not take.
+// upcalls counts the packets for ovs-vswitchd, and those that it did not take.
 func upcalls(ctx context.Context) (missed, lost uint64, err error) {
 	list, err := kernel.Datapaths(ctx)
 	for _, d := range list {
@@ -58,9 +55,9 @@ func upcalls(ctx context.Context) (missed, lost uint64, err error) {
 	return missed, lost, err
 }
 
-// startedEarly reports whether the pidfile says that ovs-vswitchd was started in
-// the first ten seconds after boot. Where the host's clock was set since, it may
-// say so of another, too.
+// startedEarly reports whether ovs-vswitchd was started in the first ten seconds
+// after boot, by the time of its pidfile. It may also be true of a later start if the
+// host's clock was set since.
 func startedEarly(socket string) bool {
 	info, err := os.Stat(filepath.Join(filepath.Dir(socket), vswitchd+".pid"))
 	return err == nil && info.ModTime().Before(time.Now().Add(counted-since(unix.CLOCK_BOOTTIME)))
@@ -68,16 +65,17 @@ func startedEarly(socket string) bool {
 
 func since(clock int32) time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(clock, &t) // never fails with the clocks of since boot
+	_ = unix.ClockGettime(clock, &t) // never fails with the clocks used here
 	return time.Duration(t.Nano())
 }
 
-// EnsureHandlers waits out the ten seconds in which ovs-vswitchd would open the
-// kernel's datapath with 0 handlers, and has one that did open it anew. That
-// makes the links of all kernel bridges anew, without addresses; so it is done
-// only where they are all ours. Mostly there is nothing to do. The error wraps
-// ErrUnavailable, and ErrNoHandlers where there is a bridge that is not ours:
-// ovs-vswitchd must be restarted then.
+// EnsureHandlers waits until the ten seconds are over in which ovs-vswitchd 3.1.0
+// would open the kernel's datapath with 0 handlers, and makes one that has done so
+// open it again. That makes the links of all kernel bridges again, without their
+// addresses, so it is done only where all of them are ours. With other versions, and
+// later after boot, it does nothing. The error wraps ErrUnavailable, and
+// ErrNoHandlers where there is a bridge that is not ours: ovs-vswitchd must be
+// restarted then.
 func (c *Conn) EnsureHandlers(ctx context.Context) error {
 	if !startedEarly(c.path) && since(unix.CLOCK_MONOTONIC) > counted {
 		return nil
@@ -98,8 +96,8 @@ func (c *Conn) EnsureHandlers(ctx context.Context) error {
 	return c.reopen(ctx)
 }
 
-// reopen has ovs-vswitchd close the kernel's datapath and open it again: its
-// last bridge goes to the userspace datapath, and all come back.
+// reopen makes ovs-vswitchd close the kernel's datapath and open it again: all
+// bridges go to the userspace datapath and then back.
 func (c *Conn) reopen(ctx context.Context) error {
 	res, err := c.Transact(ctx, selectOp("Bridge", nil, "_uuid", "name", "datapath_type", "external_ids"))
 	if err != nil {

@@ -2,8 +2,8 @@ package ovs
 
 import "ovs-gre-cni/pkg/state"
 
-// Keys of external_ids in rows of ours. What carries keyNetwork is ours; what
-// does not is never changed or removed.
+// Keys of external_ids in our rows. A row with keyNetwork is ours; rows without it
+// are never changed or removed.
 const (
 	keyNetwork     = state.Owner
 	keyRole        = "ovs-gre.role"
@@ -11,7 +11,7 @@ const (
 	keyContainerID = "ovs-gre.container-id"
 	keyIfName      = "ovs-gre.ifname"
 	keyBootID      = "ovs-gre.boot-id"
-	// keyStamp is what former versions left on a bridge.
+	// keyStamp was written on a bridge by former versions.
 	keyStamp = "ovs-gre.stamp"
 )
 
@@ -20,7 +20,7 @@ const (
 	roleBridge    = "bridge"
 	roleTunnel    = "tunnel"
 	roleContainer = "container"
-	// roleTransit marks the internal port that versions without a bridge of the
-	// tunnels' own made in its place. It is replaced by that bridge.
+	// roleTransit is the role of the internal port that versions before the bridge
+	// for tunnels made in its place. It is replaced by that bridge.
 	roleTransit = "transit"
 )

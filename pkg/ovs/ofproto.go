@@ -13,7 +13,7 @@ import (
 
 // A Frame is one Ethernet frame with an IP packet in it.
 type Frame struct {
-	// Port is the port of Bridge that it comes in by.
+	// Port is the port of Bridge that the frame comes in by.
 	Bridge, Port string
 	// SrcMAC and DstMAC with colons.
 	SrcMAC, DstMAC string
@@ -28,21 +28,22 @@ type Frame struct {
 
 // A Fate is what ovs-vswitchd would do with a frame.
 type Fate struct {
-	// Ports are those that it leaves by, of whatever bridge, but for tunnels.
+	// Ports are the ports that the frame leaves by, of all bridges, without tunnels.
 	Ports []string
-	// Remotes are the other ends of the tunnels that it leaves by.
+	// Remotes are the far ends of the tunnels that it leaves by.
 	Remotes []netip.Addr
-	// Why says in ovs-vswitchd's words what it did last; "" where it did not say.
+	// Why is the last step that ovs-vswitchd has a text about; "" is none.
 	Why string
-	// Text is all that ovs-vswitchd says.
+	// Text is the whole output of ofproto/trace.
 	Text string
 }
 
 // Reaches reports whether the frame leaves by a port.
 func (f Fate) Reaches(port string) bool { return slices.Contains(f.Ports, port) }
 
-// Trace asks what becomes of a frame (ofproto/trace in ovs-vswitchd(8)). It
-// changes nothing. The error wraps ErrRefused where there is no such port.
+// Trace asks ovs-vswitchd what it would do with a frame (ofproto/trace in
+// ovs-vswitchd(8)). No packet is sent. The error wraps ErrRefused where there is no
+// such port.
 func (c *Control) Trace(ctx context.Context, f Frame) (Fate, error) {
 	show, err := c.Call(ctx, "dpif/show")
 	if err != nil {
@@ -115,8 +116,8 @@ func datapathPorts(show string) []datapathPort {
 	return list
 }
 
-// tunnelled finds the outer destination of a tunnel: in the actions of the
-// kernel's datapath, and in those of the userspace datapath.
+// tunnelled matches the outer destination of a tunnel in the actions of the kernel's
+// and of the userspace datapath.
 var tunnelled = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`(?:tunnel\([^)]*?|ipv[46]\(src=[^,]*,)(?:ipv6_)?dst=([0-9a-fA-F:.]+)`)
 })

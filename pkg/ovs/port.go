@@ -12,31 +12,32 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A BridgeInfo is what ADD must know of its bridge.
+// A BridgeInfo is the state of a containers' bridge that ADD needs.
 type BridgeInfo struct {
 	// UUID of the bridge's row; "" means that there is no such bridge.
 	UUID string
-	// Network that owns the bridge; "" means none of ours.
+	// Network is the network that owns the bridge; "" is none of ours.
 	Network string
-	// Datapath is the column datapath_type; "" is OVS's own.
+	// Datapath is the column datapath_type; "" is OVS's default.
 	Datapath string
-	// SpanningTree: it takes part in a spanning tree. A port that is made then
-	// gets no broadcasts, also once it does not any more.
+	// SpanningTree: STP or RSTP is enabled. A port that is made then gets no
+	// broadcasts, also after they are disabled.
 	SpanningTree bool
-	// TunnelsVersion is _version of the row of the tunnels' bridge, where that is
-	// another: it changes with each change of the row (RFC 7047, section 3.2).
+	// TunnelsVersion is the column _version of the tunnels' bridge, which changes
+	// with each change of the row (RFC 7047, section 3.2); "" where tunnels and
+	// containers share one bridge.
 	TunnelsVersion string
 	// PortTaken: a port of the asked name exists.
 	PortTaken bool
 	// TakenBy is the network that owns that port; "" means that it is not ours.
 	TakenBy string
-	// NextCfg and CurCfg are OVS's columns: what ovs-vswitchd was asked for, and
-	// what it has done of it.
+	// NextCfg and CurCfg are OVS's columns: the number of the last request to
+	// ovs-vswitchd, and of the last that it has carried out.
 	NextCfg, CurCfg int
 }
 
-// Bridge looks for a containers' bridge and that of the tunnels, and whether the
-// port named port exists.
+// Bridge reads the containers' bridge called bridge, the tunnels' bridge called
+// tunnels, and whether a port called port exists, in one transaction.
 func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (BridgeInfo, error) {
 	var b BridgeInfo
 	res, err := c.Transact(ctx,
@@ -65,10 +66,10 @@ func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (Bridge
 	return b, nil
 }
 
-// AddPort sends the container's port and waits in the database until
-// ovs-vswitchd has it, both without waiting for a reply: the caller does the
-// container's addresses meanwhile and then calls WaitPortAdded. bridgeUUID must be
-// that of p.Bridge.
+// AddPort sends two transactions: added makes the container's port, waited waits in
+// the database until ovs-vswitchd has attached it. It does not wait for the replies:
+// the caller sets the container's addresses meanwhile and then calls WaitPortAdded.
+// bridgeUUID is the UUID of p.Bridge.
 func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID string) (added, waited *Pending, err error) {
 	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer,
 		keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
@@ -89,9 +90,9 @@ func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID str
 	return added, waited, err
 }
 
-// WaitPortAdded reads the replies to AddPort. The error wraps ErrUnavailable where
-// ovs-vswitchd did not take the port up in time, and ErrRefused with OVS's own
-// words where it would not.
+// WaitPortAdded waits for the replies to AddPort. The error wraps ErrUnavailable
+// where ovs-vswitchd did not attach the port in time, and ErrRefused, with OVS's
+// text, where it refused.
 func WaitPortAdded(ctx context.Context, p state.Port, added, waited *Pending) error {
 	res, err := added.Results(ctx)
 	if err != nil {
@@ -124,8 +125,8 @@ func refusal(r Row) string {
 	return ""
 }
 
-// DelPorts removes ports of network by name and reports which there were. What
-// is absent, or another's, is left alone.
+// DelPorts removes ports of network by name and returns the names of those that
+// existed. Ports of others stay.
 func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([]string, error) {
 	if len(names) == 0 {
 		return nil, nil
@@ -159,7 +160,7 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	for _, r := range res[:len(ids)] {
 		for _, row := range r.Rows {
 			if row.str("datapath_type") == "netdev" {
-				// So that WaitReleased can tell when ovs-vswitchd has let go of them.
+				// WaitReleased needs it to tell when ovs-vswitchd has detached them.
 				c.nextCfg, err = c.send(ctx, nil)
 				return gone, err
 			}
@@ -168,10 +169,11 @@ func (c *Conn) DelPorts(ctx context.Context, network string, names ...string) ([
 	return gone, nil
 }
 
-// WaitReleased waits until ovs-vswitchd has done what it was asked for when b was
-// read: on a userspace bridge, to let go of the ports that DelPorts took out. A
-// link that comes back under its name before would be taken for the old one and
-// left without traffic. The kernel datapath lets go when the link goes.
+// WaitReleased waits until ovs-vswitchd has carried out all requests that it had when
+// b was read. On a bridge of the userspace datapath, a port that DelPorts has removed
+// is detached only then: a new link of the same name would be taken for the old one
+// and get no traffic. The kernel datapath detaches a port when its link goes, so that
+// there is nothing to wait for.
 func (c *Conn) WaitReleased(ctx context.Context, b BridgeInfo) error {
 	if b.Datapath != "netdev" || b.CurCfg >= b.NextCfg {
 		return nil
@@ -179,8 +181,8 @@ func (c *Conn) WaitReleased(ctx context.Context, b BridgeInfo) error {
 	return c.waitApplied(ctx, b.NextCfg, 0)
 }
 
-// removePorts takes ports out of whatever bridge holds them; the rows go with
-// their last reference (RFC 7047, section 3.2, isRoot).
+// removePorts returns the operations that remove ports from their bridges; the rows
+// go with their last reference (RFC 7047, section 3.2, isRoot).
 func removePorts(uuids []string) []ovsdb.Operation {
 	var ops []ovsdb.Operation
 	for _, id := range uuids {
@@ -191,19 +193,22 @@ func removePorts(uuids []string) []ovsdb.Operation {
 	return ops
 }
 
-// A ContainerPort is a row of ours for a container.
+// A ContainerPort is the OVS port of a container.
 type ContainerPort struct {
-	Name                        string
+	// Name is the port's, and that of the host end of the veth pair.
+	Name string
+	// ContainerID and IfName are those of the CNI call, BootID that of the boot in
+	// which the port was made.
 	ContainerID, IfName, BootID string
-	// Error is what OVS says against it; "" means nothing.
+	// Error is OVS's error about the port; "" is none.
 	Error string
 }
 
-// FromPreviousBoot reports whether the port is of another boot of this host, and so has
-// lost its link. Where the kernel does not tell its boot, none is.
+// FromPreviousBoot reports whether the port was made in another boot of this host,
+// and so has lost its link. It is false where the kernel has no boot id.
 func (p ContainerPort) FromPreviousBoot() bool { return BootID() != "" && p.BootID != BootID() }
 
-// ContainerPorts lists the ports that network's containers have.
+// ContainerPorts lists the ports of network's containers, sorted by name.
 func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]*ContainerPort, error) {
 	res, err := c.Transact(ctx, selectOp("Interface", owned(network, roleContainer), "name", "external_ids", "error", "ofport"))
 	if err != nil {
@@ -219,8 +224,8 @@ func (c *Conn) ContainerPorts(ctx context.Context, network string) ([]*Container
 	return list, nil
 }
 
-// setKeys overwrites keys of a column that maps strings to strings: OVSDB's
-// insert leaves a key alone that is there.
+// setKeys returns the mutations that set keys of a map column: OVSDB's insert alone
+// does not overwrite existing keys.
 func setKeys(column string, m map[string]string) []ovsdb.Mutation {
 	var keys []any
 	for k := range m {
@@ -232,8 +237,8 @@ func setKeys(column string, m map[string]string) []ovsdb.Mutation {
 	}
 }
 
-// insertPort makes a Port and its Interface, of one name and with the same
-// external_ids; the Port's UUID is named "p" + id in the transaction.
+// insertPort returns the operations that make a Port and its Interface, with the
+// same name and external_ids. The Port's named UUID is "p" + id.
 func insertPort(name, id string, ids map[string]string, port, iface ovsdb.Row) []ovsdb.Operation {
 	iface["name"], iface["external_ids"] = name, ovsMap(ids)
 	port["name"], port["external_ids"], port["interfaces"] = name, ovsMap(ids), ovsSet(uuidOf("i"+id))

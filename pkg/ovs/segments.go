@@ -5,23 +5,25 @@ import (
 	"net/netip"
 )
 
-// A SegmentPort is a port of an OVS bridge as a way for frames.
+// A SegmentPort is a port of an OVS bridge, with its attributes that tell whether it
+// joins the bridge's Ethernet segment with another.
 type SegmentPort struct {
 	Bridge, Name string
 	// Peer is the port at the other end of a patch port; "" is no patch port.
 	Peer string
-	// Remote is the far end of a tunnel; the zero Addr is no tunnel, or one of
-	// which flows say it. Type is the interface's; Key and DstPort are the tunnel's
-	// options, "" where it has none.
-	Remote             netip.Addr
-	Type, Key, DstPort string
-	// AnyRemote: flows say what the far end of the tunnel is.
+	// Remote is the far end of a tunnel; the zero Addr is no tunnel, or one with
+	// AnyRemote.
+	Remote netip.Addr
+	// AnyRemote: the flows choose the far end of the tunnel (remote_ip=flow).
 	AnyRemote bool
-	// Network owns the port; "" is none of ours.
+	// Type is the interface's; Key and DstPort are the tunnel's options, "" where
+	// it has none.
+	Type, Key, DstPort string
+	// Network is the network that owns the port; "" is none of ours.
 	Network string
 }
 
-// SegmentPorts lists the ports of all bridges, whoever owns them.
+// SegmentPorts lists the ports of all bridges, ours and others'.
 func (c *Conn) SegmentPorts(ctx context.Context) ([]SegmentPort, error) {
 	res, err := c.Transact(ctx,
 		selectOp("Bridge", nil, "name", "ports"),

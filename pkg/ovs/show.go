@@ -9,7 +9,7 @@ import (
 	"github.com/ovn-org/libovsdb/ovsdb"
 )
 
-// A TunnelStatus is what OVS says of a tunnel of ours.
+// A TunnelStatus is the state of one tunnel as OVS reports it.
 type TunnelStatus struct {
 	Name string `json:"name"`
 	// Peer and Remote are "" and the zero Addr where it is the tunnel to all peers.
@@ -18,18 +18,18 @@ type TunnelStatus struct {
 	Type   string     `json:"type"`
 	// State is up, down, or error.
 	State string `json:"state"`
-	// Error is OVS's complaint; "" is none.
+	// Error is OVS's error about the tunnel; "" is none.
 	Error string `json:"error,omitempty"`
-	// BFD is the session's state; "" where BFD is off.
+	// BFD is the state of the BFD session; "" where BFD is off.
 	BFD string `json:"bfd,omitempty"`
-	// Diagnostic is why BFD's session is down, as BFD says it.
+	// Diagnostic is BFD's reason for a session that is down; "" is none.
 	Diagnostic string `json:"bfdDiagnostic,omitempty"`
 	// Received and Sent count packets.
 	Received uint64 `json:"rxPackets"`
 	Sent     uint64 `json:"txPackets"`
 }
 
-// Tunnels lists the tunnels of a network and what OVS says of them.
+// Tunnels lists the tunnels of a network with their state, sorted by peer.
 func (c *Conn) Tunnels(ctx context.Context, network string) ([]TunnelStatus, error) {
 	res, err := c.Transact(ctx, selectOp("Interface", owned(network, roleTunnel),
 		"name", "type", "options", "external_ids", "error", "ofport", "link_state", "bfd", "bfd_status", "statistics"))
@@ -45,7 +45,7 @@ func (c *Conn) Tunnels(ctx context.Context, network string) ([]TunnelStatus, err
 		case t.Error != "":
 			t.State = "error"
 		case t.State == "":
-			t.State = "down" // ovs-vswitchd has not said anything
+			t.State = "down" // ovs-vswitchd has not set the column
 		}
 		if r.strings("bfd")["enable"] == "true" {
 			s := r.strings("bfd_status")
@@ -65,16 +65,17 @@ func (c *Conn) Tunnels(ctx context.Context, network string) ([]TunnelStatus, err
 	return list, nil
 }
 
-// A BadPort is an interface that OVS does not have, of whomever.
+// A BadPort is an interface in OVSDB, ours or another's, that OVS has refused.
 type BadPort struct {
 	Name, Error string
-	// Network owns the port; "" means that it is not ours.
+	// Network is the network that owns the port; "" means that it is not ours.
 	Network string
-	// BootID is the boot that a container's port of ours belongs to.
+	// BootID is the boot in which a port of a container of ours was made; "" is no
+	// such port.
 	BootID string
 }
 
-// BadPorts lists the interfaces that OVS complains about.
+// BadPorts lists the interfaces that OVS has refused, sorted by name.
 func (c *Conn) BadPorts(ctx context.Context) ([]BadPort, error) {
 	res, err := c.Transact(ctx, selectOp("Interface", nil, "name", "error", "ofport", "external_ids"))
 	if err != nil {
@@ -91,8 +92,8 @@ func (c *Conn) BadPorts(ctx context.Context) ([]BadPort, error) {
 	return list, nil
 }
 
-// VswitchdVersion is what the ovs-vswitchd that serves the database behind
-// socket says of itself, such as "ovs-vswitchd (Open vSwitch) 3.1.0".
+// VswitchdVersion is the version line of the ovs-vswitchd that serves the database
+// behind socket, such as "ovs-vswitchd (Open vSwitch) 3.1.0".
 func VswitchdVersion(ctx context.Context, socket string) (string, error) {
 	c, err := DialControl(ctx, socket)
 	if err != nil {
@@ -104,8 +105,8 @@ func VswitchdVersion(ctx context.Context, socket string) (string, error) {
 	return line, err
 }
 
-// DatapathType is the type of a bridge's datapath, as asked for; "" is OVS's
-// own default, which is the kernel's. found tells whether there is the bridge.
+// DatapathType is the column datapath_type of a bridge; "" is OVS's default, the
+// kernel's datapath. found is false where there is no such bridge.
 func (c *Conn) DatapathType(ctx context.Context, bridge string) (typ string, found bool, err error) {
 	res, err := c.Transact(ctx, selectOp("Bridge", where("name", ovsdb.ConditionEqual, bridge), "datapath_type"))
 	if err != nil || len(res[0].Rows) == 0 {

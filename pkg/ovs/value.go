@@ -10,11 +10,10 @@ import (
 )
 
 // Columns as OVSDB writes them (RFC 7047, section 5.1): an atom, or
-// ["set", [atom…]], ["map", [[key, value]…]], ["uuid", "…"]. What has not the
-// form of its column reads as its zero value: nothing here panics on a reply.
+// ["set", [atom…]], ["map", [[key, value]…]], ["uuid", "…"]. A column of another
+// form is read as the zero value: no reply makes these functions panic.
 
-// tagged splits ["tag", rest]. Most values are atoms: those are not looked at
-// a second time.
+// tagged splits ["tag", rest]; the tag of an atom is "".
 func tagged(raw json.RawMessage) (tag string, rest json.RawMessage) {
 	if len(raw) == 0 || raw[0] != '[' {
 		return "", nil
@@ -173,7 +172,7 @@ func where(column string, f ovsdb.ConditionFunction, value any) []ovsdb.Conditio
 	return []ovsdb.Condition{ovsdb.NewCondition(column, f, value)}
 }
 
-// owned matches the rows of a network that play one of our roles.
+// owned matches the rows of a network with a role.
 func owned(network, role string) []ovsdb.Condition {
 	return where("external_ids", ovsdb.ConditionIncludes, ovsMap(map[string]string{keyNetwork: network, keyRole: role}))
 }
@@ -182,9 +181,8 @@ func selectOp(table string, cond []ovsdb.Condition, columns ...string) ovsdb.Ope
 	return ovsdb.Operation{Op: ovsdb.OperationSelect, Table: table, Where: cond, Columns: columns}
 }
 
-// wire is op as it goes out. An empty where, which means all rows, and a wait
-// for no rows need their empty lists (RFC 7047, section 5.2), which
-// ovsdb.Operation leaves out.
+// wire is op as it is sent. An empty where, which means all rows, and a wait for no
+// rows must be empty lists (RFC 7047, section 5.2), which ovsdb.Operation leaves out.
 func wire(op ovsdb.Operation) any {
 	w := struct {
 		Op        string           `json:"op"`

@@ -9,11 +9,10 @@ import (
 	"github.com/ovn-org/libovsdb/ovsdb"
 )
 
-// Watch connects to the unix socket path and calls changed, once when the
-// connection stands, then whenever something of the network's bridges or
-// tunnels was made, changed or removed in OVSDB, by whomever. Of
-// containers' ports and of what OVS counts it hears nothing. It returns when
-// ctx ends or the connection does.
+// Watch connects to the unix socket path and calls changed when it is connected, and
+// whenever a bridge or tunnel of the network was made, changed or removed in OVSDB.
+// Changes of containers' ports and of statistics do not count. It returns when ctx
+// or the connection ends.
 func Watch(ctx context.Context, path, network string, changed func()) error {
 	return monitor(ctx, path, monitored(network), changed)
 }
@@ -32,7 +31,7 @@ func monitor(ctx context.Context, path string, what map[string]any, changed func
 	if err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer context.AfterFunc(ctx, c.Close)()
 	defer c.Close()
 	// Unlike a transaction's, these replies have no end.
 	c.dec = json.NewDecoder(c.conn)
@@ -49,8 +48,8 @@ func monitor(ctx context.Context, path string, what map[string]any, changed func
 	return c.readError(ctx, err)
 }
 
-// monitored are the rows and columns to hear of, as monitor_cond of
-// ovsdb-server(7) wants them: rows that one of the conditions matches.
+// monitored are the rows and columns to watch, as parameters of monitor_cond
+// (ovsdb-server(7)): rows that one of the conditions matches.
 func monitored(network string) map[string]any {
 	bridge, tunnel := owned(network, roleBridge), owned(network, roleTunnel)
 	return map[string]any{
@@ -95,19 +94,18 @@ func (c *Conn) notifications(changed func()) error {
 	}
 }
 
-// WatchVswitchd calls changed once the ovs-vswitchd that serves the database
-// behind the unix socket path can be spoken to: the tables of flows and of MAC
-// addresses that it had before are lost. It returns when ctx ends or ovs-vswitchd
-// does.
+// WatchVswitchd connects to the ovs-vswitchd that serves the database behind the unix
+// socket path and calls changed once: a new ovs-vswitchd has lost the flows and FDB
+// entries of the one before. It returns when ctx or ovs-vswitchd ends.
 func WatchVswitchd(ctx context.Context, path string, changed func()) error {
 	c, err := DialControl(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer context.AfterFunc(ctx, c.Close)()
 	changed()
-	_, err = c.conn.Read(make([]byte, 1)) // nothing is asked, so nothing comes but the end
+	_, err = c.conn.Read(make([]byte, 1)) // nothing is sent, so that it returns when the connection ends
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

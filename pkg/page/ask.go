@@ -19,14 +19,13 @@ import (
 )
 
 const (
-	// RowPath is where an agent tells its row.
+	// RowPath is the path of the URL by which an agent serves its Row as JSON.
 	RowPath = "/row"
-	// askBound is how long all peers together have to tell their rows. Who does
-	// not by then is left out.
+	// askBound is how long AskAll waits for all peers together.
 	askBound = 2 * time.Second
-	// askers is how many are asked at once.
+	// askers is how many peers are asked at once.
 	askers = 64
-	// rowMost is how many bytes of a row are read: 10,000 edges are about 1 MB.
+	// rowMost is up to how many bytes of a row are read: 10,000 edges are about 1 MB.
 	rowMost = 4 << 20
 )
 
@@ -112,7 +111,7 @@ func ask(ctx context.Context, client *http.Client, at netip.Addr, port uint16) (
 	if err != nil {
 		return r, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
 		return r, fmt.Errorf("%s: %s", url, res.Status)
 	}

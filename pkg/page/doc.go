@@ -1,13 +1,12 @@
-// Package page draws a network for a person: its hosts and what each measures
-// of the way to every other as an SVG picture, and this host as an HTML page
-// around it. Neither needs anything from elsewhere: no script, no font, no style
-// sheet; both are light or dark as the browser is.
+// Package page draws a network as an SVG picture, with its hosts and the measurements
+// between them, and this host as an HTML page around the picture. Both contain no script and
+// load no font or style sheet; both are light or dark as the browser is.
 //
-// The picture has one of three forms. Up to graphMost hosts it is a graph; of
-// more hosts a matrix, or, where no other host has told its row, a tile for each.
+// The picture is a graph of up to 6 hosts. With more hosts it is a matrix, or, if only this
+// host's measurements are known, a tile for each peer.
 //
 //	m, err := page.Measure(ctx, conflist.Load("/etc/cni/net.d/10-ovsnet.conflist"))
 //	m.WriteSVG(os.Stdout)
 //
-// To mend anything is out of its scope, and so is history: metrics are for that.
+// Changes to the host are out of scope, and so is history, for which there are metrics.
 package page

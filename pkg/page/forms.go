@@ -8,7 +8,7 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// The size of a host's box in a graph.
+// boxWidth and boxHeight are the size of a host's box in a graph.
 const boxWidth, boxHeight = 160.0, 56.0
 
 // place is where the middle of each host's box is: on an ellipse, from the top.
@@ -75,8 +75,8 @@ func subnets(n config.Node) string {
 	return strings.Join(list, " ")
 }
 
-// label says what an edge of the graph is like, off the middle of long ones,
-// where they cross.
+// label writes the measurement of an edge of the graph. On long edges it is not in the middle,
+// where these cross.
 func (g grid) label(c *canvas, i, j int, at func(int) (float64, float64)) {
 	e := g.both(i, j)
 	text := e.text()
@@ -111,7 +111,7 @@ func (g grid) title(i, j int) string {
 	return fmt.Sprintf("%s to %s: %s; %s to %s: %s", a, b, g.edges[i][j].sentence(), b, a, g.edges[j][i].sentence())
 }
 
-// tiles draws a tile for each peer of the one host that has told.
+// tiles draws a tile for each peer of the one host whose row is known.
 func (g grid) tiles(c *canvas) (width, height float64) {
 	const columns, tileWidth, tileHeight, gap = 10, 104.0, 38.0, 6.0
 	from := 0
@@ -132,7 +132,7 @@ func (g grid) tiles(c *canvas) (width, height float64) {
 		case good:
 			text += " ms"
 		case lossy, dead:
-			width = tileWidth // the whole tile, to be seen among hundreds
+			width = tileWidth // the whole tile, to be visible among hundreds
 			text = map[grade]string{lossy: text + " lost", dead: "unreachable"}[e.grade()]
 		}
 		class := e.grade().class()
@@ -148,7 +148,7 @@ func (g grid) tiles(c *canvas) (width, height float64) {
 	return 32 + columns*(tileWidth+gap), float64(rows) * (tileHeight + gap)
 }
 
-// matrix draws a cell for each edge and direction: the row asks, the column answers.
+// matrix draws a cell for each edge and direction: from the row's host to the column's.
 func (g grid) matrix(c *canvas) (width, height float64) {
 	n := len(g.Hosts)
 	if n <= textMost {
@@ -158,8 +158,8 @@ func (g grid) matrix(c *canvas) (width, height float64) {
 	const left, top = 150.0, 34.0
 	square := side * float64(n)
 	c.text("small dim", start, 16, top-6, "from ↓ to →")
-	// A path a grade, and in it a rectangle for each run of equal cells: a mesh
-	// of 300 hosts has 90,000 of them.
+	// There is one path for each grade, with a rectangle for each run of equal cells: a
+	// mesh of 300 hosts has 90,000 cells.
 	var paths [dead + 1]strings.Builder
 	for i := range n {
 		for from := 0; from < n; {
@@ -192,8 +192,8 @@ func (g grid) matrix(c *canvas) (width, height float64) {
 	return left + square + 280, top + square + 8
 }
 
-// at is the grade of a cell; that of a host to itself is its neighbours', so
-// that runs are long.
+// at is the grade of a cell. A host's cell to itself has the grade of the one beside it, so that
+// runs are long.
 func (g grid) at(i, j int) grade {
 	if i == j {
 		if j+1 < len(g.Hosts) {
@@ -204,7 +204,7 @@ func (g grid) at(i, j int) grade {
 	return g.grade(g.edges[i][j])
 }
 
-// blame lists the hosts that the bad edges have in common, beside the matrix.
+// blame writes the hosts that bad edges have in common beside the matrix.
 func (g grid) blame(c *canvas, x, top, square float64) {
 	most := int(square/18) - 2
 	list := g.culprits(min(most, 24))
@@ -217,7 +217,7 @@ func (g grid) blame(c *canvas, x, top, square float64) {
 	}
 }
 
-// figures is the matrix of a mesh whose cells have room for a figure.
+// figures draws a matrix whose cells have room for a number.
 func (g grid) figures(c *canvas) (width, height float64) {
 	const cellWidth, cellHeight, left = 36.0, 22.0, 130.0
 	n, top := len(g.Hosts), 24.0

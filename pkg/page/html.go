@@ -10,31 +10,34 @@ import (
 	"ovs-gre-cni/pkg/config"
 )
 
-// A View is all that the page shows.
+// A View is the content of the page.
 type View struct {
-	Mesh     *Mesh
+	// Mesh is the network in the picture; nil is none yet.
+	Mesh *Mesh
+	// Networks are those of this host, as Look returns them.
 	Networks []Network
-	// Version is the agent's.
+	// Version is the agent's version.
 	Version string
-	At      time.Time
-	// Problems are what keeps the agent from its work, a sentence each.
+	// At is when the view was made.
+	At time.Time
+	// Problems are sentences about what the agent cannot do.
 	Problems []string
 }
 
-// hostsMost is how many hosts the page lists at once; the others unfold.
+// hostsMost is how many hosts the page lists; the others are folded.
 const hostsMost = 20
 
 // A hostLine is a host in the page's table.
 type hostLine struct {
 	Name, Address, Subnets string
 	Self                   bool
-	// State is the grade of the edge to it as a class, Words and Back both
-	// directions of it.
+	// State is the class of the edge to the host, Words and Back are its two
+	// directions as text.
 	State, Words, Back string
 	worse              grade
 }
 
-// content is what the page says.
+// content is a View prepared for writing.
 type content struct {
 	*View
 	// Problems are the view's and the networks'.
@@ -42,7 +45,7 @@ type content struct {
 	Host, Summary string
 	Hosts, More   []hostLine
 	Culprits      []string
-	// Mute are the hosts that told nothing, the first few of them.
+	// Mute is a text about the hosts whose rows are not known; "" is none.
 	Mute  string
 	Drift []Drift
 	Bad   bool
@@ -63,7 +66,7 @@ func (v *View) WriteHTML(w io.Writer) error {
 	return err
 }
 
-// content gathers what the page says.
+// content prepares the view for writing.
 func (v *View) content() content {
 	c := content{View: v, Problems: slices.Clone(v.Problems)}
 	for _, n := range v.Networks {
@@ -90,20 +93,21 @@ func (v *View) content() content {
 	return c
 }
 
-// muteText names the hosts that told nothing; "" is none.
+// muteText is a text about the hosts whose rows are not known; "" is none.
 func muteText(m *Mesh) string {
 	names := m.mute()
 	if len(names) == 0 {
 		return ""
 	}
-	text := "Nothing is told by " + plural(len(names), "host") + ", where no agent runs or its port is not reached: "
+	text := "No measurements of " + plural(len(names), "host") + ", where no agent runs or its port is not reached: "
 	if more := len(names) - 5; more > 1 {
 		names = append(names[:5], plural(more, "other"))
 	}
 	return text + strings.Join(names, ", ")
 }
 
-// lines are the hosts, this one first, then those that are worst reached.
+// lines are the hosts: this one first, then the others by the grade of their edges, the worst
+// first.
 func (g grid) lines() []hostLine {
 	self := slices.IndexFunc(g.Hosts, func(n config.Node) bool { return n.Name == g.Self })
 	var list []hostLine
@@ -125,6 +129,6 @@ func (g grid) lines() []hostLine {
 	return list
 }
 
-// Policy is the Content-Security-Policy to serve the page with: it runs nothing
-// and loads nothing.
+// Policy is the Content-Security-Policy to serve the page with: it allows no script and loads
+// nothing.
 const Policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

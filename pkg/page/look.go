@@ -16,9 +16,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A Network is one of this host's, as the page tells of it.
+// A Network is a network of this host as the page shows it.
 type Network struct {
-	Name, File              string
+	// Name is the network's, File the path of its conflist.
+	Name, File string
+	// Segment, Bridge and Tunnel are keys of the configuration; Tunnel is the type.
 	Segment, Bridge, Tunnel string
 	MTU, Peers, Tunnels     int
 	Containers              []Container
@@ -29,21 +31,22 @@ type Network struct {
 	Errors []string
 }
 
-// A Container is an attachment whose veth pair is there.
+// A Container is an attachment that has a veth pair.
 type Container struct {
+	// Port is the name of the host's end.
 	ID, IfName, Port string
-	// Error is what OVS says against its port; "" is nothing.
+	// Error is OVS's error about the port; "" is none.
 	Error string
 }
 
-// A Drift is something that is not as it should be.
+// A Drift is a difference from the wanted state, and the command that mends it.
 type Drift struct{ Text, Command string }
 
-// lookBound is how long a look at one network may take.
+// lookBound is how long checking one network may take.
 const lookBound = 5 * time.Second
 
-// Look looks at the networks of this host whose conflists are in a directory. It
-// changes nothing.
+// Look checks the networks of this host whose conflists are in a directory. It changes
+// nothing. Errors of a network are in Network.Errors; the error is about the directory.
 func Look(ctx context.Context, dir string) ([]Network, error) {
 	files, err := conflist.LoadDir(dir)
 	list := make([]Network, 0, len(files))
@@ -72,7 +75,7 @@ func look(ctx context.Context, f conflist.File) Network {
 	return n
 }
 
-// fail notes an error; each line of it is one.
+// fail adds the lines of an error to n.Errors.
 func (n *Network) fail(err error) {
 	if err == nil {
 		return
@@ -153,7 +156,7 @@ func (n *Network) drift(f conflist.File, changes []state.Change) {
 	}
 }
 
-// oneLine keeps others' text from breaking a line.
+// oneLine replaces control characters by spaces.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

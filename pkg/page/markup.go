@@ -8,14 +8,13 @@ import (
 	"strings"
 )
 
-// A markup gathers HTML or SVG. html/template would do so, too, but it calls
-// methods by their names, for which the linker keeps every method of every type:
-// it makes ovs-gre-agent 20 MB larger.
+// A markup is a buffer of HTML or SVG. html/template is not used: it calls methods by their
+// names, so that the linker keeps all methods of all types, which makes ovs-gre-agent 20 MB
+// larger.
 type markup struct{ strings.Builder }
 
-// put writes a format, which is a constant, with args. All of these but numbers
-// are escaped, so that they are mere text between tags and in the quoted value of
-// an attribute.
+// put writes a constant format with args. All args but numbers are escaped for text between
+// tags and in quoted values of attributes.
 func (m *markup) put(format string, args ...any) {
 	for i, a := range args {
 		switch a.(type) {
@@ -30,7 +29,7 @@ func (m *markup) put(format string, args ...any) {
 //go:embed page.css
 var pageStyle string
 
-// putHead writes the page as far as the end of its header.
+// putHead writes the page up to the end of its header.
 func (c *content) putHead(p *markup) {
 	mark, badge, words := "✓", "badge", "as it should be"
 	if c.Bad {
@@ -58,7 +57,7 @@ func (c *content) putHead(p *markup) {
 `, cmp.Or(c.Host, "ovs-gre"), badge, words, c.Summary, c.Version, c.At.Format("2006-01-02 15:04:05 MST"))
 }
 
-// putProblems writes what is wrong, if anything is.
+// putProblems writes the problems and differences, if there are any.
 func (c *content) putProblems(p *markup) {
 	if !c.Bad {
 		return
@@ -75,7 +74,7 @@ func (c *content) putProblems(p *markup) {
 	p.put("</ul>\n")
 }
 
-// putPicture writes the mesh.
+// putPicture writes the picture of the mesh.
 func (c *content) putPicture(p *markup) {
 	if c.Mesh == nil {
 		p.put("<p class=\"dim\">No picture: this host is not known to be of a network yet.</p>\n")

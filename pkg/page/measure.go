@@ -13,15 +13,15 @@ import (
 	"ovs-gre-cni/pkg/probe"
 )
 
-// Port is the one that agents listen on, unless told otherwise.
+// Port is the TCP port that agents listen on by default.
 const Port = 9178
 
-// ErrNoMesh is wrapped by errors about a conflist without tunnels to draw.
+// ErrNoMesh is wrapped by the error about a conflist that does not name ovs-gre.
 var ErrNoMesh = errors.New("there is no mesh to draw")
 
-// Targets are the peers' gateways, each to be asked from this host's gateway of
-// the same family: the way that containers' packets go. A peer that shares no
-// family with this host is not among them.
+// Targets are the peers' gateways, each with this host's gateway of the same family as the
+// source, so that probes take the way of containers' packets. A peer without a gateway of a
+// family of this host is left out.
 func Targets(m nodes.Topology) []probe.Target {
 	var list []probe.Target
 	for _, p := range m.Peers {
@@ -44,9 +44,9 @@ func sameFamily(list []netip.Addr, as netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// Measure asks all peers of a network at the pace of probe.Quick, and the
-// agents of the hosts, where they run, for theirs. The error wraps ErrNoMesh
-// where the conflist does not name ovs-gre, and what network.Resolve's wraps.
+// Measure probes all peers of a network at the rate probe.Quick, and gets the rows of the
+// peers' agents where these run. The error wraps ErrNoMesh where the conflist does not name
+// ovs-gre; others are as of network.Open.
 func Measure(ctx context.Context, f conflist.File) (*Mesh, error) {
 	if f.Err != nil {
 		return nil, f.Err
@@ -80,7 +80,7 @@ func NewMesh(name string, m nodes.Topology, own Row, told map[string]Told) *Mesh
 	return &Mesh{Network: name, Self: m.Self.Name, Hosts: m.All(), Rows: all}
 }
 
-// Tunnels is what OVS says of a network's tunnels; none where it does not answer.
+// Tunnels lists the tunnels of a network with their state; none where OVSDB does not answer.
 func Tunnels(ctx context.Context, f conflist.File) []ovs.TunnelStatus {
 	conn, err := ovs.Dial(ctx, f.OVS.OVSDB)
 	if err != nil {

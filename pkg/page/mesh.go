@@ -11,31 +11,32 @@ import (
 	"ovs-gre-cni/pkg/probe"
 )
 
-// An Edge is what a host knows of the way to a peer.
+// An Edge has a host's measurements to one peer.
 type Edge struct {
 	// To is the peer's name.
 	To string `json:"to"`
-	// Tunnel is the tunnel's state, as OVS says it: up, down or error; "" where
-	// the network has none.
+	// Tunnel is the tunnel's state as in ovs.TunnelStatus: up, down or error; "" where
+	// there is no tunnel for this peer alone.
 	Tunnel string `json:"tunnel,omitempty"`
-	// Sent and Lost count the last echo requests to the peer's gateway, at most
-	// probe.Window. Where Sent is 0 nothing has been measured.
+	// Sent and Lost count the last echo requests to the peer's gateway, up to
+	// probe.Window. Sent is 0 where nothing was measured.
 	Sent int `json:"sent"`
 	Lost int `json:"lost"`
 	// RTT is the median round trip in milliseconds; 0 where none was answered.
 	RTT float64 `json:"rttMilliseconds"`
-	// Silent: the last three requests went unanswered.
+	// Silent: the last three requests were not answered.
 	Silent bool `json:"silent,omitempty"`
 }
 
-// A Row is what one host knows of the ways to all its peers.
+// A Row has one host's measurements to all its peers.
 type Row struct {
 	Network string `json:"network"`
 	Host    string `json:"host"`
 	Edges   []Edge `json:"edges"`
 }
 
-// NewRow joins what was measured with what OVS says of the tunnels.
+// NewRow makes the row of a host from the states of its tunnels and the results of its probes,
+// by peer.
 func NewRow(network, host string, peers []config.Node, tunnels []ovs.TunnelStatus, measured map[string]probe.Result) Row {
 	states := make(map[string]string, len(tunnels))
 	for _, t := range tunnels {
@@ -49,32 +50,32 @@ func NewRow(network, host string, peers []config.Node, tunnels []ovs.TunnelStatu
 	return r
 }
 
-// A Mesh is a network with all that is known of the ways between its hosts.
+// A Mesh is a network with the known measurements between its hosts.
 type Mesh struct {
 	Network string
-	// Self is the host whose view it is.
+	// Self is the name of this host, Hosts are all.
 	Self  string
 	Hosts []config.Node
-	// Rows are by the names of the hosts that told them.
+	// Rows are the known rows, by the names of their hosts.
 	Rows map[string]Row
 }
 
-// A grade says how good an edge is. The greater, the worse.
+// A grade tells how good an edge is; the greater, the worse.
 type grade int
 
 const (
-	unknown grade = iota // nobody has told
+	unknown grade = iota // not measured
 	good
-	slow   // as good, but its round trip is more than slowFactor medians of the mesh
-	slower // or more than slowerFactor
+	slow   // good, but the round trip is more than slowFactor times the mesh's median
+	slower // the same with slowerFactor
 	lossy  // some of the last requests were lost
 	dead   // none of the last requests was answered, or OVS has no tunnel
 )
 
-// Multiples of the mesh's median round trip.
+// slowFactor and slowerFactor are multiples of the mesh's median round trip.
 const slowFactor, slowerFactor = 1.5, 3
 
-// class is the grade as the pictures' style sheet calls it.
+// class is the grade's class in the style sheets.
 func (g grade) class() string {
 	return [...]string{"unknown", "good", "slow", "slower", "lossy", "dead"}[g]
 }
@@ -91,7 +92,7 @@ func (e Edge) grade() grade {
 	return unknown
 }
 
-// loss is in percent.
+// loss is the loss in percent.
 func (e Edge) loss() float64 {
 	if e.Sent <= 0 {
 		return 0
@@ -99,8 +100,8 @@ func (e Edge) loss() float64 {
 	return 100 * float64(min(max(e.Lost, 0), e.Sent)) / float64(e.Sent)
 }
 
-// A grid is a mesh as a square: the edge from host i to host j in row i, column
-// j. Edges that nobody has told, and those of a host to itself, are zero.
+// A grid is a mesh as a matrix: the edge from host i to host j is in row i, column j. Edges that
+// are not known, and those of a host to itself, are zero.
 type grid struct {
 	*Mesh
 	edges [][]Edge
@@ -133,7 +134,7 @@ func newGrid(m *Mesh) grid {
 	return g
 }
 
-// grade is an edge's beside all others.
+// grade is the grade of an edge in comparison with the others.
 func (g grid) grade(e Edge) grade {
 	switch gr := e.grade(); {
 	case gr != good:
@@ -147,7 +148,7 @@ func (g grid) grade(e Edge) grade {
 	}
 }
 
-// both is the edge between two hosts as the one that fares worse tells it.
+// both is the worse of the two edges between two hosts.
 func (g grid) both(i, j int) Edge {
 	a, b := g.edges[i][j], g.edges[j][i]
 	return slices.MaxFunc([]Edge{a, b}, func(a, b Edge) int {
@@ -155,15 +156,14 @@ func (g grid) both(i, j int) Edge {
 	})
 }
 
-// A culprit is a host, and how many of its edges are bad that are no other
-// culprit's.
+// A culprit is a host with the number of its bad edges that are not another culprit's.
 type culprit struct {
 	host, bad int
-	// peer is the other end where there is one bad edge.
+	// peer is the other end if there is one bad edge.
 	peer int
 }
 
-// words tell of a culprit in a line.
+// words describe a culprit in a line.
 func (g grid) words(u culprit) string {
 	name := g.Hosts[u.host].Name
 	if u.bad > 1 {
@@ -176,9 +176,8 @@ func (g grid) words(u culprit) string {
 	return fmt.Sprintf("%s – %s: unreachable", name, g.Hosts[u.peer].Name)
 }
 
-// culprits are the fewest hosts, nearly, that all bad edges have an end at,
-// those with the most first: where one host is down, it alone and not the whole
-// mesh.
+// culprits are few hosts that all bad edges have an end at, those with the most bad edges first.
+// If one host is down, it alone is listed and not all others.
 func (g grid) culprits(most int) []culprit {
 	n := len(g.Hosts)
 	bad, count := make([][]bool, n), make([]int, n)
@@ -212,7 +211,7 @@ func (g grid) culprits(most int) []culprit {
 	return list
 }
 
-// tally counts the edges between two hosts each, by their grades.
+// tally counts the pairs of hosts by the grades of their worse edge.
 func (g grid) tally() (by [dead + 1]int) {
 	for i := range g.Hosts {
 		for j := range i {
@@ -222,10 +221,10 @@ func (g grid) tally() (by [dead + 1]int) {
 	return by
 }
 
-// told is how many hosts have told their rows.
+// told is the number of known rows.
 func (m *Mesh) told() int { return len(m.Rows) }
 
-// mute are the hosts that have told nothing.
+// mute are the hosts whose rows are not known.
 func (m *Mesh) mute() []string {
 	var names []string
 	for _, h := range m.Hosts {
@@ -236,12 +235,12 @@ func (m *Mesh) mute() []string {
 	return names
 }
 
-// sortHosts puts the hosts in the order of their names, numbers by their value.
+// sortHosts sorts the hosts by their names; see natural.
 func (m *Mesh) sortHosts() {
 	slices.SortFunc(m.Hosts, func(a, b config.Node) int { return natural(a.Name, b.Name) })
 }
 
-// natural compares names as a person counts: host9 before host10.
+// natural compares names with the numbers in them by value: host9 before host10.
 func natural(a, b string) int {
 	digits := func(s string) int {
 		for i, c := range s {

@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// graphMost is how many hosts a graph has at most: 15 edges can be told apart.
+	// graphMost is up to how many hosts the picture is a graph: 15 edges can be told apart.
 	graphMost = 6
-	// textMost is how many hosts a matrix has at most whose cells say figures.
+	// textMost is up to how many hosts the cells of a matrix have numbers.
 	textMost = 36
 )
 
-// style is light or dark as the reader's browser is, also where the picture is
-// an image of another page.
+// style is the style sheet of the picture. It is in the picture, so that this is light or dark as
+// the browser is also as an image of another page.
 //
 //go:embed mesh.css
 var style string
 
-// A canvas gathers SVG.
+// A canvas is a buffer of SVG.
 type canvas struct{ markup }
 
-// put writes elements, and ends the line.
+// put writes elements and a newline.
 func (c *canvas) put(format string, args ...any) { c.markup.put(format+"\n", args...) }
 
 // rect writes a rectangle of a class.
@@ -33,7 +33,7 @@ func (c *canvas) rect(class string, x, y, width, height, radius float64) {
 	c.put(`<rect class="%s" x="%g" y="%g" width="%g" height="%g" rx="%g"/>`, class, round(x), round(y), round(width), height, radius)
 }
 
-// text writes a text of a class that begins at x, or has its "middle" or "end" there.
+// text writes a text of a class whose anchor, its start, middle or end, is at x.
 func (c *canvas) text(class, anchor string, x, y float64, text string) {
 	if text == "" {
 		return
@@ -48,15 +48,14 @@ const (
 	end    = "end"
 )
 
-// titled writes what draw does as a group whose title a browser shows to whoever
-// points at it.
+// titled writes the elements of draw as a group with a title, which browsers show as a tooltip.
 func (c *canvas) titled(title string, draw func()) {
 	c.put(`<g><title>%s</title>`, title)
 	draw()
 	c.put(`</g>`)
 }
 
-// round keeps a tenth of a pixel.
+// round rounds to a tenth of a pixel.
 func round(x float64) float64 { return math.Round(10*x) / 10 }
 
 // WriteSVG writes the mesh as an SVG document.
@@ -95,7 +94,7 @@ func (m *Mesh) svg() string {
 	return c.String()
 }
 
-// legend explains the colours that are there.
+// legend writes the meaning of the colours that occur.
 func (g grid) legend(c *canvas, y float64) {
 	x := 16.0
 	answered := "all answered"
@@ -123,7 +122,7 @@ func (g grid) legend(c *canvas, y float64) {
 	}
 }
 
-// summary says the whole in a line.
+// summary describes the mesh in a line.
 func (g grid) summary() string {
 	n := len(g.Hosts)
 	by := g.tally()
@@ -185,7 +184,7 @@ func (e Edge) sentence() string {
 	return strings.Join(parts, ", ")
 }
 
-// milliseconds has two digits that count.
+// milliseconds formats a time with two significant digits.
 func milliseconds(ms float64) string {
 	switch {
 	case ms < 1:
@@ -196,7 +195,7 @@ func milliseconds(ms float64) string {
 	return fmt.Sprintf("%.0f", ms)
 }
 
-// short cuts a name; the whole one is in the picture's titles.
+// short cuts a name to most characters; the titles have the whole one.
 func short(name string, most int) string {
 	r := []rune(name)
 	if len(r) <= most {

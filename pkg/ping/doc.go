@@ -1,13 +1,13 @@
-// Package ping sends ICMP echo requests to many addresses at once, and measures
-// by them this host's ways to its peers: on the underlay, and through the
+// Package ping sends ICMP echo requests to many addresses at once. By them it measures loss,
+// round trip and path MTU from this host to its peers, on the underlay and through the
 // tunnels.
 //
-//	err := ping.Ask(ctx, echoes)        // who answers?
-//	row, err := ping.Row(ctx, m, ways)  // how well?
+//	err := ping.Ask(ctx, echoes)         // sets Answered and RTT of each
+//	edges, err := ping.Row(ctx, h, step) // loss, round trip and MTU to each peer
 //
-// One raw socket a family carries all of it, so that 500 peers take as long as
-// one. Nothing is changed but what the kernel learns of neighbours and paths.
+// All requests of a family go by one raw socket, so that 500 peers take as long as one.
+// Nothing is changed, except for entries that the kernel learns of neighbours and paths.
 //
-// What answers is the other host's kernel. ICMP that a peer's packet filter
-// drops is lost for good, although other packets may pass.
+// A peer whose packet filter drops ICMP counts as one that does not answer, although other
+// packets may reach it.
 package ping

@@ -10,25 +10,25 @@ import (
 	"ovs-gre-cni/pkg/icmp"
 )
 
-// An Echo is an echo request, and whether it was answered.
+// An Echo is an ICMP echo request and its result.
 type Echo struct {
+	// To is the destination.
 	To netip.Addr
-	// From is the source address, by which policy rules may choose the way; the
-	// zero Addr leaves it to the kernel.
+	// From is the source address; the zero Addr leaves it to the kernel.
 	From netip.Addr
-	// Size is that of the whole IP packet in bytes, which is never fragmented;
-	// 0 is the least.
+	// Size is that of the whole IP packet in bytes, which is never fragmented; 0 is
+	// the smallest possible.
 	Size int
-	// At is when it is sent, from the beginning on.
+	// At is when the request is sent, counted from the call of Exchange.
 	At time.Duration
-	// Answered tells whether an answer came, RTT how long that took.
+	// Answered tells whether a reply came, RTT how long that took.
 	Answered bool
 	RTT      time.Duration
-	// of is the echo that this is one try of; nil is none.
+	// of is the echo that this is a repetition of; nil is none.
 	of *Echo
 }
 
-// Pause is how long an answer may take.
+// Pause is how long Ask waits for a reply to the last request.
 const Pause = 700 * time.Millisecond
 
 // Ask sends an echo again after again, and once more after that.
@@ -54,10 +54,10 @@ func Ask(ctx context.Context, list []Echo) error {
 	return Exchange(ctx, all, Pause)
 }
 
-// Exchange sends each echo request once, at its time, and returns when all are
-// answered, or wait after the last was sent. What cannot be sent, for want of a
-// route or because it is too large, is not answered. The error is about a
-// socket, as without CAP_NET_RAW.
+// Exchange sends each echo request once, at its time At, and sets Answered and RTT. It returns
+// when all are answered, or wait after the last was sent. A request that cannot be sent,
+// because there is no route or it is too large, counts as not answered. The error is about a
+// socket, such as EPERM without CAP_NET_RAW.
 func Exchange(ctx context.Context, list []Echo, wait time.Duration) error {
 	var wg sync.WaitGroup
 	var errs [2]error
@@ -90,7 +90,7 @@ func Exchange(ctx context.Context, list []Echo, wait time.Duration) error {
 	return nil
 }
 
-// A batch is echo requests of one family on their way.
+// A batch has the echo requests of one family.
 type batch struct {
 	socket *icmp.Socket
 	list   []*Echo
@@ -118,11 +118,11 @@ func exchange(ctx context.Context, socket *icmp.Socket, list []*Echo, wait time.
 			delete(left, e)
 		}
 	}
-	stop() // nobody waits for what is left to send
+	stop() // requests that are not sent yet are not needed
 	sender.Wait()
 }
 
-// whose is the echo that an answer to e counts for.
+// whose is the echo that a reply to e counts for.
 func (e *Echo) whose() *Echo {
 	if e.of != nil {
 		return e.of
@@ -145,8 +145,8 @@ func (b *batch) send(ctx context.Context, began time.Time) {
 	}
 }
 
-// receive waits for the next answer and returns the echo that it is the first
-// one to; nil where there is none for a while.
+// receive waits for the next reply and returns the echo that it answers; nil for a second
+// reply to it, or if no reply comes for 50 ms.
 func (b *batch) receive(end time.Time) *Echo {
 	i, err := b.socket.Receive(time.Now().Add(min(max(time.Until(end), time.Millisecond), 50*time.Millisecond)))
 	if err != nil || i >= uint64(len(b.list)) {
@@ -163,7 +163,7 @@ func (b *batch) receive(end time.Time) *Echo {
 	return e
 }
 
-// until waits for a time, and reports whether ctx has not ended before.
+// until waits until t. It reports false if ctx ends before.
 func until(ctx context.Context, t time.Time) bool {
 	d := time.Until(t)
 	if d <= 0 {

@@ -10,64 +10,66 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// A Host is what a row is measured from.
+// A Host is this host, which Row measures from.
 type Host struct {
+	// Mesh has the peers.
 	Mesh nodes.Topology
 	// Source is the tunnels' source address; the zero Addr leaves it to the
 	// kernel.
 	Source netip.Addr
-	// Gateways are this host's own gateway addresses: echo requests through the
-	// tunnels come from them. A family without one is not measured.
+	// Gateways are this host's own gateway addresses, the sources of echo requests
+	// through the tunnels. A family without one is not measured.
 	Gateways []netip.Addr
-	// Underlay is the MTU of the links to the peers, Inside that of containers,
-	// in bytes: the most that is looked for.
+	// Underlay is the MTU of the links to the peers, Inside that of containers, in
+	// bytes: the largest sizes that are sent.
 	Underlay, Inside int
 }
 
-// An Edge is what was measured between this host and one peer.
+// An Edge has the measurements from this host to one peer.
 type Edge struct {
+	// Peer is the peer's name.
 	Peer string `json:"peer"`
-	// Underlay is the way to the peer itself, Tunnel that to its first gateway
-	// address of a family that both have; nil where there is none.
+	// Underlay is measured to the peer's address, Tunnel to its first gateway address
+	// of a family in which this host has one, too; nil if there is none.
 	Underlay Path  `json:"underlay"`
 	Tunnel   *Path `json:"tunnel,omitempty"`
 }
 
-// A Path is what was measured of one way.
+// A Path has the measurements to one address.
 type Path struct {
-	Address  netip.Addr `json:"address"`
-	Sent     int        `json:"sent"`
-	Received int        `json:"received"`
-	// RTT is the least round trip in milliseconds; 0 where nothing was answered.
+	Address netip.Addr `json:"address"`
+	// Sent and Received count small echo requests and their replies.
+	Sent     int `json:"sent"`
+	Received int `json:"received"`
+	// RTT is the least round trip in milliseconds; 0 where no request was answered.
 	RTT float64 `json:"rttMs"`
-	// MTU is the largest IP packet in bytes that was answered, up to what this
-	// host sends; 0 where none was.
+	// MTU is the size in bytes of the largest IP packet that was answered, up to
+	// Host.Underlay or Host.Inside; 0 where none was.
 	MTU int `json:"mtu"`
-	// Small: less gets through than this host sends.
+	// Small: packets of Host.Underlay or Host.Inside bytes were not answered.
 	Small bool `json:"small"`
 }
 
-// Lost is how many percent of the echo requests were not answered.
+// Lost is the percentage of small echo requests without a reply.
 func (p Path) Lost() int { return 100 * (p.Sent - p.Received) / max(p.Sent, 1) }
 
-// OK reports whether every echo request was answered, the largest one, too.
+// OK reports whether all echo requests were answered, the largest one included.
 func (p Path) OK() bool { return p.Received == p.Sent && !p.Small }
 
-// A row takes at most first + count × gap + Pause for what is answered or not,
-// and rounds × (2 × gap + Pause/2) for path MTUs: under three seconds, for
-// however many peers.
+// Row sends count small requests and a large one to each address, gap apart, and then searches
+// for path MTUs in rounds. All addresses are measured at once.
 const (
 	count  = 3
 	gap    = 100 * time.Millisecond
 	rounds = 4
-	// fan is how many sizes a round tries at once: 9^4 is more than there are.
+	// fan is how many sizes a round tries at once: four rounds tell 9^4 sizes apart.
 	fan = 8
 )
 
-// Longest is the most that Row takes on a host that is not short of processors.
+// Longest is the longest time that Row takes, if the host's processors are not overloaded.
 const Longest = (count+1)*gap + Pause + rounds*(gap+Pause/2)
 
-// least is the size in bytes that every link has room for (RFC 791, RFC 8200).
+// least is the smallest MTU in bytes that a link may have (RFC 791, RFC 8200).
 func least(v6 bool) int {
 	if v6 {
 		return 1280
@@ -75,9 +77,9 @@ func least(v6 bool) int {
 	return 68
 }
 
-// Row measures all of this host's edges at once, in the order of the peers.
-// step, unless it is nil, is told how far it is, in tenths. The error is as
-// Exchange's.
+// Row measures the edges to all peers at once and returns them in the order of the peers.
+// step, if not nil, is called with the progress, done of of parts. The error is as of
+// Exchange.
 func Row(ctx context.Context, h Host, step func(done, of int)) ([]Edge, error) {
 	if step == nil {
 		step = func(int, int) {}
@@ -108,8 +110,8 @@ func Row(ctx context.Context, h Host, step func(done, of int)) ([]Edge, error) {
 	return edges, nil
 }
 
-// gateway is the first gateway of a peer of a family that this host has one of,
-// and that.
+// gateway returns a peer's first gateway of a family in which this host has one, and this
+// host's.
 func (h Host) gateway(p config.Node) (peers, own netip.Addr) {
 	for _, gw := range p.Gateways() {
 		if i := slices.IndexFunc(h.Gateways, func(a netip.Addr) bool { return a.Is6() == gw.Is6() }); i >= 0 {
@@ -123,17 +125,17 @@ func (h Host) gateway(p config.Node) (peers, own netip.Addr) {
 type way struct {
 	path *Path
 	from netip.Addr
-	// most is the largest packet that is sent; what is answered is at least the
-	// path's MTU, and less than fails.
+	// most is the largest size that is sent. The path MTU is at least path.MTU and less
+	// than fails.
 	most, fails int
 }
 
-// reach sends the small echo requests, and the largest one.
+// reach sends the small echo requests and the largest one to each address.
 func reach(ctx context.Context, ways []*way) error {
 	var list []Echo
 	for n := range count {
 		for i, w := range ways {
-			// Spread over the gap, so that no queue on the way overflows.
+			// The requests are spread over the gap, so that no queue overflows.
 			at := time.Duration(n)*gap + gap*time.Duration(i)/time.Duration(len(ways))
 			list = append(list, Echo{To: w.path.Address, From: w.from, At: at})
 		}
@@ -169,7 +171,7 @@ func reach(ctx context.Context, ways []*way) error {
 	return nil
 }
 
-// lesser is the less of two round trips; 0 is none.
+// lesser is the lesser of two round trips; 0 is none.
 func lesser(a, b float64) float64 {
 	if a == 0 {
 		return b
@@ -177,8 +179,8 @@ func lesser(a, b float64) float64 {
 	return min(a, b)
 }
 
-// narrow makes the span smaller in which each path's MTU is, and reports
-// whether there is anything left to look for.
+// narrow narrows the interval that each path MTU is in. It reports whether there was one to
+// narrow.
 func narrow(ctx context.Context, ways []*way) (more bool, err error) {
 	var list []Echo
 	var of []*way

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connect opens a TCP connection and closes it at once. answered tells whether
-// the other side said anything: that it takes the connection or, refused, that
-// it does not. It waits for three times Pause, which is enough for the kernel to
-// try twice. The error is about the socket.
+// Connect opens a TCP connection from an address to an address and closes it at once.
+// answered tells whether the other side accepted or, if refused is set, refused it. Connect
+// waits for three times Pause, in which the kernel tries twice. The error is about the
+// socket.
 func Connect(ctx context.Context, from, to netip.Addr, port uint16) (answered, refused bool, err error) {
 	family := unix.AF_INET
 	if to.Is6() {

@@ -11,11 +11,11 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// undoBound is how long taking back a failed Attach may take.
+// undoBound is how long an Attach that failed may take to undo its steps.
 const undoBound = 5 * time.Second
 
-// Attach sees to the routes on behalf of an attachment, which keeps them until
-// it is detached. An error leaves nothing behind.
+// Attach takes a lease of the routes for an attachment and syncs them. They stay until
+// the last lease is released by Detach. After an error it undoes what it has done.
 func Attach(ctx context.Context, c *config.Routes, bridge string, l rundir.Lease) error {
 	r, err := openBrief(ctx, c, bridge)
 	if err != nil {
@@ -33,10 +33,10 @@ func Attach(ctx context.Context, c *config.Routes, bridge string, l rundir.Lease
 		return err
 	}
 	if err != nil && held {
-		return err // the claim is an earlier ADD's
+		return err // the lease is that of an earlier ADD
 	}
 	if err != nil {
-		// What failed may have used up the time, and was perhaps the network's lock.
+		// The failed step may have used up the time.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 		defer cancel()
 		return errors.Join(err, Detach(ctx, c, bridge, l.Name))
@@ -44,9 +44,9 @@ func Attach(ctx context.Context, c *config.Routes, bridge string, l rundir.Lease
 	return nil
 }
 
-// Detach gives an attachment's claim up; with the last one go the routes. What
-// is already gone is no error. It wraps config.ErrInvalid where the name is none
-// that Attach would take.
+// Detach releases an attachment's lease, and removes the routes if it was the last one. A
+// lease that is gone already is no error. The error wraps config.ErrInvalid where Attach
+// would refuse the network's name.
 func Detach(ctx context.Context, c *config.Routes, bridge, lease string) error {
 	if err := config.CheckName(c.Name); err != nil {
 		return err
@@ -61,10 +61,9 @@ func Detach(ctx context.Context, c *config.Routes, bridge, lease string) error {
 	return removeIfUnused(ctx, c, bridge, lease)
 }
 
-// removeIfUnused removes the routes if nobody claims them any more. It looks although a
-// claim may not have been there: a call that was killed may have got that far.
-// The one that leaves, "" for none, still has its link: it is detached from the
-// network after it is from its routes.
+// removeIfUnused removes the routes if no lease is left. leaving is the attachment that is
+// being detached, "" for none: its link still exists, because route-sync's DEL runs before
+// ovs-gre's.
 func removeIfUnused(ctx context.Context, c *config.Routes, bridge, leaving string) error {
 	if unused, err := rundir.NetworkDir(c.Name).Unused(rundir.LeasesRoutes); err != nil || !unused {
 		return err
@@ -73,8 +72,8 @@ func removeIfUnused(ctx context.Context, c *config.Routes, bridge, leaving strin
 	return err
 }
 
-// GC gives up the claims of attachments that are not in valid, but for those
-// that an ADD is making now.
+// GC releases the leases of attachments that are not in valid, except for those that an
+// ADD is making.
 func GC(ctx context.Context, c *config.Routes, valid []config.Attachment) error {
 	keep := map[string]config.Attachment{}
 	for _, a := range valid {
@@ -83,8 +82,8 @@ func GC(ctx context.Context, c *config.Routes, valid []config.Attachment) error 
 	return Sweep(ctx, c, func(context.Context, string) (map[string]config.Attachment, error) { return keep, nil })
 }
 
-// Sweep is GC that asks live for the network's valid attachments, by the names
-// of their ports, after it has listed the claims: what comes in between stays.
+// Sweep is GC with the attachments that live returns, by the names of their ports. It calls
+// live after it has listed the leases, so that attachments made in between stay.
 func Sweep(ctx context.Context, c *config.Routes,
 	live func(ctx context.Context, network string) (map[string]config.Attachment, error)) error {
 	dir := rundir.NetworkDir(c.Name)
@@ -105,7 +104,7 @@ func Sweep(ctx context.Context, c *config.Routes,
 	return errors.Join(append(errs, removeIfUnused(ctx, c, "", ""))...)
 }
 
-// releaseLease releases a claim, unless an ADD has come back to it meanwhile.
+// releaseLease releases a lease, unless an ADD is making its attachment again.
 func releaseLease(dir rundir.Dir, lease string) error {
 	done, ok, err := dir.TryLockLease(rundir.LeasesRoutes, lease)
 	if err != nil || !ok {
@@ -115,8 +114,8 @@ func releaseLease(dir rundir.Dir, lease string) error {
 	return dir.Release(rundir.LeasesRoutes, lease)
 }
 
-// Status tells whether Attach can work. It changes nothing. Routes that are
-// missing the next Attach makes.
+// Status returns nil if Attach can work, else an error that says why not. Missing routes
+// are no error, since the next Attach makes them. Status changes nothing.
 func Status(ctx context.Context, c *config.Routes) error {
 	dir := rundir.NetworkDir(c.Name)
 	unused, err := dir.Unused(rundir.LeasesRoutes)
@@ -142,7 +141,7 @@ func Status(ctx context.Context, c *config.Routes) error {
 	}
 	changes, err := r.Check(ctx)
 	if errors.Is(err, state.ErrUnreachable) && !errors.Is(err, config.ErrInvalid) {
-		return nil // the plugin before makes the way with the next container
+		return nil // ovs-gre makes the link with the next container
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,5 @@
-// Package routes is this host's routes to its peers' container subnets, and the
-// accepts of what comes without a tunnel: what route-sync and ovs-grectl want of
-// the kernel. It knows no OVS.
+// Package routes makes this host's routes to its peers' container subnets, and the firewall
+// rules that accept packets which come without a tunnel. It does not use OVS.
 package routes
 
 import (
@@ -28,15 +27,16 @@ type Routes struct {
 	Topology nodes.Topology
 	Dir      rundir.Dir
 	nextHops state.NextHops
-	// bridge is the one whose tunnels carry the routes.
+	// bridge is the bridge whose tunnels the routes use.
 	bridge string
 	// brief: the topology is state.Condensed.
 	brief bool
 }
 
-// Open finds this host in the network and the ways out of it. bridge is what
-// routes of mode tunnel go by where the configuration names none. Nodes that
-// the configuration does not list are the ones that ovs-gre handed on.
+// Open finds this host in the network and the links by which it reaches its peers. bridge
+// is used for routes of mode tunnel if the configuration names none. If the configuration
+// lists no nodes, they are those that ovs-gre has saved. The error wraps config.ErrInvalid
+// or nodes.ErrNotReady, and in a user namespace kernel.ErrConfined.
 func Open(ctx context.Context, c *config.Routes, bridge string) (*Routes, error) {
 	return open(ctx, c, bridge, false)
 }
@@ -158,8 +158,7 @@ func (r *Routes) findTransitLink(ctx context.Context, bridge string, made func()
 // datapath or of the userspace one.
 func isOVSLink(l kernel.Link) bool { return l.Kind == "openvswitch" || l.Kind == "tun" }
 
-// encrypted is the network's WireGuard link, by which every packet to a peer goes;
-// "" is none.
+// encrypted is the name of the network's WireGuard link; "" is none.
 func (r *Routes) encrypted(ctx context.Context, bridge string) (string, error) {
 	name := config.WireGuardName(bridge)
 	l, err := kernel.LinkByName(ctx, name)
@@ -172,7 +171,7 @@ func (r *Routes) encrypted(ctx context.Context, bridge string) (string, error) {
 	return name, tunnelOnly(r.Config)
 }
 
-// tunnelOnly refuses a mode by which packets would pass in clear.
+// tunnelOnly returns an error about a mode by which packets would not be encrypted.
 func tunnelOnly(c *config.Routes) error {
 	if c.Mode == config.ModeTunnel {
 		return nil
@@ -182,10 +181,11 @@ func tunnelOnly(c *config.Routes) error {
 		config.ErrInvalid, string(c.Mode))
 }
 
-// Beside says what ovs-gre's configuration is, to a caller that has it: host state
-// that a person has made by hand has left none, and a tunnels' bridge that is gone
-// leaves no link.
-func (r *Routes) Beside(n *config.Network) {
+// UseNetwork takes from ovs-gre's configuration whether there is one tunnel for all peers.
+// It is for callers that have it; Open takes it from the saved one, which does not exist if
+// the host state was made by hand, and from the link of the tunnels' bridge, which may be
+// gone. nil is not known.
+func (r *Routes) UseNetwork(n *config.Network) {
 	if n == nil || r.bridge != n.Bridge || !state.UsesTunnelBridge(n) {
 		return
 	}
@@ -227,7 +227,7 @@ func (h hostState) fan() (f config.Fan) {
 	return f
 }
 
-// sources are this host's addresses in a subnet of its own, the gateway first.
+// sources are this host's addresses in one of its subnets, the gateway first.
 func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
 	var list []netip.Addr
 	for _, a := range addrs {
@@ -241,9 +241,9 @@ func sources(subnet netip.Prefix, addrs []kernel.Addr) []netip.Addr {
 	return list
 }
 
-// gatewayLink is the link that has this host's address in a subnet of its own,
-// the gateway's if it has that; "" is none. An address of no subnet's length is
-// not the gateway link's: the plugin ptp gives one to each container's link.
+// gatewayLink is the link with this host's address in one of its subnets, preferably the
+// gateway's; "" is none. Single addresses (/32, /128) do not count: the plugin ptp gives
+// one to each container's link.
 func gatewayLink(subnet netip.Prefix, addrs []kernel.Addr) (link string) {
 	for _, a := range addrs {
 		ip := a.Prefix.Addr()
@@ -254,8 +254,7 @@ func gatewayLink(subnet netip.Prefix, addrs []kernel.Addr) (link string) {
 	return link
 }
 
-// underlayLink is the link that has this host's address on the underlay; "" is
-// none, or one by which nothing comes.
+// underlayLink is the link with this host's address on the underlay; "" is none, or lo.
 func underlayLink(self netip.Addr, addrs []kernel.Addr) string {
 	for _, a := range addrs {
 		if a.Prefix.Addr() == self && a.Link != "lo" {
@@ -265,13 +264,14 @@ func underlayLink(self netip.Addr, addrs []kernel.Addr) string {
 	return ""
 }
 
-// Want returns the routes and neighbours that this host should have, and the
-// accepts of what comes without a tunnel.
+// Want returns the wanted routes and neighbours, and the wanted accepts of packets that
+// come without a tunnel.
 func (r *Routes) Want() (state.Set, error) {
 	return state.DesiredRoutes(r.Config, r.Topology, r.nextHops)
 }
 
-// Backends are where they live. Tunnels' accepts are ovs-gre's.
+// Backends are the backends of what Want returns. In mode tunnel there are no accepts;
+// those are ovs-gre's.
 func (r *Routes) Backends() []state.Backend {
 	if r.Config.Mode == config.ModeTunnel {
 		return []state.Backend{r.kernel()}
@@ -305,8 +305,8 @@ func (r *Routes) Check(ctx context.Context) ([]state.Change, error) {
 	return state.Check(ctx, want, r.Backends()...)
 }
 
-// Sync adds and changes what is wanted, prunes what is not, and returns the
-// changes it made. It locks the network only if there is something to do.
+// Sync makes wanted routes, removes others of the network, and returns the changes that it
+// made. It locks the network only if there is a difference.
 func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	config := r.savedConfig()
 	if slices.Equal(r.Dir.SavedRoutesConfig(), config) {
@@ -329,7 +329,7 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	}
 	was := r.Dir.SavedRoutesConfig()
 	if err == nil {
-		// Before anything is made: without it nothing is ours to remove.
+		// Saved before anything is made: Remove needs it to know what is ours.
 		err = r.Dir.SaveRoutesConfig(config)
 	}
 	if err != nil {
@@ -337,14 +337,14 @@ func (r *Routes) Sync(ctx context.Context) ([]state.Change, error) {
 	}
 	made, err := state.Reconcile(ctx, want, changes, r.Backends()...)
 	if err == nil {
-		err = r.leave(ctx, was)
+		err = r.pruneFormer(ctx, was)
 	}
 	return made, err
 }
 
-// leave prunes what the configuration before had and this one has not: the
-// table that the routes were in, the accepts of routes without a tunnel.
-func (r *Routes) leave(ctx context.Context, raw []byte) error {
+// pruneFormer removes what only the former configuration needed: routes in another table,
+// accepts of packets without a tunnel. raw is that configuration.
+func (r *Routes) pruneFormer(ctx context.Context, raw []byte) error {
 	was, _ := config.ParseRoutes(raw)
 	if raw == nil {
 		return nil
@@ -362,9 +362,9 @@ func (r *Routes) leave(ctx context.Context, raw []byte) error {
 	return errors.Join(errs...)
 }
 
-// Remove takes the network's routes away, if no attachment and nothing
-// persistent needs them; force does it all the same. A configuration that has
-// lost its keys is made up for by what Sync left.
+// Remove removes the network's routes if there are no attachments and the network is not
+// persistent; with force in any case. It uses the saved configuration, since c may have
+// lost its keys.
 func Remove(ctx context.Context, c *config.Routes, bridge string, force bool) ([]state.Change, error) {
 	return remove(ctx, c, bridge, "", force)
 }
@@ -379,11 +379,11 @@ func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force
 	if unused, err := dir.Unused(rundir.LeasesRoutes); err != nil || (!unused && !force) {
 		return nil, err
 	}
-	if used, err := lives(ctx, c.Name, leaving); err != nil || (used && !force) {
+	if used, err := hasContainers(ctx, c.Name, leaving); err != nil || (used && !force) {
 		return nil, err
 	}
 	var changes []state.Change
-	if raw := dir.SavedRoutesConfig(); raw != nil { // else nothing was made, and what is there is another's
+	if raw := dir.SavedRoutesConfig(); raw != nil { // otherwise nothing was made
 		if was, _ := config.ParseRoutes(raw); was.Name == c.Name {
 			c = was
 		}
@@ -391,9 +391,9 @@ func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force
 		if r, err = Open(ctx, c, bridge); err == nil {
 			changes, err = state.Prune(ctx, state.Set{}, r.kernel())
 		} else if errors.Is(err, config.ErrInvalid) || errors.Is(err, nodes.ErrNotReady) {
-			err = nil // no nodes any more: ovs-gre's links have taken the routes along
+			err = nil // there are no nodes any more: the routes went with ovs-gre's links
 		}
-		// The accepts are known by their mark, whatever nodes there are.
+		// The accepts are known by their comment, without nodes.
 		accepts, failed := state.Prune(ctx, state.Set{}, firewall.NewRoutesBackend(c.Name))
 		changes, err = append(changes, accepts...), errors.Join(err, failed)
 		if err == nil {
@@ -407,9 +407,9 @@ func remove(ctx context.Context, c *config.Routes, bridge, leaving string, force
 	return changes, err
 }
 
-// lives reports whether a container of ovs-gre's is on the network, but for the
-// one that leaves: its claim may be lost, the link says whose it is.
-func lives(ctx context.Context, network, leaving string) (bool, error) {
+// hasContainers reports whether the network has a live container other than leaving, by
+// the links: a container's lease may be lost.
+func hasContainers(ctx context.Context, network, leaving string) (bool, error) {
 	links, err := kernel.LinksByAliasPrefix(ctx, config.AliasPrefix(network))
 	return slices.ContainsFunc(links, func(l kernel.Link) bool {
 		_, port, ok := config.ParseAlias(network, l.Name, l.Alias)
@@ -417,17 +417,15 @@ func lives(ctx context.Context, network, leaving string) (bool, error) {
 	}), err
 }
 
-// savedConfig is the configuration as Remove will read it: with the bridge that
-// the previous result named and this host's entry of a list that may be gone by
-// then; the peers' routes are known by this host's addresses.
+// savedConfig is the configuration as it is saved for Remove: without the keys of a single
+// call, with the bridge that the previous result named, and with this host's node. The
+// peers are not needed: routes are known by this host's addresses.
 func (r *Routes) savedConfig() []byte {
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(r.Config.Raw, &fields) != nil {
+	fields := config.PersistentFields(r.Config.Raw)
+	if fields == nil {
 		return nil
 	}
-	for _, k := range []string{"prevResult", "runtimeConfig", "args", "cni.dev/valid-attachments", "cni.dev/attachments", "nodesFile"} {
-		delete(fields, k)
-	}
+	delete(fields, "nodesFile")
 	fields["nodes"] = config.EncodeNodes([]config.Node{r.Topology.Self})
 	if bridge, err := json.Marshal(r.bridge); err == nil && len(r.bridge) <= 13 && r.bridge != "" && r.Config.Mode != config.ModeDirect {
 		fields["bridge"] = bridge
@@ -439,9 +437,9 @@ func (r *Routes) savedConfig() []byte {
 	return raw
 }
 
-// Plan returns the routes that this host has, and the neighbours they need,
-// once ovs-gre has made the host state of n, with the nodes of m unless c lists
-// its own. It looks neither at OVS nor at what there is already.
+// Plan returns the routes, and the neighbours they need, that this host has once ovs-gre
+// has made the host state of n. The nodes are those of m unless c lists its own. It reads
+// neither OVS nor existing routes.
 func Plan(ctx context.Context, c *config.Routes, m nodes.Topology, n *config.Network) (state.Set, error) {
 	local, err := kernel.Addrs(ctx)
 	if err != nil {

@@ -128,7 +128,7 @@ func writeKey(path string, k Key, public string, put func(from, to string) error
 	if err != nil {
 		return fmt.Errorf("private key: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // there is none after the rename
 	text := base64.StdEncoding.EncodeToString(k[:]) + "\n"
 	if public != "" {
 		text += public + "\n"

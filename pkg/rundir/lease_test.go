@@ -109,7 +109,7 @@ func TestNoDir(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(victim, rundir.LeasesOVS), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(victim)
+	t.Cleanup(func() { _ = os.RemoveAll(victim) })
 	if err := os.WriteFile(filepath.Join(victim, "config.json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}

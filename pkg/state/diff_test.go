@@ -136,24 +136,7 @@ func (w world) supported(o state.Object) error {
 // randomState is what a host of a random network wants, without sysctls and
 // links, which nobody deletes.
 func randomState(t testing.TB, r *rand.Rand) state.Set {
-	pick := func(s ...string) string { return s[r.IntN(len(s))] }
-	var nodes []string
-	base := r.IntN(3)
-	for i := range 1 + r.IntN(5) {
-		subnets := fmt.Sprintf(`"10.%d.%d.0/24"`, base, i)
-		if r.IntN(2) == 0 {
-			subnets += fmt.Sprintf(`,"fd00:%d:%d::/64"`, base, i)
-		}
-		nodes = append(nodes, fmt.Sprintf(`{"name":"h%d","address":"172.16.32.%d","subnets":[%s]}`, i, 10+i+r.IntN(2)*100, subnets))
-	}
-	c, m := network(t, "["+strings.Join(nodes, ",")+"]", fmt.Sprintf(`,"datapathType":"netdev","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s}`,
-		pick("obr0", "obr1"), pick(segments...), pick("1300", "1400"), pick("true", "false"), pick("gre", "vxlan"), pick("true", "false")))
-	s := state.Desired(c, m, mtu(t, c, m))
-	rs, err := state.DesiredRoutes(routesConfig(t, ""), m, ways(c, m))
-	if err != nil {
-		t.Fatal(err)
-	}
-	maps.Copy(s, rs)
+	s := randomWant(t, r)
 	maps.DeleteFunc(s, func(id state.ID, _ state.Object) bool {
 		return id.Kind == state.KindSysctl || id.Kind == state.KindLink
 	})

@@ -13,9 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
-	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -137,7 +135,7 @@ func randomWant(t testing.TB, r *rand.Rand) state.Set {
 	t.Helper()
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	var list []string
-	net := r.IntN(2)
+	net := r.IntN(3)
 	for i := range 1 + r.IntN(6) {
 		subnets := fmt.Sprintf(`"10.%d.%d.0/24"`, net, i)
 		if r.IntN(2) == 0 {
@@ -145,30 +143,11 @@ func randomWant(t testing.TB, r *rand.Rand) state.Set {
 		}
 		list = append(list, fmt.Sprintf(`{"name":"h%d","address":"172.16.32.%d","subnets":[%s]}`, i, 10+i+r.IntN(2)*100, subnets))
 	}
-	stdin := fmt.Sprintf(`{"name":"ovsnet","type":"ovs-gre","datapathType":"netdev","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s,"bfd":%s},"nodes":[%s]}`,
-		pick("obr0", "obr1"), pick("host", "mesh", "container"), pick("1300", "1400"), pick("true", "false"), pick("gre", "vxlan"), pick("true", "false"), pick("true", "false"), strings.Join(list, ","))
-	c, err := config.Parse([]byte(stdin))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := nodes.Resolve(c.Nodes, "h0", []netip.Addr{c.Nodes[0].Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mtu, err := state.MTU(c, m, 1500)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := state.Desired(c, m, mtu)
-	rc, err := config.ParseRoutes([]byte(`{"name":"ovsnet","type":"route-sync"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ways := state.NextHops{Transit: config.TransitLink(c.Bridge), Sources: m.Self.Gateways()}
-	if !state.UsesTunnelBridge(c) {
-		ways.Transit, ways.Segment = "", c.Bridge
-	}
-	routes, err := state.DesiredRoutes(rc, m, ways)
+	c, m := network(t, "["+strings.Join(list, ",")+"]", fmt.Sprintf(
+		`,"datapathType":"netdev","bridge":%q,"segment":%q,"mtu":%s,"ipMasq":%s,"tunnel":{"type":%q,"csum":%s,"bfd":%s}`,
+		pick("obr0", "obr1"), pick(segments...), pick("1300", "1400"), pick("true", "false"), pick("gre", "vxlan"), pick("true", "false"), pick("true", "false")))
+	want := state.Desired(c, m, mtu(t, c, m))
+	routes, err := state.DesiredRoutes(routesConfig(t, ""), m, ways(c, m))
 	if err != nil {
 		t.Fatal(err)
 	}

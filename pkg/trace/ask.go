@@ -12,7 +12,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// ask asks Open vSwitch what becomes of the packet in a frame.
+// ask asks Open vSwitch what it does with the packet in a frame from the MAC address from
+// to the MAC address to.
 func (s *tracer) ask(bridge, port, from, to string) (ovs.Fate, error) {
 	s.tell("Open vSwitch")
 	f := ovs.Frame{Bridge: bridge, Port: port, SrcMAC: from, DstMAC: to, From: s.From, To: s.To, Proto: s.q.Proto, DstPort: s.q.Port}
@@ -22,8 +23,8 @@ func (s *tracer) ask(bridge, port, from, to string) (ovs.Fate, error) {
 	return s.control.Trace(s.ctx, f)
 }
 
-// bridge asks whether the frame gets through a bridge to a port, which the
-// messages call target.
+// bridge asks whether a bridge passes the frame on to the port want, which the messages
+// call target.
 func (s *tracer) bridge(bridge, port, from, to, want, target string) error {
 	b := wantedObjects(s, func(b state.Bridge) bool { return b.Name == bridge })
 	fate, err := s.ask(bridge, port, from, to)
@@ -43,7 +44,7 @@ func (s *tracer) bridge(bridge, port, from, to, want, target string) error {
 	return s.stop(StepOVS, s.mend(), "OVS bridge %s does not pass it to %s: %s", bridge, target, fate.Why)
 }
 
-// filters asks the packet filter about what comes by a link.
+// filters asks the packet filter about the packet, which comes by the link in.
 func (s *tracer) filters(in string, way kernel.Way) error {
 	s.tell("the packet filter")
 	p := firewall.Packet{In: in, IPv6: s.To.Is6(), From: single(s.From), To: single(s.To), Proto: s.q.Proto, Port: s.q.Port}
@@ -61,7 +62,7 @@ func (s *tracer) filters(in string, way kernel.Way) error {
 }
 
 func (s *tracer) filter(step string, hook firewall.Hook, p firewall.Packet) error {
-	found, err := firewall.Ask(s.ctx, hook, p)
+	found, err := firewall.FindDrops(s.ctx, hook, p)
 	if errors.Is(err, firewall.ErrUnsupported) {
 		return nil
 	}
@@ -74,26 +75,27 @@ func (s *tracer) filter(step string, hook firewall.Hook, p firewall.Packet) erro
 	case !d.Sure || d.Doubt:
 		return s.pass(step, "%s may drop it", d.By)
 	default:
-		return s.stop(step, s.let(step, d, p), "%s drops it", d.By)
+		return s.stop(step, s.acceptCommand(step, d, p), "%s drops it", d.By)
 	}
 }
 
-// let is the command that has the packet filter let the packet by: ovs-grectl
-// up where an accept of ours is missing, in raw an accept in front of the drop,
-// else what lists the rules, for they are somebody's wish.
-func (s *tracer) let(step string, d *firewall.Drop, p firewall.Packet) string {
+// acceptCommand is the command for a packet that d drops: ovs-grectl up where an accept of
+// ours is missing, in raw one that adds an accept in front of the drop, else one that lists
+// the rules, which an administrator has made.
+func (s *tracer) acceptCommand(step string, d *firewall.Drop, p firewall.Packet) string {
 	switch {
 	case step == StepRaw && !d.Docker():
-		return d.Accept(p.In, s.subnet(p.To[0].Addr()))
+		return d.AcceptCommand(p.In, s.subnet(p.To[0].Addr()))
 	case step == StepFilter && slices.ContainsFunc(wantedObjects(s, func(state.Forward) bool { return true }), s.differs):
 		return s.up()
 	}
-	return d.List()
+	return d.ListCommand()
 }
 
 func (s *tracer) differs(o state.Object) bool { return s.amiss(o) != "" }
 
-// subnet is the container subnet of this host, or a peer, that has an address.
+// subnet is the container subnet, of this host or a peer, that contains an address; the
+// address alone if there is none.
 func (s *tracer) subnet(a netip.Addr) netip.Prefix {
 	for _, n := range s.mesh.All() {
 		for _, sub := range n.Subnets {
@@ -107,8 +109,8 @@ func (s *tracer) subnet(a netip.Addr) netip.Prefix {
 
 func single(a netip.Addr) []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())} }
 
-// tunnelInput asks the packet filter about the tunnel's own packets. On the
-// userspace datapath they do not pass it.
+// tunnelInput asks the packet filter about the tunnel's outer packets. Those of the
+// userspace datapath do not pass it.
 func (s *tracer) tunnelInput() error {
 	typ, _, err := s.net.OVS.DatapathType(s.ctx, s.file.OVS.Bridge)
 	if err != nil || typ == "netdev" {
@@ -125,7 +127,7 @@ func (s *tracer) tunnelInput() error {
 			p.Port = s.file.OVS.Tunnel.Port
 		}
 	}
-	found, err := firewall.Ask(s.ctx, firewall.Input, p)
+	found, err := firewall.FindDrops(s.ctx, firewall.Input, p)
 	if err != nil || found[0] == nil || !found[0].Sure || found[0].Doubt {
 		return err
 	}

@@ -1,12 +1,12 @@
-// Package trace follows one packet of a container through this host, and names
-// what stops it: the container's route, Open vSwitch, this host's route, the
-// packet filter, the neighbour, the tunnel. It asks each of them what it does
-// with such a packet, compares what they are with what they should be, and
-// sends ICMP echo requests the same way.
+// Package trace follows one packet of a container through this host, and names the step
+// that stops it: the container's route, Open vSwitch, this host's route, the packet filter,
+// the neighbour entry, the tunnel. It asks each step what it does with such a packet,
+// compares its configuration with the wanted one, and sends ICMP echo requests by the same
+// way. It changes nothing.
 //
-// Nothing is changed. What a peer does with the packet is seen on the peer: a
-// Trace that leaves this host says which command goes on there.
+// A packet that leaves this host must be followed further on the peer: Trace.Next is the
+// command for that.
 //
-// Out of scope: what containers filter themselves, TCP's state, and packet
-// filters of other hosts.
+// Out of scope: packet filters inside of containers and on other hosts, and the state of
+// TCP connections.
 package trace

@@ -32,8 +32,8 @@ func (s *tracer) incoming() []func() error {
 	}
 }
 
-// arrival is the link by which the peer's packets come: that by which ours go
-// there, unless somebody else leads them elsewhere.
+// arrival is the link by which the peer's packets come: the one by which the wanted route
+// to the peer leads, whatever the kernel's route is.
 func (s *tracer) arrival() string {
 	if r := s.route(s.From); r != nil && r.Dev != "" {
 		return r.Dev
@@ -47,7 +47,7 @@ func (s *tracer) arrival() string {
 	return s.gateway()
 }
 
-// arrives looks at the tunnel that the packet comes by.
+// arrives checks the tunnel that the packet comes by.
 func (s *tracer) arrives(in string) error {
 	if s.net == nil || in != config.TransitLink(s.file.OVS.Bridge) || !state.UsesTunnelBridge(s.file.OVS) {
 		return s.pass(StepUnderlay, "it comes from %s by %s, without a tunnel", s.peer, in)
@@ -72,7 +72,7 @@ func (s *tracer) arrives(in string) error {
 	return s.pass(StepTunnel, "it comes from %s by %s", s.peer, s.file.OVS.Tunnel.Type)
 }
 
-// toContainer hands the packet to a container here; nil is none that has the
+// toContainer follows the packet to a container of this host; nil is no container with the
 // address.
 func (s *tracer) toContainer(e *end) error {
 	s.tell("the destination")
@@ -113,8 +113,8 @@ func (s *tracer) toContainer(e *end) error {
 	return s.arrive(e)
 }
 
-// toOther hands the packet to a container of another plugin: whether that is
-// there shows by its answers alone.
+// toOther follows the packet to a container of another plugin, which is known only by its
+// answers.
 func (s *tracer) toOther() error {
 	gw := s.gateway()
 	echo := []ping.Echo{{To: s.To, From: s.ownGateway(s.To.Is6())}}
@@ -133,8 +133,8 @@ func (s *tracer) toOther() error {
 	return s.done(StepTarget, "%s on %s is %s; it does not answer ping from this host, so it may filter what comes", s.To, gw, n.MAC)
 }
 
-// arrive ends at a container here: its interface, its way back, and whether it
-// answers.
+// arrive checks the container that the packet is for: its interface, its route back, and
+// whether it answers.
 func (s *tracer) arrive(e *end) error {
 	if e.netns == nil {
 		return s.done(StepTarget, "container %s has %s", e.ContainerID, s.To)
@@ -161,7 +161,7 @@ func (s *tracer) arrive(e *end) error {
 	return s.done(StepTarget, "container %s has %s, and answers ping from this host", e.ContainerID, s.To)
 }
 
-// done notes the last step.
+// done adds the last step.
 func (s *tracer) done(name, format string, args ...any) error {
 	_ = s.pass(name, format, args...)
 	return errDone

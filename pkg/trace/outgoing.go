@@ -11,7 +11,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// outgoing are the steps of a packet that a container here sends.
+// outgoing are the steps of a packet that a container of this host sends.
 func (s *tracer) outgoing() []func() error {
 	var hop netip.Addr // the container's next hop
 	return append([]func() error{
@@ -22,7 +22,7 @@ func (s *tracer) outgoing() []func() error {
 	}, s.throughHost()...)
 }
 
-// throughHost are those of its steps from the gateway's link on.
+// throughHost are the steps of outgoing from the gateway's link on.
 func (s *tracer) throughHost() []func() error {
 	var way kernel.Way // this host's route
 	return []func() error{
@@ -34,7 +34,7 @@ func (s *tracer) throughHost() []func() error {
 	}
 }
 
-// source looks at the container's interface and address.
+// source checks the container's interface and address.
 func (s *tracer) source() error {
 	e := s.end
 	s.tell("the container")
@@ -55,7 +55,7 @@ func (s *tracer) source() error {
 	return s.pass(StepContainer, "%s of container %s has %s, %s, mtu %d", e.IfName, e.ContainerID, s.From, e.mac, e.mtu)
 }
 
-// inNetns begins a command that is typed into a container's network namespace.
+// inNetns is the beginning of a command that runs in a container's network namespace.
 func (s *tracer) inNetns(e *end) string {
 	if e.netns == nil {
 		return ""
@@ -119,7 +119,7 @@ func (s *tracer) macOf(hop netip.Addr) string {
 	}
 	if e, err := s.endOf(hop); err == nil && e != nil {
 		if e.netns != nil {
-			_ = e.netns.Close()
+			e.netns.Close()
 		}
 		return e.mac
 	}
@@ -136,7 +136,7 @@ func (s *tracer) isGateway(a netip.Addr) bool {
 	return slices.ContainsFunc(addrs, func(k kernel.Addr) bool { return k.Prefix.Addr() == a && k.Link == s.gateway() })
 }
 
-// port looks at the host's end of a container's veth pair, and its OVS port.
+// port checks the host's end of a container's veth pair, and its OVS port.
 func (s *tracer) port(e *end) error {
 	p, l := state.Port{Network: s.Network, Name: e.port}, state.Link{Name: e.port}
 	if text := s.amiss(p, l); text != "" {
@@ -152,7 +152,7 @@ func (s *tracer) port(e *end) error {
 func (s *tracer) leave(hop netip.Addr) error {
 	mac := s.macOf(hop)
 	if s.net == nil || mac == "" {
-		return nil // another plugin's bridge, or a next hop that nobody knows yet
+		return nil // another plugin's bridge, or the next hop's MAC address is not known
 	}
 	to, target := s.gateway(), s.gateway()
 	if s.file.OVS.LinuxBridge != "" {
@@ -177,7 +177,7 @@ func (s *tracer) leave(hop netip.Addr) error {
 	return nil
 }
 
-// hostRoute looks up this host's route for what comes by a link.
+// hostRoute looks up this host's route of the packet, which comes by the link in.
 func (s *tracer) hostRoute(in string) (kernel.Way, error) {
 	s.tell("this host's routes")
 	if err := s.forwards(in); err != nil {
@@ -212,7 +212,7 @@ func (s *tracer) hostRoute(in string) (kernel.Way, error) {
 	return way, s.pass(StepRoute, "%s", way.Text)
 }
 
-// lookUp is the command that shows the way of a packet.
+// lookUp is the command that shows the route of a packet.
 func lookUp(to, from netip.Addr, in string) string {
 	s := fmt.Sprintf("ip route get %s from %s", to, from)
 	if in != "" {
@@ -221,7 +221,7 @@ func lookUp(to, from netip.Addr, in string) string {
 	return s
 }
 
-// route is the route of ours that leads to an address; nil is none.
+// route is our wanted route to an address; nil is none.
 func (s *tracer) route(to netip.Addr) *state.Route {
 	list := wanted(s, func(r state.Route) bool { return r.Dst.Contains(to) })
 	if len(list) == 0 || s.own(to) { // which the gateway address leads to
@@ -231,7 +231,7 @@ func (s *tracer) route(to netip.Addr) *state.Route {
 	return &list[0]
 }
 
-// forwards looks whether the kernel passes on what comes by a link.
+// forwards checks whether the kernel forwards packets that come by the link in.
 func (s *tracer) forwards(in string) error {
 	keys := []string{"net/ipv4/ip_forward", "net/ipv4/conf/" + in + "/forwarding"}
 	if s.To.Is6() {
@@ -257,8 +257,8 @@ func wantedObjects[T state.Object](s *tracer, pick func(T) bool) (list []state.O
 	return list
 }
 
-// reverse stops a packet whose source would not be reached by the link that it
-// comes by.
+// reverse stops a packet that the reverse path filter drops: the route to its source is not
+// by the link in.
 func (s *tracer) reverse(in string) error {
 	cmd := "sysctl -w net/ipv4/conf/" + in + "/rp_filter=2"
 	back := "nothing"
@@ -271,7 +271,7 @@ func (s *tracer) reverse(in string) error {
 	return s.stop(StepReverse, cmd, "what comes from %s by %s is dropped, for %s leads back", s.From, in, back)
 }
 
-// deliver hands the packet to a next hop on a link of this host.
+// deliver follows the packet to its next hop on a link of this host.
 func (s *tracer) deliver(way kernel.Way) error {
 	if way.Local {
 		return errDone
@@ -308,7 +308,8 @@ func (s *tracer) deliver(way kernel.Way) error {
 	return nil
 }
 
-// masqueraded says with which address the packet leaves the network.
+// masqueraded is a text about the address with which the packet leaves the network; "" is
+// its own.
 func (s *tracer) masqueraded(dev string) string {
 	if s.file.OVS == nil || !s.file.OVS.IPMasq {
 		return ""
@@ -316,15 +317,14 @@ func (s *tracer) masqueraded(dev string) string {
 	return ", masqueraded with an address of " + dev
 }
 
-// tunnel looks at the tunnel to the peer, and what Open vSwitch does with the
-// frame on its way there.
+// tunnel checks the tunnel to the peer, and what Open vSwitch does with the frame.
 func (s *tracer) tunnel(way kernel.Way) error {
 	if s.net == nil || s.peer == nil || s.file.OVS.Tunnel.Type == config.TunnelNone {
 		return nil
 	}
 	bridge := state.TunnelBridge(s.file.OVS)
 	if way.Dev != bridge || bridge == s.file.OVS.Bridge {
-		return nil // not by the tunnel, or by the containers' own bridge
+		return nil // not by a tunnel, or by tunnels on the containers' bridge
 	}
 	if err := s.tunnelObjects(); err != nil {
 		return err
@@ -347,8 +347,7 @@ func (s *tracer) tunnel(way kernel.Way) error {
 	return s.pass(StepTunnel, "OVS bridge %s sends it by %s to %s", bridge, s.file.OVS.Tunnel.Type, s.peer)
 }
 
-// tunnelObjects compares the tunnel, its bridge and its FDB entry with what
-// they should be.
+// tunnelObjects compares the tunnel, its bridge and its FDB entry with the wanted ones.
 func (s *tracer) tunnelObjects() error {
 	bridge := state.TunnelBridge(s.file.OVS)
 	var objects []state.Object

@@ -12,19 +12,19 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// answers are who answered what on the way to the peer.
+// answers tell which echo requests were answered.
 type answers struct {
 	underlay, underlayLarge, gateway, gatewayLarge, target, targetLarge bool
-	// size is the largest packet that the container sends, outer what that makes
-	// on the underlay.
+	// size is the largest packet that the container sends, outer its size on the
+	// underlay, in bytes.
 	size, outer int
-	// asked: the container's namespace was found, and target asked from there.
+	// asked: the container's namespace was found, and target was sent a request there.
 	asked bool
 }
 
-// probe asks the peer, its gateway, and the destination, the same way that the
-// packet goes. All of it at once, so that nothing takes longer for what is
-// silent.
+// probe sends echo requests to the peer, its gateway, and the destination, by the way that
+// the packet takes. They are sent at once, so that those without an answer cost their time
+// once.
 func (s *tracer) probe() error {
 	if s.peer == nil {
 		return nil
@@ -65,7 +65,7 @@ func (s *tracer) probe() error {
 	return errDone
 }
 
-// connect opens the connection itself: what answers ping may drop others.
+// connect opens the TCP connection: a destination that answers ping may drop others.
 func (s *tracer) connect(there string) error {
 	var answered, refused bool
 	err := s.end.netns.Do(func() (err error) {
@@ -84,7 +84,7 @@ func (s *tracer) connect(there string) error {
 	return s.stop(StepTarget, there, "%s answers ping, and says nothing on TCP port %d: go on there", s.To, s.q.Port)
 }
 
-// outer is what the tunnel's packets are.
+// outer is the type of the tunnel's packets, for messages.
 func (s *tracer) outer() string {
 	if s.file.OVS == nil {
 		return "it"
@@ -92,8 +92,8 @@ func (s *tracer) outer() string {
 	return s.file.OVS.Tunnel.Type
 }
 
-// peerGateway is the peer's gateway of the destination's family; the zero Addr
-// is none, or one that cannot be asked for want of one here.
+// peerGateway is the peer's gateway of the destination's family; the zero Addr is none, or
+// that this host has no gateway of the family to send from.
 func (s *tracer) peerGateway() netip.Addr {
 	if own := s.ownGateway(s.To.Is6()); own.IsValid() {
 		for _, gw := range s.peer.Gateways() {
@@ -147,7 +147,7 @@ func (s *tracer) fromContainer(ctx context.Context, list []ping.Echo) error {
 	return s.end.netns.Do(func() error { return ping.Ask(ctx, list) })
 }
 
-// outside asks a destination that is no peer's.
+// outside sends an echo request to a destination outside of the network.
 func (s *tracer) outside() error {
 	list := []ping.Echo{{To: s.To, From: s.From}}
 	if s.end == nil || s.end.netns == nil || s.fromContainer(s.ctx, list) != nil {
@@ -159,8 +159,8 @@ func (s *tracer) outside() error {
 	return s.done(StepTarget, "%s answers", s.To)
 }
 
-// shrink is the command that makes the packets fit: the route to the peer says
-// what gets through or, with an MTU of its own, the conflist.
+// shrink is the command that makes the packets fit: an MTU of the route to the peer, or,
+// where the route or the configuration has one, the key mtu of the conflist.
 func (s *tracer) shrink(a answers) string {
 	h := ping.Host{Mesh: nodes.Topology{Self: s.mesh.Self, Peers: []config.Node{*s.peer}}, Underlay: a.outer, Inside: a.size}
 	if s.mesh.Local {

@@ -15,20 +15,22 @@ import (
 	"ovs-gre-cni/pkg/ovs"
 )
 
-// A Question is what to follow.
+// A Question tells which packet to follow.
 type Question struct {
-	// Container is a container's ID or the beginning of it, the name of its
-	// port, or its address; or the address of a peer or a peer's container,
-	// whose packet comes in here.
+	// Container is the source: a container's ID or the beginning of it, the name of
+	// its port, or its address; or the address of a peer or of a peer's container,
+	// whose packet comes to this host.
 	Container string
-	To        netip.Addr
-	// Proto is the IP protocol, Port TCP's or UDP's destination port. The zero
-	// Proto is ICMP.
+	// To is the destination.
+	To netip.Addr
+	// Proto is the IP protocol; 0 is ICMP. Port is the destination port of TCP or UDP;
+	// 0 is none.
 	Proto uint8
 	Port  uint16
 }
 
-// Parse reads a question as a person types it. The error names what is wrong.
+// Parse reads the arguments of ovs-grectl trace; proto and port may be "". The error names
+// the argument and its value.
 func Parse(container, to, proto, port string) (Question, error) {
 	q := Question{Container: container, Proto: 1}
 	var err error
@@ -83,63 +85,65 @@ func (q Question) protocol() string {
 	return strconv.Itoa(int(q.Proto))
 }
 
-// A Step is one thing on the way that lets the packet by, or does not.
+// A Step is one station of the packet, which passes or stops it.
 type Step struct {
-	// Step names it: Steps lists all names.
+	// Step is its name, one of the constants StepContainer to StepTarget.
 	Step string `json:"step"`
-	// Passes: it lets the packet by, as far as can be told.
+	// Passes: the packet passes, as far as is known.
 	Passes bool `json:"passes"`
-	// Seen is what it does, in one sentence.
+	// Seen tells in one sentence what the step does with the packet.
 	Seen string `json:"seen"`
-	// Command mends it, typed into a shell here or, where it ends in "# on
-	// PEER", there; "" where there is nothing to mend, or none does.
+	// Command is a shell command that mends a step which stops the packet, on this
+	// host or, if it ends in "# on PEER", on the peer; "" is none.
 	Command string `json:"command,omitempty"`
 }
 
-// The steps' names.
+// The names of the steps.
 const (
-	StepContainer = "container"       // its interface and address
-	StepOwnRoute  = "container route" // its routing table
-	StepPort      = "port"            // the host's end of its veth pair, and its OVS port
-	StepOVS       = "OVS bridge"      // what the containers' bridge does with the frame
-	StepForward   = "forwarding"      // whether the kernel forwards
+	StepContainer = "container"       // the container's interface and address
+	StepOwnRoute  = "container route" // the container's routing table
+	StepPort      = "port"            // the host's end of the veth pair, and the OVS port
+	StepOVS       = "OVS bridge"      // the containers' OVS bridge
+	StepForward   = "forwarding"      // IP forwarding of the kernel
 	StepRoute     = "route"           // the host's routing table
 	StepReverse   = "rp_filter"       // the host's reverse path filter
 	StepRaw       = "raw filter"      // the packet filter before connection tracking
-	StepFilter    = "forward filter"  // the packet filter of what is forwarded
-	StepInput     = "input filter"    // the packet filter of what is for the host
+	StepFilter    = "forward filter"  // the packet filter for forwarded packets
+	StepInput     = "input filter"    // the packet filter for packets to the host
 	StepNeighbour = "neighbour"       // the MAC address of the next hop
 	StepTunnel    = "tunnel"          // the tunnel to or from the peer
-	StepUnderlay  = "underlay"        // the way to the peer's host
-	StepMTU       = "MTU"             // whether the container's largest packets get through
+	StepUnderlay  = "underlay"        // the underlay to the peer's host
+	StepMTU       = "MTU"             // the size of the container's largest packets
 	StepPeer      = "peer"            // the network on the peer's host
-	StepTarget    = "destination"     // whether the destination is there, and answers
+	StepTarget    = "destination"     // the destination and its answers
 )
 
-// A Trace is what becomes of a packet on this host.
+// A Trace has the steps of a packet on this host.
 type Trace struct {
 	Network string `json:"network"`
-	// ContainerID is the container's, IfName its interface; "" where the packet
-	// comes from a peer.
-	ContainerID string     `json:"containerID,omitempty"`
-	IfName      string     `json:"ifName,omitempty"`
-	From        netip.Addr `json:"from"`
-	To          netip.Addr `json:"to"`
-	Protocol    string     `json:"protocol"`
-	Port        uint16     `json:"port,omitempty"`
-	Steps       []Step     `json:"steps"`
-	// Arrives: no step stops it. What is behind this host's last step is known
-	// only where an echo request was answered.
+	// ContainerID and IfName are the source container's; "" where the packet comes
+	// from a peer.
+	ContainerID string `json:"containerID,omitempty"`
+	IfName      string `json:"ifName,omitempty"`
+	// From and To are the packet's addresses.
+	From netip.Addr `json:"from"`
+	To   netip.Addr `json:"to"`
+	// Protocol is icmp, tcp, udp or a number.
+	Protocol string `json:"protocol"`
+	Port     uint16 `json:"port,omitempty"`
+	Steps    []Step `json:"steps"`
+	// Arrives: no step stops the packet. Behind the last step on this host that is
+	// known only where an echo request was answered.
 	Arrives bool `json:"arrives"`
-	// Stopped is the step that stops it; "" where it arrives.
+	// Stopped is the name of the step that stops the packet; "" where it arrives.
 	Stopped string `json:"stopped,omitempty"`
-	// Peer is the node that the packet goes on to, Next the command that
-	// follows it there; "" where it stays here, or goes outside.
+	// Peer is the node that the packet goes on to, Next the command that follows it
+	// there; both are "" where it stays on this host, or leaves the network.
 	Peer string `json:"peer,omitempty"`
 	Next string `json:"next,omitempty"`
 }
 
-// Last is the step that the trace ends with.
+// Last is the last step; the zero Step if there is none.
 func (t Trace) Last() Step {
 	if len(t.Steps) == 0 {
 		return Step{}
@@ -147,16 +151,17 @@ func (t Trace) Last() Step {
 	return t.Steps[len(t.Steps)-1]
 }
 
-// ErrUnknown is wrapped by errors about a container that no network of this
-// host has.
+// ErrUnknown is wrapped by the error about a container that is in no network of this
+// host.
 var ErrUnknown = errors.New("no such container here")
 
-// Bound is the most that Follow takes.
+// Bound is the longest time that Follow takes.
 const Bound = 15 * time.Second
 
-// Follow follows a packet of a network that one of the files names. step,
-// unless it is nil, is told what is looked at. The error is about what kept it
-// from looking; it wraps ErrUnknown where the question's container is not here.
+// Follow follows a packet of the network, of those of files, that its source is in. step,
+// if not nil, is called with the name of each object that is checked next. The error wraps
+// ErrUnknown where no network has the source; other errors are about a check that failed.
+// A packet that is stopped is no error.
 func Follow(ctx context.Context, files []conflist.File, q Question, step func(string)) (Trace, error) {
 	ctx, cancel := context.WithTimeout(ctx, Bound)
 	defer cancel()
@@ -188,7 +193,7 @@ func Follow(ctx context.Context, files []conflist.File, q Question, step func(st
 	return Trace{}, fmt.Errorf("container %q: %w: ovs-grectl status -v lists them", q.Container, ErrUnknown)
 }
 
-// follow takes the steps in order, until one stops the packet.
+// follow runs the steps in order, until one stops the packet.
 func (s *tracer) follow() error {
 	steps := s.outgoing()
 	switch {
@@ -214,13 +219,13 @@ func (s *tracer) follow() error {
 // errDone ends the steps: the packet is stopped, or has arrived.
 var errDone = errors.New("done")
 
-// pass notes a step that lets the packet by.
+// pass adds a step that the packet passes.
 func (s *tracer) pass(name, format string, args ...any) error {
 	s.Steps = append(s.Steps, Step{Step: name, Passes: true, Seen: fmt.Sprintf(format, args...)})
 	return nil
 }
 
-// stop notes the step that stops the packet.
+// stop adds the step that stops the packet.
 func (s *tracer) stop(name, command, format string, args ...any) error {
 	s.Steps = append(s.Steps, Step{Step: name, Seen: fmt.Sprintf(format, args...), Command: command})
 	return errDone

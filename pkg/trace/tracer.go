@@ -21,7 +21,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// A tracer is what the steps of one packet look at.
+// A tracer has the state that the steps of one packet use.
 type tracer struct {
 	Trace
 	ctx  context.Context
@@ -29,22 +29,22 @@ type tracer struct {
 	q    Question
 	tell func(string)
 	mesh nodes.Topology
-	// net is nil where the chain has no ovs-gre, control where OVS is silent.
+	// net is nil where the conflist has no ovs-gre; control is nil where ovs-vswitchd
+	// does not answer.
 	net     *network.Network
 	control *ovs.Control
-	// end is the container that the packet comes from; nil: it comes from a peer,
-	// or from a container of another plugin, of which only the host's side is
-	// followed.
+	// end is the container that sends the packet; nil where a peer sends it, or, if
+	// others is set, a container of another plugin, which is followed from the host on.
 	end    *end
 	others bool
-	// ends are all containers of the network here, by the names of their ports.
+	// ends are all containers of the network on this host, by port.
 	ends map[string]config.Attachment
-	// peer has the other end; nil: there is none.
+	// peer is the node of the other end; nil is none.
 	peer *config.Node
-	// want is what the host should have, drift what differs.
+	// want is the wanted state of the host, drift the changes that it needs.
 	want  state.Set
 	drift map[state.ID]state.Change
-	// inside is the MTU that a new container would get; 0 is not known.
+	// inside is the MTU of a new container in bytes; 0 is not known.
 	inside int
 }
 
@@ -61,17 +61,17 @@ type end struct {
 
 func (s *tracer) close() {
 	if s.end != nil && s.end.netns != nil {
-		_ = s.end.netns.Close()
+		s.end.netns.Close()
 	}
-	_ = s.control.Close()
+	s.control.Close()
 	if s.net != nil {
-		_ = s.net.OVS.Close()
+		s.net.OVS.Close()
 	}
 }
 
-// open finds the packet's ends in a network. The error wraps ErrUnknown where
-// its source is not of this network; where it wraps fault.ErrUnavailable, there
-// is a tracer that knows the packet's ends.
+// open finds the packet's ends in a network. The error wraps ErrUnknown where its source is
+// not in the network. Where it wraps fault.ErrUnavailable, a tracer with the ends is
+// returned, too.
 func open(ctx context.Context, f conflist.File, q Question, tell func(string)) (*tracer, error) {
 	if tell == nil {
 		tell = func(string) {}
@@ -97,7 +97,7 @@ func open(ctx context.Context, f conflist.File, q Question, tell func(string)) (
 	return s, nil
 }
 
-// find looks for the container, or the peer, that the packet comes from.
+// find finds the container or the peer that sends the packet.
 func (s *tracer) find() error {
 	addr, err := netip.ParseAddr(s.q.Container)
 	if err == nil {
@@ -144,8 +144,8 @@ func (s *tracer) findAddr(a netip.Addr) error {
 	return nil
 }
 
-// shared reports whether containers of other plugins have the network's
-// addresses, too: there is no ovs-gre in the chain, or it is on their bridge.
+// shared reports whether containers of other plugins may have addresses of the network: the
+// conflist has no ovs-gre, or ovs-gre uses a Linux bridge.
 func (s *tracer) shared() bool { return s.file.OVS == nil || s.file.OVS.LinuxBridge != "" }
 
 // own reports whether an address is in this host's subnets.
@@ -160,7 +160,7 @@ func (s *tracer) start(e *end, from netip.Addr) {
 	}
 }
 
-// node is the peer that has an address, as its own or in its subnets.
+// node is the peer with an address, as its own or in its subnets; nil is none.
 func (s *tracer) node(a netip.Addr) *config.Node {
 	if p, ok := s.mesh.PeerOf(a); ok {
 		return &p
@@ -168,7 +168,7 @@ func (s *tracer) node(a netip.Addr) *config.Node {
 	return nil
 }
 
-// endOf is the container here that has an address; nil is none.
+// endOf is the container of this host with an address; nil is none.
 func (s *tracer) endOf(a netip.Addr) (*end, error) {
 	for _, port := range slices.Sorted(maps.Keys(s.ends)) {
 		far, err := kernel.VethPeerOf(s.ctx, port)
@@ -179,7 +179,7 @@ func (s *tracer) endOf(a netip.Addr) (*end, error) {
 	return nil, nil
 }
 
-// look looks at a container by its port.
+// look reads a container by its port.
 func (s *tracer) look(port string) (*end, error) {
 	e := &end{Attachment: s.ends[port], port: port}
 	far, err := kernel.VethPeerOf(s.ctx, port)
@@ -206,7 +206,7 @@ func (e *end) addr(v6 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// expect gathers what the host should have, and what differs.
+// expect sets want and drift.
 func (s *tracer) expect() error {
 	s.tell("what this host should have")
 	if s.file.OVS != nil {
@@ -264,7 +264,7 @@ func (s *tracer) note(changes []state.Change) {
 	}
 }
 
-// amiss is what is wrong with one of the objects; "" is nothing.
+// amiss is the difference of the first object that is not as wanted; "" is none.
 func (s *tracer) amiss(objects ...state.Object) string {
 	for _, o := range objects {
 		if c, differs := s.drift[o.ID()]; differs {
@@ -274,7 +274,7 @@ func (s *tracer) amiss(objects ...state.Object) string {
 	return ""
 }
 
-// wanted picks objects that the host should have.
+// wanted are the wanted objects for which pick returns true.
 func wanted[T state.Object](s *tracer, pick func(T) bool) (list []T) {
 	for _, o := range s.want.Sorted() {
 		if t, ok := o.(T); ok && pick(t) {
@@ -284,14 +284,14 @@ func wanted[T state.Object](s *tracer, pick func(T) bool) (list []T) {
 	return list
 }
 
-// up is the command that mends what is ours.
+// up is the command that makes the wanted state.
 func (s *tracer) up() string { return "ovs-grectl up " + quote(s.file.Path) }
 
-// edit is the command where what is in the way is another's.
+// edit is the command that edits the conflist.
 func (s *tracer) edit() string { return "${EDITOR:-vi} " + quote(s.file.Path) }
 
-// mend is up, or where something foreign is in the way of any of the objects,
-// edit: up would be refused.
+// mend is up, or edit where a foreign object is in the way of a wanted one, so that up would
+// fail.
 func (s *tracer) mend() string {
 	for _, c := range s.drift {
 		if _, foreign := c.Old.(state.Foreign); foreign {
@@ -301,7 +301,7 @@ func (s *tracer) mend() string {
 	return s.up()
 }
 
-// quote keeps a shell from taking a path for more than one word.
+// quote quotes a path for a shell, if necessary.
 func quote(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-._/:+", r)
@@ -323,7 +323,7 @@ func (s *tracer) next() string {
 	return cmd
 }
 
-// gateway is the link of the gateway addresses.
+// gateway is the link with the gateway addresses; "" is none.
 func (s *tracer) gateway() string {
 	if s.file.OVS != nil {
 		return state.GatewayLink(s.file.OVS)

@@ -35,13 +35,7 @@ func TestDrift(t *testing.T) {
 		before := host(t, h)
 		began := time.Now()
 		h.Shell(t, script)
-		testnet.Eventually(t, longest, func() error {
-			if after := host(t, h); after != before {
-				return fmt.Errorf("%s: before\n%s\nafter\n%s", name, before, after)
-			}
-			return nil
-		})
-		t.Logf("%s: back after %s", name, time.Since(began).Round(time.Millisecond))
+		restored(t, h, name, before, began)
 		agents[0].ready(t)
 	}
 	cnitest.AllReach(t, cs)
@@ -108,13 +102,7 @@ func TestOVSRestarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		testnet.Eventually(t, longest, func() error {
-			if after := host(t, h); after != before {
-				return fmt.Errorf("%s: before\n%s\nafter\n%s", name, before, after)
-			}
-			return nil
-		})
-		t.Logf("%s: back after %s", name, time.Since(began).Round(time.Millisecond))
+		restored(t, h, name, before, began)
 		agents[0].ready(t)
 		cnitest.AllReach(t, cs)
 	}
@@ -175,4 +163,16 @@ func TestNonsense(t *testing.T) {
 	})
 	list(t, l, l.Hosts, all(l))
 	a.ready(t)
+}
+
+// restored waits until a host has the state before again, which it lost at began.
+func restored(t *testing.T, h *testnet.Host, name, before string, began time.Time) {
+	t.Helper()
+	testnet.Eventually(t, longest, func() error {
+		if after := host(t, h); after != before {
+			return fmt.Errorf("%s: before\n%s\nafter\n%s", name, before, after)
+		}
+		return nil
+	})
+	t.Logf("%s: back after %s", name, time.Since(began).Round(time.Millisecond))
 }

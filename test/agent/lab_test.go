@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -195,8 +196,13 @@ func (a *agent) ready(t testing.TB) {
 
 // get asks the agent by HTTP, from its own host. The code is 0 where it does
 // not answer.
-func (a *agent) get(path string) (string, int) {
-	out, err := a.host.Output(context.Background(), "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9178; printf 'GET %s HTTP/1.0\r\n\r\n' "$0" >&3; cat <&3`, path)
+func (a *agent) get(path string) (string, int) { return a.fetch(9178, "127.0.0.1", path) }
+
+// fetch gets a path from a port of the agent, from its own host, with the header
+// Host. The code is 0 where it does not answer.
+func (a *agent) fetch(port int, host, path string) (string, int) {
+	out, err := a.host.Output(context.Background(), "bash", "-c",
+		`exec 3<>/dev/tcp/127.0.0.1/$0; printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" "$2" >&3; cat <&3`, strconv.Itoa(port), path, host)
 	if err != nil {
 		return err.Error(), 0
 	}

@@ -95,10 +95,10 @@ func TestPage(t *testing.T) {
 		}
 		return nil
 	})
-	if text, code := fetch(a, "evil.example", "/"); code != http.StatusForbidden {
+	if text, code := a.fetch(9179, "evil.example", "/"); code != http.StatusForbidden {
 		t.Errorf("the page is served under another's name: %d %.100s", code, text)
 	}
-	text, code := fetch(a, "127.0.0.1", "/mesh.svg")
+	text, code := a.fetch(9179, "127.0.0.1", "/mesh.svg")
 	if code != http.StatusOK || !strings.Contains(text, "<svg") {
 		t.Fatalf("picture: %d %.200s", code, text)
 	}
@@ -114,7 +114,7 @@ func TestPage(t *testing.T) {
 func shows(t testing.TB, a *agent, want ...string) {
 	t.Helper()
 	testnet.Eventually(t, longest, func() error {
-		text, code := fetch(a, "localhost:9179", "/")
+		text, code := a.fetch(9179, "localhost:9179", "/")
 		if code != http.StatusOK {
 			return fmt.Errorf("the page: %d %s", code, text)
 		}
@@ -133,22 +133,6 @@ func plain(text string) string {
 	text = regexp.MustCompile(`(?s)<style>.*?</style>`).ReplaceAllString(text, "")
 	text = regexp.MustCompile(`<[^>]*>`).ReplaceAllString(text, " ")
 	return strings.Join(strings.Fields(html.UnescapeString(text)), " ")
-}
-
-// fetch asks for the agent's page, from its own host, by a name.
-func fetch(a *agent, host, path string) (string, int) {
-	out, err := a.host.Output(context.Background(), "bash", "-c",
-		`exec 3<>/dev/tcp/127.0.0.1/9179; printf 'GET %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$0" "$1" >&3; cat <&3`, path, host)
-	if err != nil {
-		return err.Error(), 0
-	}
-	head, body, _ := strings.Cut(out, "\r\n\r\n")
-	var proto string
-	var code int
-	if _, err := fmt.Sscan(head, &proto, &code); err != nil {
-		return out, 0
-	}
-	return body, code
 }
 
 // wellFormed reads XML to its end.

@@ -52,7 +52,7 @@ func TestSecrets(t *testing.T) {
 		}
 		return nil
 	})
-	page, _ := fetch(agents[0], "localhost:9179", "/")
+	page, _ := agents[0].fetch(9179, "localhost:9179", "/")
 	metrics, _ := agents[0].get("/metrics")
 	all := page + metrics + agents[0].said() + agents[1].said() + h.Shell(t, "cat "+conflist+" $(find /run/ovs-gre -type f) /var/log/openvswitch/*.log | grep -v 'vsctl|'")
 	for _, s := range []string{first, next, bad} {

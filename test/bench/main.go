@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -122,7 +123,7 @@ func bench(ctx context.Context, o options) (*results, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(bin)
+	defer func() { _ = os.RemoveAll(bin) }()
 	// Copies: others may build while we measure.
 	for name, from := range map[string]string{
 		"ovs-gre": built, "route-sync": built, "bridge": built, "host-local": built,
@@ -167,7 +168,7 @@ func copyFile(from, to string) error {
 
 // measure does all of some numbers of peers, in turn. Each chain has a host of
 // its own, so that ovs-vswitchd does not work for the bridge's links.
-func measure(ctx context.Context, o options, bin string, peers []int, r *results) error {
+func measure(ctx context.Context, o options, bin string, peers []int, r *results) (err error) {
 	builds := 1
 	if o.against != "" {
 		builds = 2
@@ -176,7 +177,7 @@ func measure(ctx context.Context, o options, bin string, peers []int, r *results
 	if err != nil {
 		return err
 	}
-	defer lab.Close()
+	defer func() { err = errors.Join(err, lab.Close()) }()
 	if r.Datapath = lab.Datapath; lab.Hosts[0].StopOVS(ctx) != nil {
 		return fmt.Errorf("%s: Open vSwitch does not stop", lab.Hosts[0].Name)
 	}

@@ -12,17 +12,25 @@ import (
 // it is to be 2 s; the report prints the figure.
 const delBound = 15 * time.Second
 
+// linksAbsent wants no link of these names on the host.
+func (t *try) linksAbsent(names []string) error {
+	links, err := t.links(nil)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, there := links[name]; there {
+			return fmt.Errorf("link %s is still there", name)
+		}
+	}
+	return nil
+}
+
 // gone wants everything of a box to be gone that its result named and its IPAM held.
 func (t *try) gone(b *box, outer []string) error {
 	return t.eventually(func() error {
-		links, err := t.links(nil)
-		if err != nil {
+		if err := t.linksAbsent(outer); err != nil {
 			return err
-		}
-		for _, name := range outer {
-			if _, there := links[name]; there {
-				return fmt.Errorf("link %s is still there", name)
-			}
 		}
 		if hostLocal(t.net) {
 			return t.freed(b)
@@ -221,14 +229,8 @@ var delClauses = []Clause{
 		if err := failed(t.del(b), code(143)); err != nil {
 			return err
 		}
-		links, err := t.links(nil)
-		if err != nil {
+		if err := t.linksAbsent(outer); err != nil {
 			return err
-		}
-		for _, name := range outer {
-			if _, there := links[name]; there {
-				return fmt.Errorf("link %s is still there", name)
-			}
 		}
 		if err := errors.Join(t.forget("fail.DEL"), t.del(b)); err != nil {
 			return err
@@ -248,14 +250,8 @@ var delClauses = []Clause{
 		if err := failed(t.del(b, "CNI_PATH="+binDir), code(11), recorder); err != nil {
 			return err
 		}
-		links, err := t.links(nil)
-		if err != nil {
+		if err := t.linksAbsent(outer); err != nil {
 			return err
-		}
-		for _, name := range outer {
-			if _, there := links[name]; there {
-				return fmt.Errorf("link %s is still there", name)
-			}
 		}
 		if err := t.del(b); err != nil {
 			return err

@@ -111,13 +111,13 @@ func (o Options) wants(c Clause) bool {
 }
 
 // runVersion goes through the clauses on one host.
-func runVersion(ctx context.Context, chain Chain, n network, list []Clause, report func(int, Outcome)) error {
+func runVersion(ctx context.Context, chain Chain, n network, list []Clause, report func(int, Outcome)) (err error) {
 	ovs := n.index("ovs-gre") >= 0
 	lab, err := testnet.Start(ctx, testnet.Options{Hosts: 1, PluginDir: chain.Bin, NoOVS: !ovs})
 	if err != nil {
 		return err
 	}
-	defer lab.Close()
+	defer func() { err = errors.Join(err, lab.Close()) }()
 	if lab.Datapath == testnet.DatapathNetdev {
 		n = n.edit(func(_ int, c conf) {
 			if c.typ() == "ovs-gre" {

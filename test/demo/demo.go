@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -34,7 +35,7 @@ func demo(ctx context.Context, hosts int, file string) (bad int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer lab.Close()
+	defer func() { err = errors.Join(err, lab.Close()) }()
 	name, conf, err := conflist(file, lab)
 	if err != nil {
 		return 0, err

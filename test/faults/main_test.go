@@ -149,7 +149,7 @@ func (r *rig) traced(t testing.TB, p plan, plugin, verb string, b *box, more cni
 		t.Fatal(err)
 	}
 	out.Close()
-	defer os.Remove(out.Name())
+	t.Cleanup(func() { _ = os.Remove(out.Name()) })
 	p.Out = out.Name()
 	raw, err := json.Marshal(p)
 	if err != nil {

@@ -59,7 +59,7 @@ func (s *stage) fake(t *testing.T, w wire) string {
 		}
 	})
 	t.Cleanup(func() {
-		l.Close()
+		_ = l.Close()
 		mu.Lock()
 		for _, c := range open {
 			c.Close()

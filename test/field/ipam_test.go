@@ -123,16 +123,22 @@ func TestWhichRangeIsFull(t *testing.T) {
 	}
 }
 
+// pool makes an IPAM plugin of that name beside the others on the first host. It
+// returns ovs-gre's configuration with it, and the environment that finds it.
+func pool(t *testing.T, l *testnet.Lab) (conf, path string) {
+	t.Helper()
+	l.Hosts[0].Shell(t, "mkdir -p /run/more && cp /opt/cni/bin/host-local /run/more/pool")
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"ipam": cnitest.Conf{"type": "pool", "subnet": "192.168.1.0/24"}}}
+	return cnitest.PluginConf(t, n.Conflist(l), "ovs-gre", nil), "CNI_PATH=/opt/cni/bin:/run/more"
+}
+
 // TestIPAMPluginIsGone: calls whose IPAM plugin somebody has removed say so once,
 // and DEL and GC do the rest.
 func TestIPAMPluginIsGone(t *testing.T) {
 	t.Parallel()
 	l := lab(t, 1)
 	h := l.Hosts[0]
-	h.Shell(t, "mkdir -p /run/more && cp /opt/cni/bin/host-local /run/more/pool")
-	const path = "CNI_PATH=/opt/cni/bin:/run/more"
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"ipam": cnitest.Conf{"type": "pool", "subnet": "192.168.1.0/24"}}}
-	conf := cnitest.PluginConf(t, n.Conflist(l), "ovs-gre", nil)
+	conf, path := pool(t, l)
 	routers(t, l)
 	before := cnitest.MustLook(t, h)
 	c := attached(t, h, "c1", conf, path)
@@ -163,10 +169,7 @@ func TestGCNamesAllThatStays(t *testing.T) {
 	t.Parallel()
 	l := lab(t, 1)
 	h := l.Hosts[0]
-	h.Shell(t, "mkdir -p /run/more && cp /opt/cni/bin/host-local /run/more/pool")
-	const path = "CNI_PATH=/opt/cni/bin:/run/more"
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"ipam": cnitest.Conf{"type": "pool", "subnet": "192.168.1.0/24"}}}
-	conf := cnitest.PluginConf(t, n.Conflist(l), "ovs-gre", nil)
+	conf, path := pool(t, l)
 	c1, c2 := attached(t, h, "c1", conf, path), attached(t, h, "c2", conf, path)
 	gc := func(more cnitest.Conf) {
 		t.Helper()

@@ -86,7 +86,7 @@ func TestMeshIsNoRing(t *testing.T) {
 			if after := h.Shell(t, look); after != before {
 				t.Errorf("a refused ADD leaves %q, before it was %q", after, before)
 			}
-			if out, _ := h.Output(t.Context(), "/opt/cni/bin/ovs-grectl", "doctor", "/etc/cni/net.d/10-ovsnet.conflist"); !strings.Contains(out, "segment mesh") || !strings.Contains(out, "frames would go round") {
+			if out, _ := h.Output(t.Context(), "/opt/cni/bin/ovs-grectl", "doctor", "/etc/cni/net.d/10-ovsnet.conflist"); !strings.Contains(out, "segment mesh") || !strings.Contains(out, "frames would loop") {
 				t.Errorf("doctor says nothing of it: %s", out)
 			}
 		})

@@ -42,7 +42,7 @@ func TestAlone(t *testing.T) {
 	v := View(120)
 	v.Mesh.Rows = map[string]page.Row{v.Mesh.Self: v.Mesh.Rows[v.Mesh.Self]}
 	look(t, b, "alone", v, func(name, text string) {
-		if !strings.Contains(text, "Nothing is told by 119 hosts") || !strings.Contains(text, "host81") {
+		if !strings.Contains(text, "No measurements of 119 hosts") || !strings.Contains(text, "host81") {
 			t.Errorf("%s: %.1500s", name, text)
 		}
 	})

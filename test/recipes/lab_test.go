@@ -78,21 +78,6 @@ func reach(t testing.TB, what string, from testnet.Runner, to netip.Addr) {
 	}
 }
 
-// seen counts the lines that have all of the texts.
-func seen(lines []string, texts ...string) int {
-	n := 0
-line:
-	for _, l := range lines {
-		for _, text := range texts {
-			if !strings.Contains(l, text) {
-				continue line
-			}
-		}
-		n++
-	}
-	return n
-}
-
 // snapshotScript prints what a host has, but for counters, carriers, what the
 // datapath keeps once it was used, and the anycast addresses and switches that
 // go with forwarding, which stays on.

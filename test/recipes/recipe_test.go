@@ -84,7 +84,7 @@ func wire(t *testing.T, l *testnet.Lab, sites []*site, tunnelled bool) {
 	sites[0].c.reach(t, sites[1].c.addr)
 	lines := c.Stop(t)
 	to := " > " + sites[1].c.addr.String() + ": ICMP echo request"
-	if n := seen(lines, to); n != 1 || (seen(lines, to, "GREv0") == 1) != tunnelled {
+	if n := cnitest.Seen(lines, to); n != 1 || (cnitest.Seen(lines, to, "GREv0") == 1) != tunnelled {
 		t.Errorf("want one echo request%s, in GRE: %t; on the underlay are:\n%s", to, tunnelled, strings.Join(lines, "\n"))
 	}
 }

@@ -36,6 +36,16 @@ func releases(t *testing.T) []release {
 	return list
 }
 
+// eachRelease runs a test with each release, at once.
+func eachRelease(t *testing.T, test func(*testing.T, release)) {
+	for _, r := range releases(t) {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, r)
+		})
+	}
+}
+
 // startContainerd starts a containerd with all its default paths, and gives it
 // the image in these namespaces of containerd's.
 func startContainerd(t *testing.T, l *testnet.Lab, h *testnet.Host, r release, conf string, namespaces ...string) *daemon {

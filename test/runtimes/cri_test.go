@@ -165,12 +165,7 @@ func TestCRI(t *testing.T) {
 	if !all() {
 		return
 	}
-	for _, r := range releases(t) {
-		t.Run(r.name, func(t *testing.T) {
-			t.Parallel()
-			testCRI(t, r)
-		})
-	}
+	eachRelease(t, testCRI)
 }
 
 // A criTest is one thing that is looked at.

@@ -75,12 +75,7 @@ func (c *ctrContainer) exec(script string) (string, error) {
 
 func TestCtr(t *testing.T) {
 	t.Parallel()
-	for _, r := range releases(t) {
-		t.Run(r.name, func(t *testing.T) {
-			t.Parallel()
-			testCtr(t, r)
-		})
-	}
+	eachRelease(t, testCtr)
 }
 
 func testCtr(t *testing.T, r release) {

@@ -53,12 +53,7 @@ type nerdctlLab struct {
 
 func TestNerdctl(t *testing.T) {
 	t.Parallel()
-	for _, r := range releases(t) {
-		t.Run(r.name, func(t *testing.T) {
-			t.Parallel()
-			testNerdctl(t, r)
-		})
-	}
+	eachRelease(t, testNerdctl)
 }
 
 func testNerdctl(t *testing.T, r release) {

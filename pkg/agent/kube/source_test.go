@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/testnet"
 )
@@ -62,6 +63,13 @@ func run(t *testing.T, nodes ...runtime.Object) (*fake.Clientset, *Source, chan 
 // with a colon.
 func knows(t *testing.T, s *Source, want ...string) {
 	t.Helper()
+	lists(t, s, func(n config.Node) string { return fmt.Sprintf("%s %s %v", n.Name, n.Address, n.Subnets) }, want)
+}
+
+// lists waits until the source lists nodes with these texts, and then those left
+// out.
+func lists(t *testing.T, s *Source, text func(config.Node) string, want []string) {
+	t.Helper()
 	testnet.Eventually(t, 30*time.Second, func() error {
 		l, err := s.List()
 		if err != nil {
@@ -69,7 +77,7 @@ func knows(t *testing.T, s *Source, want ...string) {
 		}
 		var have []string
 		for _, n := range l.Nodes {
-			have = append(have, fmt.Sprintf("%s %s %v", n.Name, n.Address, n.Subnets))
+			have = append(have, text(n))
 		}
 		for _, name := range slices.Sorted(maps.Keys(l.LeftOut)) {
 			have = append(have, name+": "+l.LeftOut[name])
@@ -210,20 +218,7 @@ func TestKeys(t *testing.T) {
 	client, s, _ := run(t, node("n1", 1, "10.0.0.1", "10.88.1.0/24"), second)
 	keys := func(want ...string) {
 		t.Helper()
-		testnet.Eventually(t, 30*time.Second, func() error {
-			l, err := s.List()
-			if err != nil {
-				return err
-			}
-			var have []string
-			for _, n := range l.Nodes {
-				have = append(have, n.Key)
-			}
-			if !slices.Equal(have, want) || len(l.LeftOut) > 0 {
-				return fmt.Errorf("keys %q, left out %v, want %q", have, l.LeftOut, want)
-			}
-			return nil
-		})
+		lists(t, s, func(n config.Node) string { return n.Key }, want)
 	}
 	keys("", other)
 	if err := s.Publish(context.Background(), key); err != nil {
