@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-boots test-runtimes test-docker test-cri test-crio lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-k8s-network test-networkpolicy test-multus test-packages bench bench-scale bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-ipsec test-boots test-runtimes test-docker test-cri test-crio lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-k8s-network test-networkpolicy test-multus test-packages bench bench-scale bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -98,6 +98,9 @@ faults-sample: ## the same at a sample of the system calls
 test-kernel: ## the same on OVS's kernel datapath, in a VM where this kernel has none
 	@./test/need $(LAB)
 	./test/kernel/suite
+
+test-ipsec: ## OVS's IPsec under GRE, with strongSwan, in a VM
+	@./test/need $(LAB)
 	./test/kernel/ipsec
 
 test-boots: ## a hundred VMs, each with Open vSwitch started in its first ten seconds
