@@ -56,7 +56,7 @@ type way struct {
 	requests     []float64 // a second
 }
 
-func bench(ctx context.Context, rounds int, span time.Duration, ipsec, only string) error {
+func bench(ctx context.Context, rounds int, span time.Duration, ipsec, only string) (err error) {
 	bin, err := cnitest.Build()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func bench(ctx context.Context, rounds int, span time.Duration, ipsec, only stri
 	if err != nil {
 		return err
 	}
-	defer lab.Close()
+	defer func() { err = errors.Join(err, lab.Close()) }()
 	ways, err := build(ctx, lab, ipsec)
 	if err != nil {
 		return err

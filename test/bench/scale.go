@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -28,13 +29,13 @@ type scaled struct {
 const fillAtOnce = 40
 
 // scale measures ADD with all numbers of peers, and of containers on the host.
-func scale(ctx context.Context, o options, bin string, r *results) error {
+func scale(ctx context.Context, o options, bin string, r *results) (err error) {
 	var runs []*running
 	lab, err := testnet.Start(ctx, testnet.Options{Hosts: max(3, len(o.peers)*len(o.ports)), PluginDir: bin})
 	if err != nil {
 		return err
 	}
-	defer lab.Close()
+	defer func() { err = errors.Join(err, lab.Close()) }()
 	r.Datapath = lab.Datapath
 	for _, ports := range o.ports {
 		for _, n := range o.peers {
