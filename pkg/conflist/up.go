@@ -42,10 +42,19 @@ func Up(ctx context.Context, f File, report Report) error {
 			return err
 		}
 	}
-	if f.Routes != nil {
-		return upRoutes(ctx, f, report)
+	if f.Routes == nil {
+		return nil
 	}
-	return nil
+	err := upRoutes(ctx, f, report)
+	if f.OVS != nil && errors.Is(err, state.ErrUnreachable) {
+		// A gateway address was there a moment ago. ovs-vswitchd takes a MAC address
+		// back when it next goes through its ports; on the userspace datapath it takes
+		// the link down for that, and the kernel its IPv6 addresses away.
+		if err = upOVS(ctx, f.OVS, report); err == nil {
+			err = upRoutes(ctx, f, report)
+		}
+	}
+	return err
 }
 
 // SetPersistent marks the network as persistent under its lock. Callers do so before
