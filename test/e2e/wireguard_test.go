@@ -297,6 +297,11 @@ func TestWireGuardUpgrade(t *testing.T) {
 		}
 	}
 	for _, c := range cs {
+		// Containers keep the MTU that they were attached with.
+		if err := c.Call("check"); err == nil || !strings.Contains(err.Error(), "has mtu 1462, should be at most 1440") {
+			t.Errorf("%s: CHECK: %v", c.Host.Name, err)
+		}
+		c.Shell(t, "ip link set eth0 mtu 1440")
 		if err := c.Call("check"); err != nil {
 			t.Errorf("%s: CHECK: %v", c.Host.Name, err)
 		}

@@ -209,7 +209,7 @@ func TestValidate(t *testing.T) {
 		{"/run/good /run/bad", 1, []string{"sound  /run/good", `did you mean "bridge"`, "mtu"}},
 		{"/run/file", 0, []string{"the nodes were not checked: /run/nodes.json is not here"}},
 		{"/run/none", 1, []string{"no such file"}},
-		{"", 2, []string{"requires at least 1 arg"}},
+		{"", 2, []string{"it takes FILE..."}},
 	} {
 		r := want(t, c.code, h, append([]string{"validate"}, strings.Fields(c.args)...)...)
 		for _, s := range c.says {

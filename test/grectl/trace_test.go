@@ -260,7 +260,7 @@ func TestTraceText(t *testing.T) {
 		{"x 192.168.2.2 igmp6", `protocol "igmp6"`},
 		{"x 192.168.2.2 icmp 80", `port "80"`},
 		{"x 192.168.2.2 tcp 65536", `port "65536"`},
-		{"x", "accepts between 2 and 4 arg"},
+		{"x", "it takes CONTAINER DESTINATION"},
 		{"fd92:1::2 192.168.2.2", "one family"},
 	} {
 		if r := want(t, 2, h, append([]string{"trace"}, strings.Fields(c.args)...)...); !strings.Contains(r.err, c.says) {
