@@ -92,6 +92,17 @@ func loss(t *testing.T, from testnet.Runner, to netip.Addr, count int) int {
 	return 100 // "Network is unreachable"
 }
 
+// leastLoss is the least loss of three attempts, or the first that is small. An attack
+// that works has every attempt lose nearly all; a busy machine has one lose some.
+func leastLoss(t *testing.T, from testnet.Runner, to netip.Addr, count int) int {
+	t.Helper()
+	least := 100
+	for try := 0; try < 3 && least > 10; try++ {
+		least = min(least, loss(t, from, to, count))
+	}
+	return least
+}
+
 // plugLAN plugs a link lan0 of each of the hosts into a switch of the name, in
 // the underlay's namespace. A neighbour on that LAN sends from the switch's own
 // link.
