@@ -23,7 +23,7 @@ func UnpackIPsec(ctx context.Context, dir string) error {
 
 // PrepareIPsec gives a host strongSwan's files of its own, and a pre-shared key.
 func PrepareIPsec(ctx context.Context, h *testnet.Host, psk string) error {
-	_, err := h.Output(ctx, "bash", "-ec", `d=$(mktemp -d /run/ipsec.XXXXXX)
+	_, err := h.Output(ctx, "bash", "-ec", `d=$(mktemp -d -p /run)
 cp -a /etc/strongswan.d "$d/"
 : >"$d/ipsec.conf"
 : >"$d/ipsec.secrets"

@@ -24,8 +24,8 @@ mkdir "$d/up" "$d/work" "$d/root"
 mount -t overlay o -o lowerdir=/,upperdir="$d/up",workdir="$d/work" "$d/root"
 mount --rbind /proc "$d/root/proc"; mount --rbind /dev "$d/root/dev"; mount -t tmpfs t "$d/root/run"
 rm -rf "$d/root/etc/cni" "$d/root/opt/cni"
-mkdir -p "$d/root/root/work"
-cp "$@" "$d/root/root/work"
+mkdir -p "$d/root/root/made"
+cp "$@" "$d/root/root/made"
 cat >"$d/root/usr/local/bin/systemctl" <<'END'
 #!/bin/sh
 # start UNIT: as far as a machine without systemd can tell
@@ -89,7 +89,7 @@ func run(t *testing.T, script string, files []string, args ...string) string {
 }
 
 func TestDeb(t *testing.T) {
-	run(t, `inside sh -c 'dpkg -i /root/work/*.deb' >/dev/null`+installed+`
+	run(t, `inside sh -c 'dpkg -i /root/made/*.deb' >/dev/null`+installed+`
 inside dpkg -P ovs-gre >/dev/null 2>&1 && echo "the agent does not need ovs-gre"
 inside dpkg -P ovs-gre-agent ovs-gre >/dev/null 2>&1`+removed,
 		append(files, "/usr/share/zsh/vendor-completions/_ovs-grectl"), made(t, "ovs-gre_*.deb"), made(t, "ovs-gre-agent_*.deb"))
@@ -98,7 +98,7 @@ inside dpkg -P ovs-gre-agent ovs-gre >/dev/null 2>&1`+removed,
 // TestRPM: what the packages need has other names here, so nothing is said about
 // it (--nodeps).
 func TestRPM(t *testing.T) {
-	run(t, `inside sh -c 'rpm -i --nodeps /root/work/*.rpm' 2>/dev/null`+installed+`
+	run(t, `inside sh -c 'rpm -i --nodeps /root/made/*.rpm' 2>/dev/null`+installed+`
 inside rpm -V --nodeps ovs-gre ovs-gre-agent | sed 's/^/the package differs from what it installs: /'
 inside rpm -q --requires ovs-gre-agent | grep -qx ovs-gre || echo "the agent does not need ovs-gre"
 inside rpm -e ovs-gre-agent ovs-gre 2>/dev/null`+removed,
@@ -123,7 +123,7 @@ func TestInstall(t *testing.T) {
 		return strings.NewReplacer("VERSION", version, "amd64", runtime.GOARCH).Replace(text)
 	}
 	typed := func(block string) string {
-		return "yes | inside sh -exc 'cd /root/work\n" + block + "' 2>&1\n" // who types says yes to apt-get
+		return "yes | inside sh -exc 'cd /root/made\n" + block + "' 2>&1\n" // who types says yes to apt-get
 	}
 	nodes := filepath.Join(t.TempDir(), "nodes.json")
 	if err := os.WriteFile(nodes, []byte("[]\n"), 0o644); err != nil {
