@@ -101,6 +101,7 @@ var checks = []check{
 	{"kernel modules", modules},
 	{"userspace underlay", userspace},
 	{"wireguard", wireGuard},
+	{"ipsec", ipsec},
 	{"forwarding", forwarding},
 	{"router advertisements", advertisements},
 	{"mesh ring", loops},

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +31,30 @@ func VswitchdAlive(socket string) error {
 		return fmt.Errorf("%w: ovs-vswitchd: %w", ErrUnavailable, err)
 	}
 	defer f.Close()
+	return locked(f)
+}
+
+// DaemonAlive returns nil if the daemon of OVS runs that has this name, such as
+// ovs-monitor-ipsec, else an error that wraps ErrUnavailable. It looks as VswitchdAlive
+// does.
+func DaemonAlive(socket, name string) error {
+	f, err := os.Open(filepath.Join(filepath.Dir(socket), name+".pid"))
+	if err != nil {
+		return fmt.Errorf("%w: %s does not run: %w", ErrUnavailable, name, err)
+	}
+	defer f.Close()
+	return locked(f)
+}
+
+// locked returns nil if a daemon holds the lock on its pidfile.
+func locked(pidfile *os.File) error {
+	daemon := strings.TrimSuffix(filepath.Base(pidfile.Name()), ".pid")
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
-		return fmt.Errorf("%w: ovs-vswitchd: lock of %s: %w", ErrUnavailable, pidfile, err)
+	if err := unix.FcntlFlock(pidfile.Fd(), unix.F_GETLK, &lock); err != nil {
+		return fmt.Errorf("%w: %s: lock of %s: %w", ErrUnavailable, daemon, pidfile.Name(), err)
 	}
 	if lock.Type == unix.F_UNLCK {
-		return fmt.Errorf("%w: ovs-vswitchd does not run (no lock on %s)", ErrUnavailable, pidfile)
+		return fmt.Errorf("%w: %s does not run (no lock on %s)", ErrUnavailable, daemon, pidfile.Name())
 	}
 	return nil
 }

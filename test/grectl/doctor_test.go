@@ -291,6 +291,11 @@ func TestDoctorInput(t *testing.T) {
 	write("/run/gre.conflist", cnitest.Network{OVSGRE: cnitest.Conf{}})
 	write("/run/vxlan.conflist", cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": "vxlan"}}})
 	write("/run/gre6.conflist", cnitest.Network{V6: true, OVSGRE: cnitest.Conf{}})
+	write("/run/psk.conflist", cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"type": "gre", "ports": "peer",
+		"options": cnitest.Conf{"psk": cnitest.Conf{"file": "/run/psk"}}}}})
+	if x := see(t, h, nil, "/run/psk.conflist").only(t, "ipsec"); x.Level != doctor.Fail || !strings.Contains(x.Seen, "ovs-monitor-ipsec does not run") {
+		t.Errorf("without IPsec's daemons: %+v", x) // that they are there test/kernel's TestIPsec sees
+	}
 	input := func(file string) []doctor.Finding { return see(t, h, nil, file).bad("tunnel input") }
 	for _, b := range []struct {
 		file, do, undo string

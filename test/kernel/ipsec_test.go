@@ -71,12 +71,20 @@ func TestIPsec(t *testing.T) {
 			t.Errorf("CHECK: %v", err)
 		}
 	}
+	doctor := func(want string) {
+		t.Helper()
+		if r := cnitest.Ctl(t, l.Hosts[0], "doctor", "-v"); !strings.Contains(r.Out, want) {
+			t.Errorf("doctor does not say %q: %s", want, r.Out)
+		}
+	}
+	doctor("OVS's IPsec daemon and an IKE daemon run")
 	given := cs[0].Result.Interfaces[2].Mtu
 	loosen(t, cs)
 	fmt.Printf("kernel: ipsec: MTU %d, the largest that passes is %d\n", given, bisect(t, cs[0], cs[1], given))
 
 	// The IKE daemon ends.
 	must(cnitest.StopIPsec(t.Context(), l.Hosts[0]))
+	doctor("ovs-monitor-ipsec does not run")
 	for i := range cs {
 		if lost, err := cnitest.Unreached(cs[i], cs[1-i].Addr(t, false)); err != nil || len(lost) == 0 {
 			t.Errorf("without an IKE daemon %s reaches the other: %v %v", cs[i].Name, lost, err)
