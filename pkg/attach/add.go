@@ -63,10 +63,14 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err := a.acquire(ctx); err != nil {
 		return nil, err
 	}
+	var answer func() (*current.Result, error)
+	if a.Config.IPAM.Type == ipam.HostLocal || a.Config.IPAM.Type == "" {
+		answer = a.askIPAM(ctx) // while the link is made, which it does not need
+	}
 	if err := a.link(ctx); err != nil {
 		return nil, err
 	}
-	return a.connect(ctx)
+	return a.connect(ctx, answer)
 }
 
 // openNetns opens the container's network namespace and checks it; package skel of CNI
@@ -103,6 +107,8 @@ type adding struct {
 	comparison *network.Comparison
 	// hadLease: there was a lease of this attachment before Add.
 	hadLease bool
+	// made: the veth pair is this call's.
+	made bool
 	// firstUse: the network has nothing on this host but this attachment's lease.
 	firstUse bool
 	// unlockLease unlocks the lease, which is locked while Add runs.
@@ -198,9 +204,7 @@ func (a *adding) releaseLease(ctx context.Context) error {
 	if !a.dir().Exists() {
 		return nil
 	}
-	if l, err := hostEnd(ctx, a.Config.Name, a.port()); err == nil && ownLink(a.Config.Name, a.port(), l, a.hadLease) {
-		return nil // the lease is that of a link which was there before Add
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if was, err := a.wasAttached(ctx); err != nil || was {
 		return err
 	}
 	if err := a.dir().Release(rundir.LeasesOVS, a.port()); err != nil {
@@ -213,6 +217,16 @@ func (a *adding) releaseLease(ctx context.Context) error {
 		_, err := network.Remove(ctx, a.Config, conn, false)
 		return err
 	}))
+}
+
+// wasAttached reports whether the attachment has a link; where that is not one that Add
+// has made, lease and address are that link's.
+func (a *adding) wasAttached(ctx context.Context) (bool, error) {
+	l, err := hostEnd(ctx, a.Config.Name, a.port())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && ownLink(a.Config.Name, a.port(), l, a.hadLease), err
 }
 
 // retryOVS calls f with Add's connection to OVSDB, and again with a new one if that is
@@ -281,6 +295,7 @@ func (a *adding) link(ctx context.Context) error {
 		}
 		return err
 	}
+	a.made = true
 	a.undo.add(func(ctx context.Context) error { return kernel.DelLink(ctx, a.port()) })
 	return nil
 }
@@ -311,15 +326,8 @@ func (a *adding) removeOrphan(ctx context.Context) error {
 }
 
 // connect makes the OVS port and, while ovs-vswitchd works, looks at the host state.
-func (a *adding) connect(ctx context.Context) (*current.Result, error) {
-	// ovs-vswitchd holds the kernel's lock on links for milliseconds while it makes
-	// a port, so addresses come first. An IPAM plugin that is executed may have to
-	// send by the port.
-	early := a.Config.IPAM.Type == ipam.HostLocal || a.Config.IPAM.Type == ""
-	var answer func() (*current.Result, error)
-	if early {
-		answer = a.askIPAM(ctx)
-	}
+// answer is IPAM's; nil means that it is to be asked once the port is there.
+func (a *adding) connect(ctx context.Context, answer func() (*current.Result, error)) (*current.Result, error) {
 	if err := a.quiet(); err != nil {
 		return nil, err
 	}
@@ -328,7 +336,9 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	var res *current.Result
 	var addrs []netip.Addr
 	var err error
-	if early {
+	if answer != nil {
+		// ovs-vswitchd holds the kernel's lock on links for milliseconds while it makes
+		// a port, so addresses come first.
 		res, addrs, err = a.addresses(ctx, answer)
 	} else {
 		err = a.ns.Configure(ctx, a.IfName, nil, nil)
@@ -349,7 +359,7 @@ func (a *adding) connect(ctx context.Context) (*current.Result, error) {
 	}
 	a.undo.add(a.removeAntispoof) // ensure may do what antispoof does, for all containers
 	err = a.syncIfStale(ctx, func() (err error) {
-		if !early {
+		if answer == nil { // a plugin that is executed may have to send by the port
 			res, addrs, err = a.addresses(ctx, a.askIPAM(ctx))
 		}
 		return err
@@ -403,6 +413,11 @@ func (a *adding) askIPAM(ctx context.Context) func() (*current.Result, error) {
 	a.undo.add(func(ctx context.Context) error { // also when it fails: CNI wants DEL after a failed ADD
 		if _, err := answer(); errors.Is(err, fault.ErrBusy) {
 			return nil // it did not get as far as an address
+		}
+		if !a.made {
+			if was, err := a.wasAttached(ctx); err != nil || was {
+				return err
+			}
 		}
 		return a.bounded(m.Del)(ctx)
 	})

@@ -114,6 +114,33 @@ func TestNoDefaultGateway(t *testing.T) {
 	}
 }
 
+// TestAddAgain: a second ADD of a container that is attached is refused, and takes
+// nothing of the first one's, whatever has become of its lease and its OVS port.
+func TestAddAgain(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	cnitest.Network{}.Install(t, l)
+	c := cnitest.Add(t, h, "ovsnet", "c")
+	port := c.Result.Interfaces[1].Name
+	for _, lost := range []string{"true", "rm /run/ovs-gre/ovsnet/leases/" + port, "ovs-vsctl del-port " + port,
+		"rm -f /run/ovs-gre/ovsnet/leases/*; ovs-vsctl --if-exists del-port " + port} {
+		h.Shell(t, lost)
+		if err := c.Call("add"); err == nil || !strings.Contains(err.Error(), "attached to network ovsnet already") {
+			t.Errorf("after %s: %v", lost, err)
+		}
+		if out := h.Shell(t, "ls /var/lib/cni/networks/ovsnet; ip link show "+port); !strings.Contains(out, c.Addr(t, false).String()+"\n") {
+			t.Errorf("after %s: the address is no longer the container's: %s", lost, out)
+		}
+		if r := cnitest.Ctl(t, h, "up"); r.Code != 0 {
+			t.Errorf("up after %s: %s%s", lost, r.Out, r.Err)
+		}
+		if err := c.Call("check"); err != nil {
+			t.Errorf("after %s and up: CHECK: %v", lost, err)
+		}
+	}
+}
+
 // TestRestarted attaches a container again with its address and another MAC
 // address. A peer reaches it at once, for the container says who it is now.
 func TestRestarted(t *testing.T) {
