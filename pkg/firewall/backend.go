@@ -45,16 +45,11 @@ func NewRoutesBackend(network string) *Backend { return &Backend{network: networ
 // The error wraps ErrUnsupported where a masquerade is wanted and the kernel has no
 // nf_tables, and os.ErrPermission without CAP_NET_ADMIN.
 func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	masquerade, surveys, err := b.look(ctx, want)
-	for range 3 {
-		// While a transaction replaces a table by another of its name, the kernel
-		// lists no rules for a moment (nf_tables_dump_rules). A table that really is
-		// altered still is so a moment later.
-		if _, ok := masquerade.(altered); ok {
-			time.Sleep(20 * time.Millisecond) //nolint:forbidigo // nothing announces the end of it
-			masquerade, surveys, err = b.look(ctx, want)
-		}
-	}
+	var surveys []survey
+	masquerade, err := confirmed(func() (masquerade state.Object, err error) {
+		masquerade, surveys, err = b.look(ctx, want)
+		return masquerade, err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ovs-gre-cni/pkg/config"
@@ -73,21 +71,12 @@ var (
 	nodes6   = addressSet{"nodes6", nftables.TypeIP6Addr}
 )
 
-// guardSets are the sets of a guard of this form.
-func guardSets(form state.Guard) []addressSet {
-	if form.Tunnels == "" {
-		return []addressSet{guarded4, guarded6}
-	}
-	return []addressSet{guarded4, guarded6, nodes4, nodes6}
-}
-
-// guardChains are the chains of a guard of this form, as the kernel tells them, and
-// their rules. The offsets are those of the addresses in the IPv4 and IPv6 headers
-// (RFC 791, RFC 8200).
-func guardChains(form state.Guard) ([]chain, [][][]expr.Any) {
-	base := func(name string, hook uint32, priority *nftables.ChainPriority) chain {
-		return chain{family: inet, table: config.GuardName(form.Network), name: name, typ: string(nftables.ChainTypeFilter), hook: hook,
-			priority: int32(*priority), policy: uint32(nftables.ChainPolicyAccept)}
+// table is the table of the guard. The offsets are those of the addresses in the IPv4
+// and IPv6 headers (RFC 791, RFC 8200).
+func (b GuardBackend) table() ownTable {
+	t := ownTable{name: config.GuardName(b.form.Network), object: state.Guard{Network: b.form.Network}, sets: []addressSet{guarded4, guarded6}}
+	filter := func(name string, hook uint32, priority *nftables.ChainPriority, rules [][]expr.Any) {
+		t.addChain(name, nftables.ChainTypeFilter, hook, priority, rules...)
 	}
 	source := func(otherwise guardCondition, v4, v6 addressSet) [][]expr.Any {
 		return [][]expr.Any{otherwise.drop(unix.NFPROTO_IPV4, 12, 4, v4), otherwise.drop(unix.NFPROTO_IPV6, 8, 16, v6)}
@@ -95,27 +84,21 @@ func guardChains(form state.Guard) ([]chain, [][][]expr.Any) {
 	destination := func(otherwise guardCondition, v4, v6 addressSet) [][]expr.Any {
 		return [][]expr.Any{otherwise.drop(unix.NFPROTO_IPV4, 16, 4, v4), otherwise.drop(unix.NFPROTO_IPV6, 24, 16, v6)}
 	}
-	chains := []chain{
-		base("prerouting", unix.NF_INET_PRE_ROUTING, nftables.ChainPriorityRaw),
-		base("postrouting", unix.NF_INET_POST_ROUTING, nftables.ChainPriorityFilter),
-	}
-	rules := [][][]expr.Any{
-		source(guardCondition{before: notBy(expr.MetaKeyIIFNAME, form.Link)}, guarded4, guarded6),
-		destination(guardCondition{before: notBy(expr.MetaKeyOIFNAME, form.Link)}, guarded4, guarded6),
-	}
-	if form.Tunnels == "" {
-		return chains, rules
+	filter("prerouting", unix.NF_INET_PRE_ROUTING, nftables.ChainPriorityRaw,
+		source(guardCondition{before: notBy(expr.MetaKeyIIFNAME, b.form.Link)}, guarded4, guarded6))
+	filter("postrouting", unix.NF_INET_POST_ROUTING, nftables.ChainPriorityFilter,
+		destination(guardCondition{before: notBy(expr.MetaKeyOIFNAME, b.form.Link)}, guarded4, guarded6))
+	if b.form.Tunnels == "" {
+		return t
 	}
 	const reg = unix.NFT_REG_1
 	missing := &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}}
-	in := append(outer(form.Tunnels), &expr.Meta{Key: metaSecpath, Register: reg}, missing)
-	out := append(outer(form.Tunnels), &expr.Rt{Key: rtIPsec, Register: reg}, missing)
-	return append(chains,
-			base("input", unix.NF_INET_LOCAL_IN, nftables.ChainPriorityFilter),
-			base("output", unix.NF_INET_LOCAL_OUT, nftables.ChainPriorityFilter)),
-		append(rules,
-			source(guardCondition{behind: in}, nodes4, nodes6),
-			destination(guardCondition{behind: out}, nodes4, nodes6))
+	in := append(outer(b.form.Tunnels), &expr.Meta{Key: metaSecpath, Register: reg}, missing)
+	out := append(outer(b.form.Tunnels), &expr.Rt{Key: rtIPsec, Register: reg}, missing)
+	t.sets = append(t.sets, nodes4, nodes6)
+	filter("input", unix.NF_INET_LOCAL_IN, nftables.ChainPriorityFilter, source(guardCondition{behind: in}, nodes4, nodes6))
+	filter("output", unix.NF_INET_LOCAL_OUT, nftables.ChainPriorityFilter, destination(guardCondition{behind: out}, nodes4, nodes6))
+	return t
 }
 
 // NFT_META_SECPATH and NFT_RT_XFRM of linux/netfilter/nf_tables.h, which
@@ -166,86 +149,34 @@ func outer(tunnels string) []expr.Any {
 	return list
 }
 
-// alteredGuard is a guard that is not as we make it. It stands where the
-// state.Guard would.
-type alteredGuard struct{ network, how string }
-
-func (a alteredGuard) ID() state.ID { return state.Guard{Network: a.network}.ID() }
-func (a alteredGuard) Noun() string { return state.Guard{Network: a.network}.Noun() }
-func (a alteredGuard) String() string {
-	return fmt.Sprintf("nft list table inet %s  # %s", config.GuardName(a.network), a.how)
-}
-
 // Observe implements state.Backend. The errors are Backend's.
 func (b GuardBackend) Observe(ctx context.Context, want state.Set) (state.Set, error) {
-	_, wanted := want[state.Guard{Network: b.form.Network}.ID()]
-	have := state.Set{}
-	err := read(ctx, func(r *reader) error {
-		clear(have)
-		guard, err := b.look(r)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil
-		case errors.Is(err, errAltered):
-			have.Put(alteredGuard{b.form.Network, err.Error()})
-			return nil
-		case err != nil:
+	guard, err := confirmed(func() (guard state.Object, err error) {
+		err = read(ctx, func(r *reader) (err error) {
+			guard, err = b.look(r)
 			return err
-		}
-		have.Put(guard)
-		return nil
+		})
+		return guard, err
 	})
-	if errors.Is(err, ErrUnsupported) && !wanted {
-		err = nil
+	have := state.Set{}
+	if _, wanted := want[state.Guard{Network: b.form.Network}.ID()]; err != nil && (wanted || !errors.Is(err, ErrUnsupported)) {
+		return have, err
 	}
-	return have, err
+	if guard != nil {
+		have.Put(guard)
+	}
+	return have, nil
 }
 
-// look reads the guard. The error wraps errAltered where its chains are not those of
-// its form, and os.ErrNotExist where there is no table.
-func (b GuardBackend) look(r *reader) (guard state.Guard, err error) {
-	name := config.GuardName(b.form.Network)
-	flags, err := r.tableFlags(inet, name)
-	if err != nil {
-		return guard, err
+// look returns a state.Guard of the backend's form, an altered, or nil where the
+// network has no guard.
+func (b GuardBackend) look(r *reader) (state.Object, error) {
+	lists, instead, err := b.table().observe(r)
+	if lists == nil {
+		return instead, err
 	}
-	if flags != 0 {
-		return guard, fmt.Errorf("%w: the table has flags %#x", errAltered, flags)
-	}
-	chains, err := r.chains(name)
-	if err != nil {
-		return guard, err
-	}
-	chains = slices.DeleteFunc(chains, func(c chain) bool { return c.family != inet || c.table != name })
-	want, rules := guardChains(b.form)
-	if len(chains) != len(want) {
-		return guard, fmt.Errorf("%w: %d chains, not %d", errAltered, len(chains), len(want))
-	}
-	for i, c := range want {
-		have, err := r.rules(inet, name, c.name)
-		if err != nil {
-			return guard, err
-		}
-		ours := slices.EqualFunc(have, rules[i], func(h rule, w []expr.Any) bool { return equalExprs(inet, h.exprs, w) })
-		if !slices.Contains(chains, c) || !ours {
-			return guard, fmt.Errorf("%w: chain %s is not ours", errAltered, c.name)
-		}
-	}
-	sets, err := r.sets(inet, name)
-	if err != nil {
-		return guard, err
-	}
-	var lists [4][]netip.Prefix
-	for i, s := range guardSets(b.form) {
-		if !slices.Contains(sets, s.want()) {
-			return guard, fmt.Errorf("%w: no set %s of our type", errAltered, s.name)
-		}
-		if lists[i], err = observeSet(r, name, s.name); err != nil {
-			return guard, err
-		}
-	}
-	guard = b.form
-	guard.Peers, guard.Nodes = joinCIDRs(lists[0], lists[1]), joinCIDRs(lists[2], lists[3])
+	guard := b.form
+	guard.Peers, guard.Nodes = joinCIDRs(lists[:2]...), joinCIDRs(lists[2:]...)
 	return guard, nil
 }
 
@@ -262,62 +193,14 @@ func (b GuardBackend) Apply(ctx context.Context, changes []state.Change) error {
 }
 
 func (b GuardBackend) apply(ctx context.Context, c state.Change) error {
-	// A kernel without nf_tables answers to a question, not to a batch.
-	if err := read(ctx, func(*reader) error { return nil }); err != nil {
-		if c.New == nil && errors.Is(err, ErrUnsupported) {
-			return nil
-		}
-		return err
+	guard, ok := c.New.(state.Guard)
+	if !ok {
+		return b.table().replace(ctx, nil)
 	}
-	guard, _ := c.New.(state.Guard)
 	v4, v6, err := parseCIDRs(guard.Peers)
 	nodes4, nodes6, err2 := parseCIDRs(guard.Nodes)
 	if err = errors.Join(err, err2); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", guard.Noun(), err)
 	}
-	lists := [][]netip.Prefix{v4, v6, nodes4, nodes6}
-	n := 1<<18 + 64*len(slices.Concat(lists...)) // as batch.size has it
-	conn, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
-		return errors.Join(s.SetDeadline(deadline(ctx)), s.SetWriteBuffer(n), s.SetReadBuffer(n))
-	}))
-	if err != nil {
-		return fmt.Errorf("%s: %w", state.Guard{Network: b.form.Network}.Noun(), err)
-	}
-	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: config.GuardName(b.form.Network)})
-	conn.DelTable(t)
-	if c.New != nil {
-		conn.AddTable(t)
-		err = b.fill(conn, t, lists)
-	}
-	if err == nil {
-		err = conn.Flush()
-	}
-	if err != nil {
-		return fmt.Errorf("nftables table %s: %w", t.Name, explain(err))
-	}
-	return nil
-}
-
-func (b GuardBackend) fill(conn *nftables.Conn, t *nftables.Table, lists [][]netip.Prefix) error {
-	for i, s := range guardSets(b.form) {
-		set := &nftables.Set{Table: t, Name: s.name, KeyType: s.key, Interval: true}
-		if err := conn.AddSet(set, nil); err != nil {
-			return err
-		}
-		for elems := range slices.Chunk(boundaries(lists[i]), chunk) {
-			if err := conn.SetAddElements(set, elems); err != nil {
-				return err
-			}
-		}
-	}
-	chains, rules := guardChains(b.form)
-	for i, c := range chains {
-		policy, hook, priority := nftables.ChainPolicyAccept, nftables.ChainHook(c.hook), nftables.ChainPriority(c.priority)
-		made := conn.AddChain(&nftables.Chain{Table: t, Name: c.name, Type: nftables.ChainTypeFilter,
-			Hooknum: &hook, Priority: &priority, Policy: &policy})
-		for _, exprs := range rules[i] {
-			conn.AddRule(&nftables.Rule{Table: t, Chain: made, Exprs: exprs})
-		}
-	}
-	return nil
+	return b.table().replace(ctx, [][]netip.Prefix{v4, v6, nodes4, nodes6})
 }
