@@ -9,8 +9,6 @@ package kernel
 //   - Links and addresses of a namespace of which only the id is known
 //     (IFLA_TARGET_NETNSID, IFA_TARGET_NETNSID): until LinkByIndex and AddrList
 //     take one.
-//   - The counters of Open vSwitch's datapaths: for good, they are no matter of
-//     the library.
 //   - The tx checksum offload of a link: for good. safchain/ethtool reads a MiB
 //     for it, which is 0.6 ms of every ADD.
 
@@ -207,47 +205,6 @@ func (c *conn) peer(ctx context.Context, netnsID, index int) (l netlink.Link, ad
 		addrs, err = c.addrs(ctx, index, nl.NewRtAttr(unix.IFA_TARGET_NETNSID, id))
 	}
 	return l, addrs, err
-}
-
-// A Datapath is one of Open vSwitch's in this network namespace, and what
-// became of packets that its flows did not know: Missed counts them, Lost those
-// that no ovs-vswitchd took.
-type Datapath struct {
-	Name         string
-	Missed, Lost uint64
-}
-
-// From linux/openvswitch.h.
-const (
-	datapathFamily  = "ovs_datapath"
-	datapathVersion = 2
-	datapathGet     = 3 // OVS_DP_CMD_GET
-	datapathName    = 1 // OVS_DP_ATTR_NAME
-	datapathStats   = 3 // OVS_DP_ATTR_STATS: hit, missed, lost, flows
-
-	sizeofOVSHeader = 4 // struct ovs_header: the index of one datapath, or 0
-)
-
-// Datapaths lists the datapaths of the kernel module openvswitch; none where
-// that is not loaded.
-func Datapaths(ctx context.Context) ([]Datapath, error) {
-	family, err := netlink.GenlFamilyGet(datapathFamily)
-	if err != nil {
-		return nil, wrap("generic netlink: family "+datapathFamily, unlessGone(err))
-	}
-	return withConn(func(c *conn) (list []Datapath, err error) {
-		msgs, err := c.ask(ctx, unix.NETLINK_GENERIC, int(family.ID), unix.NLM_F_DUMP,
-			raw{datapathGet, datapathVersion, 0, 0}, make(raw, sizeofOVSHeader))
-		for _, b := range msgs {
-			attrs, _ := nl.ParseRouteAttrAsMap(b[nl.SizeofGenlmsg+sizeofOVSHeader:])
-			d := Datapath{Name: unix.ByteSliceToString(attrs[datapathName].Value)}
-			if stats := attrs[datapathStats].Value; len(stats) >= 24 {
-				d.Missed, d.Lost = nl.NativeEndian().Uint64(stats[8:]), nl.NativeEndian().Uint64(stats[16:])
-			}
-			list = append(list, d)
-		}
-		return list, wrap("datapaths of Open vSwitch", err)
-	})
 }
 
 // ethtoolValue is struct ethtool_value of linux/ethtool.h.

@@ -80,6 +80,17 @@ func DialControl(ctx context.Context, path string) (*Control, error) {
 	return nil, fmt.Errorf("%w: %s: its control socket: %w", ErrUnavailable, c, err)
 }
 
+// call connects to the ovs-vswitchd that serves the database behind socket for one
+// command. The errors are those of DialControl and Call.
+func call(ctx context.Context, socket string, command ...string) (string, error) {
+	c, err := DialControl(ctx, socket)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return c.Call(ctx, command...)
+}
+
 // Close ends the connection. Closing nil does nothing.
 func (c *Control) Close() {
 	if c != nil {

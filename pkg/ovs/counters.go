@@ -7,25 +7,47 @@ import (
 	"strings"
 )
 
-// Upcalls counts, of all datapaths of this ovs-vswitchd since it began, the
-// packets that none of their flows knew, and of those the ones that it did not
-// take: they are lost. The counts are those of dpctl/show (ovs-appctl(8)).
+// A Lookup is what became of packets in a datapath since it was made. Missed
+// counts those that its flows did not know, Lost those of them that no thread
+// of ovs-vswitchd took.
+type Lookup struct {
+	// Name is the datapath's: system@ovs-system, netdev@ovs-netdev.
+	Name              string
+	Hit, Missed, Lost uint64
+}
+
+// Lookups asks the ovs-vswitchd that serves the database behind socket about
+// its datapaths (dpctl/show in ovs-vswitchd(8)).
+func Lookups(ctx context.Context, socket string) ([]Lookup, error) {
+	text, err := call(ctx, socket, "dpctl/show")
+	return lookups(text), err
+}
+
+func lookups(show string) []Lookup {
+	var list []Lookup
+	name := ""
+	for line := range strings.Lines(show) {
+		if head, ok := strings.CutSuffix(strings.TrimRight(line, "\n"), ":"); ok && !strings.HasPrefix(line, " ") {
+			name = head
+		}
+		if counts, ok := strings.CutPrefix(strings.TrimSpace(line), "lookups:"); ok {
+			list = append(list, Lookup{name, field(counts, "hit:"), field(counts, "missed:"), field(counts, "lost:")})
+		}
+	}
+	return list
+}
+
+// Upcalls returns the sums of Missed and Lost of all datapaths of this ovs-vswitchd.
 func (c *Control) Upcalls(ctx context.Context) (missed, lost uint64, err error) {
 	text, err := c.Call(ctx, "dpctl/show")
 	if err != nil {
 		return 0, 0, err
 	}
-	found := false
-	for line := range strings.Lines(text) {
-		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "lookups:")
-		if !ok {
-			continue
-		}
-		found = true
-		missed += field(rest, "missed:")
-		lost += field(rest, "lost:")
+	list := lookups(text)
+	for _, l := range list {
+		missed, lost = missed+l.Missed, lost+l.Lost
 	}
-	if !found && strings.TrimSpace(text) != "" {
+	if len(list) == 0 && strings.TrimSpace(text) != "" {
 		return 0, 0, fmt.Errorf("%w: dpctl/show of %s has no line of lookups", ErrRefused, c)
 	}
 	return missed, lost, nil

@@ -68,12 +68,7 @@ func (b *Backend) askSwitches(ctx context.Context, objs []state.Object) <-chan m
 // StaticFDB reports whether the ovs-vswitchd that serves the database behind socket
 // can have static FDB entries, which OVS has since 2.16.
 func StaticFDB(ctx context.Context, socket string) (bool, error) {
-	c, err := DialControl(ctx, socket)
-	if err != nil {
-		return false, err
-	}
-	defer c.Close()
-	_, err = c.Call(ctx, "fdb/add") // without arguments it says no more than whether it knows the command
+	_, err := call(ctx, socket, "fdb/add") // without arguments it says no more than whether it knows the command
 	if errors.Is(err, ErrRefused) {
 		return !errors.Is(err, ErrNoCommand), nil
 	}

@@ -11,25 +11,24 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// openFlow connects to a bridge's management socket. The error wraps
-// fs.ErrNotExist where there is no such bridge, else ErrUnavailable or ErrRefused.
-func openFlow(ctx context.Context, socket, bridge string) (*openflow.Conn, error) {
+// withFlows calls f with a connection to a bridge's management socket. The error
+// wraps fs.ErrNotExist where there is no such bridge, else ErrUnavailable or
+// ErrRefused.
+func withFlows(ctx context.Context, socket, bridge string, f func(*openflow.Conn) error) error {
 	path := filepath.Join(filepath.Dir(socket), bridge+".mgmt")
 	conn, err := dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: bridge %s: its OpenFlow socket: %w", ErrUnavailable, bridge, err)
+		return fmt.Errorf("%w: bridge %s: its OpenFlow socket: %w", ErrUnavailable, bridge, err)
 	}
 	c, err := openflow.Open(ctx, conn)
-	if err != nil {
-		return nil, flowError(bridge, err)
+	if err == nil {
+		defer c.Close()
+		err = f(c)
 	}
-	return c, nil
-}
-
-// flowError adds the bridge to an error of OpenFlow. It wraps ErrRefused or
-// ErrUnavailable.
-func flowError(bridge string, err error) error {
-	if errors.Is(err, openflow.ErrRefused) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, openflow.ErrRefused):
 		return fmt.Errorf("%w: bridge %s: %w", ErrRefused, bridge, err)
 	}
 	return fmt.Errorf("%w: bridge %s: OpenFlow: %w", ErrUnavailable, bridge, err)
@@ -74,35 +73,30 @@ func (b *Backend) count(ctx context.Context, want state.Set) <-chan []state.Obje
 func countFlows(ctx context.Context, socket string, want state.Flows, brief bool) (wrong string, err error) {
 	ctx, stop := unlessSilent(ctx, socket)
 	defer stop()
-	c, err := openFlow(ctx, socket, want.Bridge)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	all, err := c.Flows(ctx)
-	if err != nil {
-		return "", flowError(want.Bridge, err)
-	}
-	should := want.Count()
-	if brief && all == should {
-		// Of a cookie with all its bits OVS goes through all flows that have it.
-		one, err := c.Count(ctx, state.Strangers(), want.Cookie(), 1<<64-2)
-		if err == nil && one.Flows == 1 {
-			return "", nil
+	err = withFlows(ctx, socket, want.Bridge, func(c *openflow.Conn) error {
+		all, err := c.Flows(ctx)
+		if err != nil {
+			return err
 		}
-	}
-	ours, err := c.Count(ctx, openflow.Match{}, want.Cookie(), 1<<64-1)
-	if err != nil {
-		return "", flowError(want.Bridge, err)
-	}
-	if ours.Flows == should && all == should {
-		return "", nil
-	}
-	wrong = fmt.Sprintf("%d of its %d flows are there", ours.Flows, should)
-	if others := all - ours.Flows; others > 0 {
-		wrong += fmt.Sprintf(", and %d others", others)
-	}
-	return wrong, nil
+		should := want.Count()
+		if brief && all == should {
+			// Of a cookie with all its bits OVS goes through all flows that have it.
+			one, err := c.Count(ctx, state.Strangers(), want.Cookie(), 1<<64-2)
+			if err == nil && one.Flows == 1 {
+				return nil
+			}
+		}
+		ours, err := c.Count(ctx, openflow.Match{}, want.Cookie(), 1<<64-1)
+		if err != nil || ours.Flows == should && all == should {
+			return err
+		}
+		wrong = fmt.Sprintf("%d of its %d flows are there", ours.Flows, should)
+		if others := all - ours.Flows; others > 0 {
+			wrong += fmt.Sprintf(", and %d others", others)
+		}
+		return nil
+	})
+	return wrong, err
 }
 
 // direct replaces the tables that differ, and those of bridges that changes make or
@@ -126,29 +120,17 @@ func (b *Backend) direct(ctx context.Context, changes []state.Change) error {
 func (b *Backend) replace(ctx context.Context, f state.Flows) error {
 	ctx, stop := unlessSilent(ctx, b.conn.path)
 	defer stop()
-	c, err := openFlow(ctx, b.conn.path, f.Bridge)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.Replace(ctx, f.Cookie(), f.Table()); err != nil {
-		return flowError(f.Bridge, err)
-	}
-	return nil
+	return withFlows(ctx, b.conn.path, f.Bridge, func(c *openflow.Conn) error { return c.Replace(ctx, f.Cookie(), f.Table()) })
 }
 
 // Strangers returns how many packets came to a bridge with state.Flows from hosts
 // that are no peers, since its table was made. The error wraps ErrUnavailable or
 // ErrRefused, and fs.ErrNotExist where there is no such bridge.
-func Strangers(ctx context.Context, socket, bridge string) (uint64, error) {
-	c, err := openFlow(ctx, socket, bridge)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	sum, err := c.Count(ctx, state.Strangers(), 0, 0)
-	if err != nil {
-		return 0, flowError(bridge, err)
-	}
-	return sum.Packets, nil
+func Strangers(ctx context.Context, socket, bridge string) (packets uint64, err error) {
+	err = withFlows(ctx, socket, bridge, func(c *openflow.Conn) error {
+		sum, err := c.Count(ctx, state.Strangers(), 0, 0)
+		packets = sum.Packets
+		return err
+	})
+	return packets, err
 }

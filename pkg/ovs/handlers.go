@@ -11,8 +11,6 @@ import (
 
 	"github.com/ovn-org/libovsdb/ovsdb"
 	"golang.org/x/sys/unix"
-
-	"ovs-gre-cni/pkg/kernel"
 )
 
 // ErrNoHandlers is wrapped by errors about an ovs-vswitchd that runs and answers, but
@@ -39,18 +37,21 @@ func noHandlers(ctx context.Context, socket string) error {
 	if !startedEarly(socket) {
 		return nil
 	}
-	missed, lost, err := upcalls(ctx)
+	missed, lost, err := upcalls(ctx, socket)
 	if err == nil && missed > 0 && lost == missed {
 		err = fmt.Errorf("%w: %w (%d of %d packets were lost)", ErrUnavailable, ErrNoHandlers, lost, missed)
 	}
 	return err
 }
 
-// upcalls counts the packets for ovs-vswitchd, and those that it did not take.
-func upcalls(ctx context.Context) (missed, lost uint64, err error) {
-	list, err := kernel.Datapaths(ctx)
-	for _, d := range list {
-		missed, lost = missed+d.Missed, lost+d.Lost
+// upcalls counts the packets that the kernel had for ovs-vswitchd, and those of them
+// that it did not take.
+func upcalls(ctx context.Context, socket string) (missed, lost uint64, err error) {
+	list, err := Lookups(ctx, socket)
+	for _, l := range list {
+		if strings.HasPrefix(l.Name, "system@") {
+			missed, lost = missed+l.Missed, lost+l.Lost
+		}
 	}
 	return missed, lost, err
 }
@@ -89,7 +90,7 @@ func (c *Conn) EnsureHandlers(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrNoHandlers, ctx.Err())
 	}
-	missed, lost, err := upcalls(ctx)
+	missed, lost, err := upcalls(ctx, c.path)
 	if err != nil || lost < missed || !startedEarly(c.path) {
 		return err
 	}

@@ -95,12 +95,7 @@ func (c *Conn) BadPorts(ctx context.Context) ([]BadPort, error) {
 // VswitchdVersion is the version line of the ovs-vswitchd that serves the database
 // behind socket, such as "ovs-vswitchd (Open vSwitch) 3.1.0".
 func VswitchdVersion(ctx context.Context, socket string) (string, error) {
-	c, err := DialControl(ctx, socket)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	text, err := c.Call(ctx, "version")
+	text, err := call(ctx, socket, "version")
 	line, _, _ := strings.Cut(text, "\n")
 	return line, err
 }
