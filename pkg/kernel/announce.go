@@ -26,7 +26,7 @@ func (n *Netns) Announce(ifName, mac string, addrs []netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		if err := n.do(func() error { return notify(ifName, addrs) }); err != nil {
+		if err := n.Do(func() error { return notify(ifName, addrs) }); err != nil {
 			return err
 		}
 		return c.setMAC(ctx, index, mac)

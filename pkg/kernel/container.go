@@ -101,7 +101,7 @@ func (n *Netns) Configure(ctx context.Context, ifName string, addrs []netip.Pref
 		if slices.ContainsFunc(addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }) && errors.Is(err, unix.EACCES) {
 			// IPv6 is disabled on the link, perhaps by the runtime. An address that
 			// is assigned is meant to be used.
-			if err := n.do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "0") }); err != nil {
+			if err := n.Do(func() error { return writeSysctl("net/ipv6/conf/"+ifName+"/disable_ipv6", "0") }); err != nil {
 				return fmt.Errorf("link %s: enable IPv6: %w", ifName, err)
 			}
 			err = c.configure(ctx, index, addrs, routes)

@@ -43,13 +43,23 @@ func LinkByName(ctx context.Context, name string) (Link, error) {
 	return withConn(func(c *conn) (Link, error) { return c.link(ctx, name) })
 }
 
+// Links lists the links of this host.
+func Links(ctx context.Context) ([]Link, error) { return linksWith(ctx, "") }
+
 // LinksByAliasPrefix lists the links of this host whose alias begins with
 // prefix. It reads all links: it is for GC, not for ADD.
 func LinksByAliasPrefix(ctx context.Context, prefix string) ([]Link, error) {
+	return linksWith(ctx, prefix)
+}
+
+func linksWith(ctx context.Context, aliasPrefix string) ([]Link, error) {
 	return withConn(func(c *conn) (list []Link, err error) {
 		links, err := query(ctx, c, (*netlink.Handle).LinkList)
 		for _, l := range links {
-			if alias := l.Attrs().Alias; alias != "" && strings.HasPrefix(alias, prefix) {
+			c.remember(l)
+		}
+		for _, l := range links {
+			if strings.HasPrefix(l.Attrs().Alias, aliasPrefix) {
 				list = append(list, c.linkOf(l))
 			}
 		}

@@ -33,7 +33,7 @@ func (n *Netns) IgnoreRedirects(ifName string, advertisements bool) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	err := n.do(func() error {
+	err := n.Do(func() error {
 		// The sockets are needed next, and entering the namespace again for them
 		// would cost two more changes of threads.
 		if err := n.dial(); err != nil {

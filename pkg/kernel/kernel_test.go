@@ -60,7 +60,7 @@ func container(t testing.TB) *Netns {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	if err := n.do(func() error { return ipErr("link set lo up") }); err != nil {
+	if err := n.Do(func() error { return ipErr("link set lo up") }); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -99,7 +99,7 @@ func ipErr(args string) error {
 func ipIn(t testing.TB, n *Netns, args string) string {
 	t.Helper()
 	var out string
-	err := n.do(func() error {
+	err := n.Do(func() error {
 		b, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
 		out = string(b)
 		return err

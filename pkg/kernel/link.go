@@ -25,6 +25,9 @@ type Link struct {
 	Alias string
 	// Master is the name of the link that it is a port of; "" is none.
 	Master string
+	// Lower is the name of the link below it, such as the one under a VLAN, or of the
+	// other end of a veth pair; "" is none in this namespace.
+	Lower string
 	// MTU in bytes.
 	MTU int
 	// Up is the administrative state, LowerUp whether there is a carrier.
@@ -42,11 +45,15 @@ func (c *conn) link(ctx context.Context, name string) (Link, error) {
 
 func (c *conn) linkOf(l netlink.Link) Link {
 	a := l.Attrs()
-	return Link{
+	link := Link{
 		Index: a.Index, Name: a.Name, Kind: kindOf(l), MAC: a.HardwareAddr.String(), Alias: a.Alias,
 		Master: c.name(a.MasterIndex), MTU: a.MTU,
 		Up: a.RawFlags&unix.IFF_UP != 0, LowerUp: a.RawFlags&unix.IFF_LOWER_UP != 0,
 	}
+	if a.NetNsID < 0 && a.ParentIndex != a.Index {
+		link.Lower = c.name(a.ParentIndex)
+	}
+	return link
 }
 
 // kindOf is the kind as iproute2 calls it: two kinds have another name in the

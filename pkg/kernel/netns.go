@@ -72,9 +72,9 @@ func (n *Netns) IsHost() (bool, error) {
 	return os.SameFile(here, there), nil
 }
 
-// do calls f on a thread that is in the namespace. A thread that does not come
+// Do calls f on a thread that is in the namespace. A thread that does not come
 // back is not used again.
-func (n *Netns) do(f func() error) error {
+func (n *Netns) Do(f func() error) error {
 	entered := false
 	err := n.ns.Do(func(ns.NetNS) error {
 		entered = true
@@ -92,7 +92,7 @@ func (n *Netns) with(f func(c *conn) error) error {
 	defer n.mu.Unlock()
 	if n.conn == nil {
 		// netlink.NewHandleAt would leave a thread in the namespace when it fails.
-		if err := n.do(n.dial); err != nil {
+		if err := n.Do(n.dial); err != nil {
 			return err
 		}
 	}
@@ -113,7 +113,7 @@ func (n *Netns) dial() error {
 		c.close()
 		return err
 	}
-	n.conn, c.enter = c, n.do
+	n.conn, c.enter = c, n.Do
 	return nil
 }
 

@@ -64,6 +64,3 @@ func (n *Netns) endOf(ctx context.Context, near *netlink.LinkAttrs) (far Link, o
 	})
 	return far, ok
 }
-
-// Do calls f on a thread that is in the namespace.
-func (n *Netns) Do(f func() error) error { return n.do(f) }

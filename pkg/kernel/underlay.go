@@ -171,3 +171,18 @@ func lookupError(to netip.Addr, err error) error {
 	}
 	return wrap(fmt.Sprintf("route to %s", to), err)
 }
+
+// Egress lists the links by which this host sends packets from its address from to
+// the address to: several of a multipath route, none where there is no route.
+func Egress(ctx context.Context, from, to netip.Addr) ([]string, error) {
+	return withConn(func(c *conn) (names []string, err error) {
+		r, err := c.routeTo(ctx, to, c.source(ctx, from))
+		if err != nil {
+			return nil, ctx.Err()
+		}
+		for _, h := range hops(r) {
+			names = append(names, c.name(h.LinkIndex))
+		}
+		return names, nil
+	})
+}

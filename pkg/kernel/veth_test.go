@@ -301,7 +301,7 @@ route 10.9.0.0/16 via 10.77.0.1: network is unreachable (Nexthop has invalid gat
 func TestConfigureEnablesIPv6(t *testing.T) {
 	ctx := inNetns(t)
 	n := container(t)
-	if err := n.do(func() error { return writeSysctl("net/ipv6/conf/default/disable_ipv6", "1") }); err != nil {
+	if err := n.Do(func() error { return writeSysctl("net/ipv6/conf/default/disable_ipv6", "1") }); err != nil {
 		t.Fatal(err)
 	}
 	if err := AddVeth(ctx, pair, n); err != nil {

@@ -15,7 +15,7 @@ func TestWatch(t *testing.T) {
 	n := container(t)
 	ip := func(args string) {
 		t.Helper()
-		if err := n.do(func() error { return ipErr(args) }); err != nil {
+		if err := n.Do(func() error { return ipErr(args) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -29,7 +29,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
-		ended <- n.do(func() error { return Watch(ctx, scope, func() { words <- struct{}{} }) })
+		ended <- n.Do(func() error { return Watch(ctx, scope, func() { words <- struct{}{} }) })
 	}()
 	heard := func(within time.Duration) bool {
 		select {
@@ -81,7 +81,7 @@ func TestWatchOverflow(t *testing.T) {
 	defer cancel()
 	called, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- n.do(func() error {
+		ended <- n.Do(func() error {
 			return Watch(ctx, scope, func() {
 				called <- struct{}{}
 				<-goOn

@@ -50,15 +50,6 @@ func Route(ctx context.Context, q Query) (Way, error) {
 	return withConn(func(c *conn) (Way, error) { return c.way(ctx, q) })
 }
 
-// Route is as the function of that name, inside the namespace.
-func (n *Netns) Route(ctx context.Context, q Query) (w Way, err error) {
-	err = n.with(func(c *conn) error {
-		w, err = c.way(ctx, q)
-		return err
-	})
-	return w, err
-}
-
 func (c *conn) way(ctx context.Context, q Query) (Way, error) {
 	var in int
 	if q.In != "" {
@@ -111,15 +102,6 @@ type Neighbour struct {
 // Neighbour where there is none.
 func NeighbourOf(ctx context.Context, dev string, a netip.Addr) (Neighbour, error) {
 	return withConn(func(c *conn) (Neighbour, error) { return c.neighbour(ctx, dev, a) })
-}
-
-// NeighbourOf is as the function of that name, inside the namespace.
-func (n *Netns) NeighbourOf(ctx context.Context, dev string, a netip.Addr) (e Neighbour, err error) {
-	err = n.with(func(c *conn) error {
-		e, err = c.neighbour(ctx, dev, a)
-		return err
-	})
-	return e, err
 }
 
 func (c *conn) neighbour(ctx context.Context, dev string, a netip.Addr) (Neighbour, error) {

@@ -27,18 +27,18 @@ func (n *Network) CheckNoLoop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wires, err := kernel.Wires(ctx)
+	links, err := kernel.Links(ctx)
 	if err != nil {
 		return err
 	}
-	g := newSegments(wires, ports)
+	g := newSegments(links, ports)
 	bridge := state.GatewayLink(n.Config)
 	for _, p := range n.Topology.Peers {
-		links, err := kernel.Egress(ctx, n.Topology.Self.Address, p.Address)
+		ways, err := kernel.Egress(ctx, n.Topology.Self.Address, p.Address)
 		if err != nil {
 			return err
 		}
-		for _, l := range links {
+		for _, l := range ways {
 			if way := g.way(l, bridge, true); way != nil {
 				return n.loopError(bridge, fmt.Sprintf("%s, by which %s is reached (%s)", l, p, strings.Join(way, ", ")))
 			}
@@ -103,16 +103,45 @@ func same(a, b string, defaults ...string) bool {
 	return a == b || isDefault(a) && isDefault(b)
 }
 
-// segments are the wires of a host, by the link that they begin at.
-type segments map[string][]kernel.Wire
+// segments are the links that hand Ethernet frames on to another one, by their names.
+type segments map[string][]wire
 
-func newSegments(wires []kernel.Wire, ports []ovs.SegmentPort) segments {
+// A wire leads to another link. lower: that is the lower link, such as the one under a
+// VLAN, and carries frames of others, too.
+type wire struct {
+	to    string
+	lower bool
+}
+
+// newSegments joins ports with their bridge or bond in both directions, the two ends of
+// veth pairs, VLAN, macvlan and similar links with their lower links, and ports of OVS as
+// OVSDB has them.
+func newSegments(links []kernel.Link, ports []ovs.SegmentPort) segments {
 	g := segments{}
+	add := func(from string, w wire) { g[from] = append(g[from], w) }
 	join := func(a, b string) {
-		g[a], g[b] = append(g[a], kernel.Wire{From: a, To: b}), append(g[b], kernel.Wire{From: b, To: a})
+		add(a, wire{to: b})
+		add(b, wire{to: a})
 	}
-	for _, w := range wires {
-		g[w.From] = append(g[w.From], w)
+	kinds := map[string]string{}
+	for _, l := range links {
+		kinds[l.Name] = l.Kind
+	}
+	for _, l := range links {
+		// The ports of a VRF are no segment, it routes between them; which ports OVS joins
+		// is in OVSDB.
+		if master := kinds[l.Master]; l.Master != "" && master != "vrf" && master != "openvswitch" {
+			join(l.Name, l.Master)
+		}
+		switch {
+		case l.Lower == "":
+		case l.Kind == "veth":
+			add(l.Name, wire{to: l.Lower})
+		case l.Kind == "macvlan", l.Kind == "macvtap":
+			join(l.Name, l.Lower)
+		case l.Kind == "vlan", l.Kind == "ipvlan", l.Kind == "macsec":
+			add(l.Name, wire{to: l.Lower, lower: true})
+		}
 	}
 	bridgeOf := map[string]string{}
 	for _, p := range ports {
@@ -152,8 +181,8 @@ func (g segments) way(from, to string, lower bool) []string {
 			return way
 		}
 		for _, w := range g[at.link] {
-			next := place{w.To, at.down}
-			if _, seen := before[next]; !seen && (!w.Lower || at.down) {
+			next := place{w.to, at.down}
+			if _, seen := before[next]; !seen && (!w.lower || at.down) {
 				before[next] = at
 				queue = append(queue, next)
 			}

@@ -145,7 +145,7 @@ func (s *tracer) arrive(e *end) error {
 	case !slices.ContainsFunc(e.link.Addrs, func(p netip.Prefix) bool { return p.Addr() == s.To }):
 		return s.stop(StepTarget, "", "%s of container %s no longer has %s", e.link.Name, e.ContainerID, s.To)
 	}
-	_, err := e.netns.Route(s.ctx, kernel.Query{From: s.To, To: s.From})
+	_, err := inside(e, func() (kernel.Way, error) { return kernel.Route(s.ctx, kernel.Query{From: s.To, To: s.From}) })
 	if errors.Is(err, kernel.ErrNoRoute) {
 		return s.stop(StepTarget, s.inNetns(e)+"ip route add default via "+s.defaultHop().String(),
 			"container %s has no route back to %s: it gets the packet and cannot answer", e.ContainerID, s.From)

@@ -70,7 +70,7 @@ func (s *tracer) ownRoute() (netip.Addr, error) {
 		return s.defaultHop(), s.pass(StepOwnRoute,
 			"the container's network namespace is not to be found here: taken to send by its gateway")
 	}
-	way, err := e.netns.Route(s.ctx, kernel.Query{From: s.From, To: s.To})
+	way, err := inside(e, func() (kernel.Way, error) { return kernel.Route(s.ctx, kernel.Query{From: s.From, To: s.To}) })
 	if errors.Is(err, kernel.ErrNoRoute) {
 		return netip.Addr{}, s.stop(StepOwnRoute, s.inNetns(e)+"ip route add default via "+s.defaultHop().String(),
 			"the container has no route to %s", s.To)
@@ -89,7 +89,7 @@ func (s *tracer) ownRoute() (netip.Addr, error) {
 	if !hop.IsValid() {
 		hop = s.To
 	}
-	n, err := e.netns.NeighbourOf(s.ctx, way.Dev, hop)
+	n, err := inside(e, func() (kernel.Neighbour, error) { return kernel.NeighbourOf(s.ctx, way.Dev, hop) })
 	if err != nil {
 		return hop, err
 	}

@@ -198,6 +198,15 @@ func (s *tracer) look(port string) (*end, error) {
 	return e, err
 }
 
+// inside calls f in the container's network namespace, which must be known.
+func inside[T any](e *end, f func() (T, error)) (answer T, err error) {
+	err = e.netns.Do(func() error {
+		answer, err = f()
+		return err
+	})
+	return answer, err
+}
+
 // addr is the container's address of a family; the zero Addr is none.
 func (e *end) addr(v6 bool) netip.Addr {
 	if i := slices.IndexFunc(e.addrs, func(a netip.Addr) bool { return a.Is6() == v6 }); i >= 0 {
