@@ -3,7 +3,11 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
 )
 
 // VethPeer is the other end of a veth pair, in another namespace.
@@ -41,4 +45,57 @@ func VethPeerOf(ctx context.Context, name string) (VethPeer, error) {
 		}
 		return p, nil
 	})
+}
+
+// netnsPaths are the patterns of namespaces that have names, and of processes.
+var netnsPaths = []string{"/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net"}
+
+// NetnsOf opens the namespace of the other end of the veth pair whose host end is
+// called name, and returns the other end's name. It looks at the namespaces in
+// /run/netns, /run/docker/netns and of all processes. The error wraps
+// fs.ErrNotExist where there is no such link, or none of them has its other end.
+func NetnsOf(ctx context.Context, name string) (n *Netns, ifName string, err error) {
+	err = doWithConn(func(c *conn) error {
+		near, err := c.find(ctx, name)
+		if err != nil {
+			return err
+		}
+		if n = c.netnsByID(ctx, near.Attrs().NetNsID); n == nil {
+			return fmt.Errorf("link %s: %w: the namespace of its other end", name, fs.ErrNotExist)
+		}
+		return n.with(func(c *conn) error {
+			l, err := query(ctx, c, func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(near.Attrs().ParentIndex) })
+			if err == nil {
+				ifName = l.Attrs().Name
+			}
+			return wrap("link "+name+": its other end", err)
+		})
+	})
+	if err != nil && n != nil {
+		n.Close()
+	}
+	return n, ifName, err
+}
+
+// netnsByID opens the namespace that has an id in this one; nil is none, as for a
+// negative id.
+func (c *conn) netnsByID(ctx context.Context, id int) *Netns {
+	if id < 0 {
+		return nil
+	}
+	for _, pattern := range netnsPaths {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			n, err := OpenNetns(path)
+			if err != nil {
+				continue // gone meanwhile, or a file of another kind
+			}
+			is, err := query(ctx, c, func(h *netlink.Handle) (int, error) { return h.GetNetNsIdByFd(int(n.ns.Fd())) })
+			if err == nil && is == id {
+				return n
+			}
+			n.Close()
+		}
+	}
+	return nil
 }

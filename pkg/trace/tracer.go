@@ -186,15 +186,15 @@ func (s *tracer) look(port string) (*end, error) {
 	if err == nil {
 		e.mac, e.mtu, e.addrs = far.MAC, far.MTU, far.Addrs
 	}
-	var link kernel.Link
-	e.netns, link, err = kernel.NetnsOf(s.ctx, port)
+	var ifName string
+	e.netns, ifName, err = kernel.NetnsOf(s.ctx, port)
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	e.link, err = e.netns.Inspect(s.ctx, link.Name)
+	e.link, err = e.netns.Inspect(s.ctx, ifName)
 	return e, err
 }
 
