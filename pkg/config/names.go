@@ -144,3 +144,44 @@ func LinkLocal(mac string) netip.Addr {
 
 // Gateway returns the first address of a subnet, which its node has.
 func Gateway(subnet netip.Prefix) netip.Addr { return subnet.Masked().Addr().Next() }
+
+// isNetworkName accepts what libcni does (ValidateNetworkName in its pkg/utils),
+// which keeps a name from being a path.
+func isNetworkName(s string) bool {
+	return s != "" && len(s) <= maxNetworkName && only(s[:1], "") && only(s, "_.-")
+}
+
+// only reports whether a text has no characters but ASCII letters, digits and
+// those of others. A regular expression would be compiled at each start of a
+// plugin.
+func only(s, others string) bool {
+	for _, c := range s {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && !strings.ContainsRune(others, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxNetworkName is the most bytes of a network's name. It leaves room in the file
+// name and the name of the nftables table, of 255 bytes each, that contain it.
+const maxNetworkName = 200
+
+var wantName = fmt.Sprintf("want a network name of letters, digits, '_', '.', '-', at most %d, the first a letter or digit", maxNetworkName)
+
+// CheckName tells what is wrong with the name of a network. The error wraps
+// ErrInvalid.
+func CheckName(name string) error {
+	if isNetworkName(name) {
+		return nil
+	}
+	return &Problem{Key: "name", Value: string(quote(name)), Reason: wantName}
+}
+
+// isLinkName keeps to what no shell, ovs-vsctl or sysctl takes for anything
+// else.
+func isLinkName(s string) bool { return s != "" && only(s[:1], "_.") && only(s, "_.+-") }
+
+// reservedLinkNames are directories of the file system or of net.ipv4.conf; the kernel
+// refuses them as names of links.
+var reservedLinkNames = []string{".", "..", "all", "default"}
