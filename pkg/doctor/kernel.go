@@ -164,11 +164,7 @@ func (n *networkInfo) compare(ctx context.Context) ([]state.Change, error) {
 			return nil, err
 		}
 		defer open.OVS.Close()
-		want, _, err := open.Want(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if changes, err = state.Check(ctx, want, open.Backends()...); err != nil || len(changes) > 0 {
+		if changes, _, err = open.Check(ctx); err != nil || len(changes) > 0 {
 			return changes, err
 		}
 	}

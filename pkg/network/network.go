@@ -216,6 +216,16 @@ func secretsMark(c *config.Network) string {
 	return mark
 }
 
+// Check returns the changes that the host state needs, and the MTU inside containers, in
+// bytes. It changes nothing.
+func (n *Network) Check(ctx context.Context) (changes []state.Change, mtu int, err error) {
+	want, mtu, err := n.Want(ctx)
+	if err == nil {
+		changes, err = state.Check(ctx, want, n.Backends()...)
+	}
+	return changes, mtu, err
+}
+
 // MTU is that inside containers.
 func (c *Comparison) MTU(ctx context.Context) (int, error) {
 	if c.want != nil {

@@ -209,8 +209,7 @@ func (p *plan) columns(o state.Object) (port, iface ovsdb.Row, ids map[string]st
 			ovsdb.Row{"type": o.Type, "options": ovsMap(opts), "bfd": ovsMap(bfd), "ofport_request": number},
 			map[string]string{keyNetwork: o.Network, keyRole: roleTunnel, keyPeer: o.Peer}
 	case state.Port:
-		return protectedPort(o.Protected), ovsdb.Row{},
-			map[string]string{keyNetwork: o.Network, keyRole: roleContainer, keyContainerID: o.ContainerID, keyIfName: o.IfName, keyBootID: BootID()}
+		return protectedPort(o.Protected), ovsdb.Row{}, containerIDs(o, BootID())
 	}
 	return nil, nil, nil
 }

@@ -24,3 +24,9 @@ const (
 	// for tunnels made in its place. It is replaced by that bridge.
 	roleTransit = "transit"
 )
+
+// containerIDs are the external_ids of a container's Port and Interface.
+func containerIDs(p state.Port, bootID string) map[string]string {
+	return map[string]string{keyNetwork: p.Network, keyRole: roleContainer,
+		keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
+}

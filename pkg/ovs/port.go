@@ -71,10 +71,7 @@ func (c *Conn) Bridge(ctx context.Context, bridge, tunnels, port string) (Bridge
 // the caller sets the container's addresses meanwhile and then calls WaitPortAdded.
 // bridgeUUID is the UUID of p.Bridge.
 func (c *Conn) AddPort(ctx context.Context, p state.Port, bridgeUUID, bootID string) (added, waited *Pending, err error) {
-	ids := map[string]string{keyNetwork: p.Network, keyRole: roleContainer,
-		keyContainerID: p.ContainerID, keyIfName: p.IfName, keyBootID: bootID}
-	ops := insertPort(p.Name, "new", ids,
-		protectedPort(p.Protected), ovsdb.Row{})
+	ops := insertPort(p.Name, "new", containerIDs(p, bootID), protectedPort(p.Protected), ovsdb.Row{})
 	ops = append(ops, ovsdb.Operation{Op: ovsdb.OperationMutate, Table: "Bridge",
 		Where:     where("_uuid", ovsdb.ConditionEqual, uuidOf(bridgeUUID)),
 		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", ovsdb.MutateOperationInsert, ovsSet(uuidOf("pnew")))}})

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"ovs-gre-cni/pkg/attach"
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/conflist"
 	"ovs-gre-cni/pkg/network"
 	"ovs-gre-cni/pkg/routes"
@@ -105,12 +105,8 @@ func (n *Network) lookOVS(ctx context.Context, f conflist.File) error {
 	if err := n.lookContainers(ctx, open); err != nil {
 		return err
 	}
-	want, mtu, err := open.Want(ctx)
-	if err != nil {
-		return err
-	}
+	changes, mtu, err := open.Check(ctx)
 	n.MTU = mtu
-	changes, err := state.Check(ctx, want, open.Backends()...)
 	n.drift(f, changes)
 	return err
 }
@@ -156,12 +152,5 @@ func (n *Network) drift(f conflist.File, changes []state.Change) {
 	}
 }
 
-// oneLine replaces control characters by spaces.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(s))
-}
+// oneLine removes control characters from a text.
+func oneLine(s string) string { return config.Printable(strings.TrimSpace(s)) }
