@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,11 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-)
 
-var update = flag.Bool("update", false, "write the table of metrics in docs/monitoring.md anew")
+	"ovs-gre-cni/test/golden"
+)
 
 var (
 	described = regexp.MustCompile(`fqName: "([^"]*)", help: "((?:[^"\\]|\\.)*)", .*variableLabels: \{([^}]*)\}`)
@@ -71,14 +69,7 @@ func TestMetricsDocumented(t *testing.T) {
 	for _, name := range names {
 		rows = append(rows, all[name])
 	}
-	want := before + "<!-- metrics -->\n" + strings.Join(rows, "") + "<!-- end -->" + after
-	if *update {
-		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if diff := cmp.Diff(want, string(raw)); diff != "" {
-		t.Errorf("go test ./pkg/agent -run Documented -update writes %s anew, -want +have:\n%s", file, diff)
-	}
+	golden.Compare(t, file, before+"<!-- metrics -->\n"+strings.Join(rows, "")+"<!-- end -->"+after)
 }
 
 // TestMonitoring: dashboard and alert rules ask for metrics that there are, and

@@ -3,11 +3,8 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,27 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/test/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata/*.golden anew")
-
-// golden compares got with testdata/<name>.golden.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s, -want +got (go test -update writes it anew):\n%s", file, diff)
-	}
-}
 
 // compareAddrs lets cmp look at addresses and prefixes.
 var compareAddrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
@@ -367,7 +345,7 @@ func TestMessages(t *testing.T) {
 		_, err := config.Parse(ovsgre("," + keys + `,"nodes":` + two))
 		show(t, &b, keys, err)
 	}
-	golden(t, "messages", b.String())
+	golden.Compare(t, "testdata/messages.golden", b.String())
 
 	b.Reset()
 	for _, keys := range []string{
@@ -396,7 +374,7 @@ func TestMessages(t *testing.T) {
 		_, err := config.ParseRoutes(routesync("," + keys))
 		show(t, &b, "route-sync "+keys, err)
 	}
-	golden(t, "messages-routes", b.String())
+	golden.Compare(t, "testdata/messages-routes.golden", b.String())
 
 	b.Reset()
 	for _, nodes := range []string{
@@ -438,7 +416,7 @@ func TestMessages(t *testing.T) {
 	}
 	_, err := config.Parse(ovsgre(`,"bridge":"a b","nodes":[` + node1 + `,` + node1 + `],"mtu":1,"linuxBridge":"docker0","adoptBridge":true`))
 	show(t, &b, "all kinds of problems", err)
-	golden(t, "messages-nodes", b.String())
+	golden.Compare(t, "testdata/messages-nodes.golden", b.String())
 }
 
 func address(a string) string {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"ovs-gre-cni/pkg/config"
+	"ovs-gre-cni/test/golden"
 )
 
 // TestStrict: a key that stands twice, or that is spelled in another case, is
@@ -44,7 +45,7 @@ func TestStrict(t *testing.T) {
 	show(t, &b, "route-sync", err)
 	_, err = config.DecodeNodes("nodes", []byte(`[{"name":"a","Address":"172.16.32.9","subnets":["192.168.9.0/24"],"subnets":[]}]`))
 	show(t, &b, "a nodes file", err)
-	golden(t, "strict", b.String())
+	golden.Compare(t, "testdata/strict.golden", b.String())
 
 	for _, fine := range []string{
 		// Keys of one spelling in different objects, and of others' objects.
@@ -69,7 +70,7 @@ func TestParseListTwice(t *testing.T) {
 		_, err := config.ParseList([]byte(file))
 		show(t, &b, file, err)
 	}
-	golden(t, "list", b.String())
+	golden.Compare(t, "testdata/list.golden", b.String())
 	for _, file := range []string{
 		`{"name":"blue","plugins":[{"type":"ovs-gre"},{"type":"portmap","snat":true,"snat":false}]}`, `{"name":"blue","name":"green","plugins":[{"type":"bridge"}]}`,
 	} {
@@ -95,7 +96,7 @@ func TestStrange(t *testing.T) {
 	}
 	_, err := config.ParseRoutes(routesync(`,"capabilities":{"ips":true}`))
 	show(t, &b, "route-sync", err)
-	golden(t, "strange", b.String())
+	golden.Compare(t, "testdata/strange.golden", b.String())
 }
 
 // TestCompleted: DEL's configuration gets back what it has lost, and keeps what

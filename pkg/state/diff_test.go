@@ -15,6 +15,7 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
+	"ovs-gre-cni/test/golden"
 )
 
 func TestDiffText(t *testing.T) {
@@ -56,7 +57,7 @@ func TestDiffText(t *testing.T) {
 	for _, c := range state.Diff(want, have) {
 		fmt.Fprintf(&b, "%s\n    %s\n", c, c.Drift())
 	}
-	golden(t, "diff", b.String())
+	golden.Compare(t, "testdata/diff.golden", b.String())
 	if got := state.Diff(want, want); len(got) != 0 {
 		t.Error("a set differs from itself:", got)
 	}

@@ -2,40 +2,16 @@ package state_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/state"
+	"ovs-gre-cni/test/golden"
 )
-
-var update = flag.Bool("update", false, "write testdata/*.golden anew")
-
-// golden compares got with testdata/<name>.golden.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s, -want +got (go test -update writes it anew):\n%s", file, diff)
-	}
-}
 
 // nodesJSON lists hosts hostN, N from 1 to n. Underlay is 4 or 6, families
 // are "v4", "v6" or "dual".
@@ -127,7 +103,7 @@ func TestDesired(t *testing.T) {
 			c, m := network(t, nodesJSON(2, under, fam), fmt.Sprintf(`,"segment":%q,"tunnel":{"type":%q}`, seg, tun))
 			fmt.Fprintf(&b, "## segment %s, tunnel %s, underlay IPv%d, containers %s\n%s\n", seg, tun, under, fam, state.Desired(c, m, mtu(t, c, m)))
 		})
-		golden(t, "desired-"+seg, b.String())
+		golden.Compare(t, "testdata/desired-"+seg+".golden", b.String())
 	}
 }
 
@@ -164,7 +140,7 @@ func TestDesiredOptions(t *testing.T) {
 	fmt.Fprintf(&b, "## one port over IPv6\n%s\n", state.Desired(c, m, mtu(t, c, m)))
 	c, m = network(t, nodesJSON(1, 4, "v4"), `,"tunnel":{"ports":"one"}`)
 	fmt.Fprintf(&b, "## one port and no peer\n%s\n", state.Desired(c, m, mtu(t, c, m)))
-	golden(t, "desired-options", b.String())
+	golden.Compare(t, "testdata/desired-options.golden", b.String())
 
 	b.Reset()
 	for _, fan := range fans {
@@ -177,7 +153,7 @@ func TestDesiredOptions(t *testing.T) {
 		_, err := state.DesiredRoutes(routesConfig(t, `,"mode":"auto"`), m, ways(c, m))
 		fmt.Fprintf(&b, "# mode auto: %v\n\n", err)
 	}
-	golden(t, "desired-fan", b.String())
+	golden.Compare(t, "testdata/desired-fan.golden", b.String())
 }
 
 // fans are nodes without a list.
@@ -203,7 +179,7 @@ func TestDesiredWireGuard(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "desired-wireguard", b.String())
+	golden.Compare(t, "testdata/desired-wireguard.golden", b.String())
 }
 
 // way is what a host has where the segment is seg.
@@ -245,7 +221,7 @@ func TestDesiredRoutes(t *testing.T) {
 				}
 			}
 		}
-		golden(t, "routes-"+mode, b.String())
+		golden.Compare(t, "testdata/routes-"+mode+".golden", b.String())
 	}
 }
 
@@ -272,7 +248,7 @@ func TestDesiredRoutesOptions(t *testing.T) {
 	show("a family that this host has no containers of", routesConfig(t, ""), ways(c, m))
 	_, m = network(t, nodesJSON(20, 4, "dual"), "")
 	show("many errors", routesConfig(t, ""), state.NextHops{Sources: m.Self.Gateways()})
-	golden(t, "routes-options", b.String())
+	golden.Compare(t, "testdata/routes-options.golden", b.String())
 }
 
 var mustAddr, mustPrefix = netip.MustParseAddr, netip.MustParsePrefix
@@ -313,7 +289,7 @@ func TestDesiredTunnelOptions(t *testing.T) {
 		c, m = network(t, nodesJSON(2, 6, "dual"), keys)
 		fmt.Fprintf(&b, "## %s\n%s\n", keys[1:], state.Desired(c, m, mtu(t, c, m)))
 	}
-	golden(t, "desired-tunnel-options", b.String())
+	golden.Compare(t, "testdata/desired-tunnel-options.golden", b.String())
 	c, m = network(t, nodesJSON(2, 6, "v4"), `,"tunnel":{"options":{"psk":{"file":"/x"}}}`)
 	if err := state.CheckIPsec(c, m); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "GRE over IPv6") {
 		t.Errorf("GRE over IPv6: %v", err)

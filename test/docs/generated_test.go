@@ -4,7 +4,6 @@ package docs
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,27 +16,15 @@ import (
 
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/doctor"
+	"ovs-gre-cni/test/golden"
 	made "ovs-gre-cni/test/page"
 )
-
-var update = flag.Bool("update", false, "write generated files anew")
 
 const root = "../../"
 
 func check(t *testing.T, file, want string) {
 	t.Helper()
-	if *update {
-		if err := os.WriteFile(root+file, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	have, err := os.ReadFile(root + file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(have), want); diff != "" {
-		t.Errorf("%s is not what the code says (go test ./test/docs -update writes it anew), -have +want:\n%s", file, diff)
-	}
+	golden.Compare(t, root+file, want)
 }
 
 type object = map[string]any

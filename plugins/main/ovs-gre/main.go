@@ -3,12 +3,9 @@
 package main
 
 import (
-	"fmt"
 	"os"
-	"runtime/debug"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"ovs-gre-cni/pkg/cni"
 )
@@ -19,18 +16,8 @@ var release = "devel"
 // inUse is the version of the configuration that was read; "" is none.
 var inUse string
 
-func main() { os.Exit(run()) }
-
-func run() int {
-	debug.SetGCPercent(400) // a call ends before collecting its garbage pays
-	failed := skel.PluginMainFuncsWithError(skel.CNIFuncs{
+func main() {
+	os.Exit(cni.Run("ovs-gre", release, &inUse, skel.CNIFuncs{
 		Add: verb(add), Del: verb(del), Check: verb(check), GC: verb(gc), Status: status,
-	}, version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"), "CNI plugin ovs-gre "+release)
-	if failed == nil {
-		return 0
-	}
-	if err := cni.Print(os.Stdout, inUse, failed); err != nil {
-		fmt.Fprintln(os.Stderr, "ovs-gre:", err)
-	}
-	return 1
+	}))
 }
