@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -138,6 +139,24 @@ func Ping(ctx context.Context, from Runner, to netip.Addr, o PingOptions) error 
 		return fmt.Errorf("ping %v: %w\n%s", to, err, strings.TrimSpace(out))
 	}
 	return nil
+}
+
+// StartReady starts a program and returns its first line of output, without the
+// newline. The test ends where the program prints none.
+func StartReady(t testing.TB, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	return strings.TrimSuffix(line, "\n")
 }
 
 // Eventually calls f until it returns nil. When it still fails after that

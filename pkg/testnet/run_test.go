@@ -83,16 +83,7 @@ func TestCommandEnds(t *testing.T) {
 
 	// By its own wish, on a signal.
 	cmd = h.Command(t.Context(), "sh", "-c", `trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done`)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	StartReady(t, cmd)
 	if err := Signal(cmd, syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}

@@ -71,16 +71,7 @@ func TestContained(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	lock := h.Command(ctx, "flock", "--close", "/run/ovs-gre/"+network+"/lock", "sh", "-c", "echo held; sleep 1000")
-	held, err := lock.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := lock.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := held.Read(make([]byte, 5)); err != nil {
-		t.Fatal(err)
-	}
+	testnet.StartReady(t, lock)
 	passes := a.metric(t, "ovs_gre_agent_reconcile_duration_seconds_count")
 	h.Shell(t, `ip route del $(ip route show proto 121 | cut -d" " -f1)`)
 	a.idle(t)

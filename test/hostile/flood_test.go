@@ -1,7 +1,6 @@
 package hostile
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"testing"
@@ -27,16 +26,7 @@ func TestNoFlooding(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			cmd := cnitest.Program(ctx, cs[1], "sink", "0.0.0.0:9999")
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-				t.Fatal(err)
-			}
+			testnet.StartReady(t, cmd)
 			first := l.Hosts[0]
 			m, gw := mac(t, cs[0], "eth0"), mac(t, first, "obr0")
 			frame := cnitest.Frame(gw, m, cnitest.TypeIPv4, cnitest.UDP(cs[0].Addr(t, false), cs[1].Addr(t, false), 9999, "nobody answers"))

@@ -48,16 +48,7 @@ func keepSending(t *testing.T, from testnet.Runner, link string, pause time.Dura
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := cnitest.Program(ctx, from, "repeat", append([]string{link, pause.String()}, frames...)...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 8)); err != nil {
-		t.Fatalf("repeat: %v", err)
-	}
+	testnet.StartReady(t, cmd)
 	stop = func() {
 		cancel()
 		_ = cmd.Wait()

@@ -31,17 +31,10 @@ func TestConformance(t *testing.T) {
 			c := newWhole(t, proxy)
 			specs := c.e2e(t, "conformance-"+proxy, run{focus: conformance, within: time.Hour})
 			tell(specs)
-			passed := 0
-			for _, s := range specs {
-				if s.Passed() {
-					passed++
-				} else {
-					t.Errorf("%s: %s: %s", s.State, s.Name, s.Why)
-				}
-			}
-			fmt.Printf("k8s: kube-proxy %s: %d of %d passed\n", proxy, passed, conformanceCount)
-			if passed != conformanceCount {
-				t.Errorf("%d tests passed, want %d", passed, conformanceCount)
+			n := passed(t, specs)
+			fmt.Printf("k8s: kube-proxy %s: %d of %d passed\n", proxy, n, conformanceCount)
+			if n != conformanceCount {
+				t.Errorf("%d tests passed, want %d", n, conformanceCount)
 			}
 			if proxy == "nftables" && !t.Failed() {
 				c.control(t)

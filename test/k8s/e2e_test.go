@@ -158,3 +158,16 @@ func tell(specs []cnitest.Spec) {
 		fmt.Println()
 	}
 }
+
+// passed counts the tests that passed; the others are errors.
+func passed(t *testing.T, specs []cnitest.Spec) (n int) {
+	t.Helper()
+	for _, s := range specs {
+		if s.Passed() {
+			n++
+		} else {
+			t.Errorf("%s: %s: %s", s.State, s.Name, s.Why)
+		}
+	}
+	return n
+}

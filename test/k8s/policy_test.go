@@ -40,17 +40,10 @@ func TestNetworkPolicy(t *testing.T) {
 	specs := c.e2e(t, "networkpolicy", run{focus: focus, skip: `\[Feature:SCTPConnectivity\]`, within: 150 * time.Minute})
 	slices.SortFunc(specs, func(a, b cnitest.Spec) int { return strings.Compare(a.Name, b.Name) })
 	tell(specs)
-	passed := 0
-	for _, s := range specs {
-		if s.Passed() {
-			passed++
-		} else {
-			t.Errorf("%s: %s: %s", s.State, s.Name, s.Why)
-		}
-	}
-	fmt.Printf("k8s: NetworkPolicy: %d of %d passed\n", passed, policyCount)
-	if passed != policyCount && focus == policies {
-		t.Errorf("%d tests passed, want %d", passed, policyCount)
+	n := passed(t, specs)
+	fmt.Printf("k8s: NetworkPolicy: %d of %d passed\n", n, policyCount)
+	if n != policyCount && focus == policies {
+		t.Errorf("%d tests passed, want %d", n, policyCount)
 	}
 }
 

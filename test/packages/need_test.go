@@ -11,13 +11,7 @@ import (
 // Debian's do (dh_installsystemd), from a repository of this directory.
 const needed = `
 set -eu
-mount --make-rprivate /
-d=$(mktemp -d)
-mount -t tmpfs t "$d"
-mkdir "$d/up" "$d/work" "$d/root"
-mount -t overlay o -o lowerdir=/,upperdir="$d/up",workdir="$d/work" "$d/root"
-mount --rbind /proc "$d/root/proc"; mount --rbind /dev "$d/root/dev"; mount -t tmpfs t "$d/root/run"
-cp "$1" "$d/root/need"
+` + copyOfMachine + `cp "$1" "$d/root/need"
 chroot "$d/root" bash -eu <<'END'
 mkdir -p /repo/p/DEBIAN /repo/p/lib/systemd/system /repo/p/etc/init.d
 printf 'Package: ovs-gre-needed\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: a service\n' >/repo/p/DEBIAN/control

@@ -11,19 +11,22 @@ import (
 	"testing"
 )
 
+// copyOfMachine makes $d/root, a copy of this machine whose changes are in memory alone.
+const copyOfMachine = `mount --make-rprivate /
+d=$(mktemp -d)
+mount -t tmpfs t "$d"
+mkdir "$d/up" "$d/work" "$d/root"
+mount -t overlay o -o lowerdir=/,upperdir="$d/up",workdir="$d/work" "$d/root"
+mount --rbind /proc "$d/root/proc"; mount --rbind /dev "$d/root/dev"; mount -t tmpfs t "$d/root/run"
+`
+
 // bare is a root file system of the test's own: an overlay stands over this
 // machine's, so that its database of packages and its files stay as they are. The
 // arguments are copied into /root, systemctl is a program that says what it would do.
 const bare = `
 set -eu
 ip link set lo up
-mount --make-rprivate /
-d=$(mktemp -d)
-mount -t tmpfs t "$d"
-mkdir "$d/up" "$d/work" "$d/root"
-mount -t overlay o -o lowerdir=/,upperdir="$d/up",workdir="$d/work" "$d/root"
-mount --rbind /proc "$d/root/proc"; mount --rbind /dev "$d/root/dev"; mount -t tmpfs t "$d/root/run"
-rm -rf "$d/root/etc/cni" "$d/root/opt/cni"
+` + copyOfMachine + `rm -rf "$d/root/etc/cni" "$d/root/opt/cni"
 mkdir -p "$d/root/root/made"
 cp "$@" "$d/root/root/made"
 cat >"$d/root/usr/local/bin/systemctl" <<'END'

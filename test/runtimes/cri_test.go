@@ -168,17 +168,11 @@ func TestCRI(t *testing.T) {
 	eachRelease(t, testCRI)
 }
 
-// A criTest is one thing that is looked at.
-type criTest struct {
-	what string
-	test func(*testing.T, *criLab)
-}
-
 func testCRI(t *testing.T, r release) {
 	row := begin(t, "CRI, "+r.name)
 	l := newCRILab(t, r)
 	row.version = containerdVersion(t, l.one.daemon)
-	tests := []criTest{
+	tests := []check[*criLab]{
 		{"ping and HTTP to the peer", criPeer},
 		{"hostPort from the peer host", criPort},
 		{"bandwidth, portMappings, dns, annotations", criCapabilities},
@@ -188,21 +182,15 @@ func testCRI(t *testing.T, r release) {
 	}
 	kinds := []string{"ADD", "DEL", "DEL (prevResult)", "DEL (no netns)"}
 	if r.cni == "1.0.0" {
-		tests = append(tests, criTest{"cniVersion 1.1.0", criLatest})
+		tests = append(tests, check[*criLab]{"cniVersion 1.1.0", criLatest})
 	} else {
-		tests = append(tests, criTest{"STATUS and NetworkReady", criStatus})
+		tests = append(tests, check[*criLab]{"STATUS and NetworkReady", criStatus})
 		kinds = append(kinds, "STATUS")
 	}
 	primePortmap(t, l.Lab)
 	empty := look(t, l.Lab)
 	l.web = l.two.pod(t, publish8080)
-	before := look(t, l.Lab)
-	for _, c := range tests {
-		row.check(t, c.what, func(t *testing.T) {
-			c.test(t, l)
-			nothingLeft(t, l.Lab, before)
-		})
-	}
+	checkAll(t, row, l.Lab, l, tests)
 	l.web.remove(t)
 	row.check(t, "nothing left", func(t *testing.T) { nothingLeft(t, l.Lab, empty) })
 	row.saw(t, l.Lab)

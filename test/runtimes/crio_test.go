@@ -94,16 +94,10 @@ func TestCRIO(t *testing.T) {
 	}
 	empty := look(t, l.Lab)
 	l.web = l.two.pod(t, publish8080)
-	before := look(t, l.Lab)
-	for _, c := range []criTest{
+	checkAll(t, row, l.Lab, l, []check[*criLab]{
 		{"ping and HTTP to the peer", criPeer}, {"hostPort from the peer host", criPort},
 		{"STATUS and NetworkReady", crioStatus}, {"ADD, CHECK, one DEL", crioCalls}, {"GC and CHECK at a restart", crioRestart},
-	} {
-		row.check(t, c.what, func(t *testing.T) {
-			c.test(t, l)
-			nothingLeft(t, l.Lab, before)
-		})
-	}
+	})
 	l.web.remove(t)
 	row.check(t, "nothing left", func(t *testing.T) { nothingLeft(t, l.Lab, empty) })
 	row.saw(t, l.Lab)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"ovs-gre-cni/pkg/testnet"
 )
 
 // all reports whether the long list of runtimes is asked for.
@@ -71,6 +73,23 @@ func begin(t *testing.T, runtime string) *line {
 		}
 	})
 	return l
+}
+
+// A check is one thing that is looked at in a lab of type L.
+type check[L any] struct {
+	what string
+	test func(*testing.T, L)
+}
+
+// checkAll makes checks. After each, nothing of it is left on the lab's hosts.
+func checkAll[L any](t *testing.T, row *line, lab *testnet.Lab, l L, checks []check[L]) {
+	before := look(t, lab)
+	for _, c := range checks {
+		row.check(t, c.what, func(t *testing.T) {
+			c.test(t, l)
+			nothingLeft(t, lab, before)
+		})
+	}
 }
 
 // check is a part of a runtime's test, which the table names when it has run.

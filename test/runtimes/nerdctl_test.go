@@ -63,11 +63,7 @@ func testNerdctl(t *testing.T, r release) {
 	primePortmap(t, l.Lab)
 	empty := look(t, l.Lab)
 	l.web = l.two.container(t, "web", "--net", "ovsnet", "-p", "8080:80")
-	before := look(t, l.Lab)
-	for _, c := range []struct {
-		what string
-		test func(*testing.T, *nerdctlLab)
-	}{
+	checkAll(t, row, l.Lab, l, []check[*nerdctlLab]{
 		{"ping and HTTP to the peer", nerdctlPeer},
 		{"-p from the peer host", nerdctlPort},
 		{"a network of nerdctl's own", nerdctlOwnNetwork},
@@ -78,12 +74,7 @@ func testNerdctl(t *testing.T, r release) {
 		{"rm -f", nerdctlRemove},
 		{"kill -9 and start", nerdctlKill},
 		{"restart of containerd", nerdctlRestart},
-	} {
-		row.check(t, c.what, func(t *testing.T) {
-			c.test(t, l)
-			nothingLeft(t, l.Lab, before)
-		})
-	}
+	})
 	l.web.do(t, "rm", "-f")
 	row.check(t, "nothing left", func(t *testing.T) { nothingLeft(t, l.Lab, empty) })
 	row.saw(t, l.Lab)

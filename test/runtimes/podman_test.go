@@ -100,11 +100,7 @@ func TestPodman(t *testing.T) {
 	primePortmap(t, l.Lab)
 	empty := look(t, l.Lab)
 	l.web = l.two.container(t, "web", "--network", "ovsnet", "-p", "8080:80")
-	before := look(t, l.Lab)
-	for _, c := range []struct {
-		what string
-		test func(*testing.T, *podmanLab)
-	}{
+	checkAll(t, row, l.Lab, l, []check[*podmanLab]{
 		{"ping and HTTP to the peer", podmanPeer},
 		{"-p from the peer host", podmanPort},
 		{"--ip and --mac-address", podmanAddress},
@@ -113,12 +109,7 @@ func TestPodman(t *testing.T) {
 		{"kill", podmanKill},
 		{"network ls and inspect", podmanNetworkLs},
 		{"cniVersion 1.1.0", podmanLatest},
-	} {
-		row.check(t, c.what, func(t *testing.T) {
-			c.test(t, l)
-			nothingLeft(t, l.Lab, before)
-		})
-	}
+	})
 	l.web.do(t, "rm", "-f", "-t", "0")
 	row.check(t, "nothing left", func(t *testing.T) { nothingLeft(t, l.Lab, empty) })
 	row.saw(t, l.Lab)
