@@ -17,7 +17,7 @@ func TestFan(t *testing.T) {
 	l := lab(t, 2, cnitest.Network{OVSGRE: cnitest.Conf{"nodes": fan, "ipMasq": true}})
 	h := l.Hosts[0]
 	h.WriteFile(t, "/run/systemd/system/ovs-vswitchd.service.d/50-ovs-gre.conf", "[Service]\n") // flows are put back
-	before := snapshot(t, h)
+	before := cnitest.MustLook(t, h)
 	want(t, 0, h, "validate", conflist)
 	upAll(t, l)
 	if r := want(t, 0, h, "up"); r.out != "" {
@@ -84,7 +84,7 @@ func TestFan(t *testing.T) {
 	if r := want(t, 0, h, "down"); !strings.Contains(r.out, "10.0.0.0/8") {
 		t.Errorf("down: %s", r.out)
 	}
-	same(t, "after down", before, snapshot(t, h))
+	same(t, "after down", before, h)
 }
 
 // TestTraceOnePort: trace follows a packet through the port that all peers share.

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
 )
@@ -74,71 +72,11 @@ func decode[T any](t testing.TB, r reply) (v T) {
 	return v
 }
 
-// volatile are fields that change without anybody's doing, or name a thing
-// that comes back as another.
-var volatile = map[string]bool{
-	"ifindex": true, "link_index": true, "stats": true, "stats64": true, "valid_life_time": true, "preferred_life_time": true,
-	"used": true, "confirmed": true, "updated": true, "probes": true, "refcnt": true, "expires": true,
-}
-
-// snapshot is the host as iproute2, OVS and the packet filters show it.
-func snapshot(t testing.TB, h *testnet.Host) map[string]any {
+// same compares the host with a snapshot of it.
+func same(t testing.TB, what string, before cnitest.Snapshot, h *testnet.Host) {
 	t.Helper()
-	s := snapshotWithoutOVS(t, h)
-	s["ovs-vsctl show"] = strings.Split(h.Shell(t, "ovs-vsctl show"), "\n")
-	return s
-}
-
-func snapshotWithoutOVS(t testing.TB, h *testnet.Host) map[string]any {
-	t.Helper()
-	s := map[string]any{}
-	for _, c := range []string{
-		"ip -j -d link", "ip -j addr", "ip -j route show table all", "ip -j -6 route show table all", "ip -j rule", "ip -j -6 rule", "ip -j neigh show nud permanent",
-	} {
-		var v any
-		out := h.Shell(t, c)
-		if strings.TrimSpace(out) != "" {
-			if err := json.Unmarshal([]byte(out), &v); err != nil {
-				t.Fatalf("%s: %v: %s", c, err, out)
-			}
-		}
-		s[c] = steady(v)
-	}
-	for _, c := range []string{
-		"nft --stateless list ruleset", "iptables-save | grep -v '^#' || true", "ip6tables-save | grep -v '^#' || true",
-		"find /run/ovs-gre 2>/dev/null || true",
-	} {
-		s[c] = strings.Split(h.Shell(t, c), "\n")
-	}
-	return s
-}
-
-func steady(v any) any {
-	switch v := v.(type) {
-	case []any:
-		for i := range v {
-			v[i] = steady(v[i])
-		}
-	case map[string]any:
-		if _, ok := v["managed"]; ok { // a neighbour that the kernel asks for: the answers are its own
-			delete(v, "lladdr")
-			delete(v, "state")
-		}
-		for k := range v {
-			if volatile[k] {
-				delete(v, k)
-			} else {
-				v[k] = steady(v[k])
-			}
-		}
-	}
-	return v
-}
-
-func same(t testing.TB, what string, before, after map[string]any) {
-	t.Helper()
-	if diff := cmp.Diff(before, after); diff != "" {
-		t.Errorf("%s, -before +after:\n%s", what, diff)
+	if err := before.Left(h); err != nil {
+		t.Errorf("%s: %v", what, err)
 	}
 }
 

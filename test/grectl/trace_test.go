@@ -2,6 +2,7 @@ package grectl
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -367,7 +368,10 @@ func TestTraceOthers(t *testing.T) {
 	}
 	want(t, 0, l.Hosts[0], "up")
 	b.Delete(t)
-	if tr := follow(t, l.Hosts[1], from, to); tr.Stopped != trace.StepTarget {
-		t.Errorf("%+v", tr)
-	}
+	testnet.Eventually(t, longest, func() error { // the kernel takes the container's link in its own time
+		if tr := follow(t, l.Hosts[1], from, to); tr.Stopped != trace.StepTarget {
+			return fmt.Errorf("%+v", tr)
+		}
+		return nil
+	})
 }

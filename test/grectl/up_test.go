@@ -42,7 +42,7 @@ func TestUpDown(t *testing.T) {
 			l := lab(t, 2, v.net)
 			h := l.Hosts[0]
 			forward(t, h)
-			before := snapshot(t, h)
+			before := cnitest.MustLook(t, h)
 			if r := want(t, 1, h, "status"); !strings.Contains(r.out, "missing") {
 				t.Errorf("status of nothing:\n%s", r.out)
 			}
@@ -65,7 +65,7 @@ func TestUpDown(t *testing.T) {
 				}
 			}
 			want(t, 0, h, "down")
-			same(t, "up and down", before, snapshot(t, h))
+			same(t, "up and down", before, h)
 			if r := want(t, 0, h, "down"); r.out != "" {
 				t.Errorf("the second down changed:\n%s", r.out)
 			}
@@ -175,7 +175,7 @@ func TestDownRefuses(t *testing.T) {
 	l := lab(t, 2, cnitest.Network{})
 	h := l.Hosts[0]
 	forward(t, h)
-	before := snapshot(t, h)
+	before := cnitest.MustLook(t, h)
 	want(t, 0, h, "up")
 	c := cnitest.Add(t, h, "ovsnet", "c1")
 	r := want(t, 1, h, "down")
@@ -198,7 +198,7 @@ func TestDownRefuses(t *testing.T) {
 	want(t, 0, h, "status")
 	want(t, 0, h, "down")
 	c.Delete(t)
-	same(t, "up, ADD, DEL and down", before, snapshot(t, h))
+	same(t, "up, ADD, DEL and down", before, h)
 }
 
 // TestForeign: what others made is neither taken nor removed.
@@ -210,13 +210,13 @@ func TestForeign(t *testing.T) {
 		datapath = " -- set bridge obr0 datapath_type=netdev"
 	}
 	h.Shell(t, "ovs-vsctl add-br obr0"+datapath)
-	before := snapshot(t, h)
+	before := cnitest.MustLook(t, h)
 	if r := want(t, 1, h, "up"); !strings.Contains(r.err, "not ours") {
 		t.Errorf("%s%s", r.out, r.err)
 	}
 	want(t, 1, h, "status")
 	want(t, 0, h, "down")
-	same(t, "a refused up, and down", before, snapshot(t, h))
+	same(t, "a refused up, and down", before, h)
 	h.Shell(t, "ovs-vsctl del-br obr0")
 	h.Shell(t, "ip route add 192.168.2.0/24 via "+l.Hosts[1].Addr4.String())
 	if r := want(t, 1, h, "up"); !strings.Contains(r.err, "not ours") || !strings.Contains(r.err, "192.168.2.0/24") {
