@@ -13,8 +13,8 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// NoSource is the Source of a template whose nodes is no list, where nobody else has
-// a list of the hosts either.
+// NoSource is the Source of a template whose nodes is no list, if no list of the hosts
+// exists anywhere else. Its list is empty.
 type NoSource struct{}
 
 // List implements Source.
@@ -26,16 +26,16 @@ func (NoSource) Run(ctx context.Context, _ func()) error {
 	return ctx.Err()
 }
 
-// HasList reports whether a template leaves the nodes to a Source. A template that is
-// none New tells of.
+// HasList reports whether a template leaves the nodes to a Source. It is true of a
+// template that cannot be parsed, whose error New returns.
 func HasList(template []byte) bool {
 	t, err := parseTemplate(template)
 	return err != nil || !t.fan
 }
 
-// passWithoutList is pass where the hosts follow from their addresses. What a source
-// lists it compares: this host's node must have the subnets that its address makes.
-// As long as the source knows nothing, a conflist that was written stays in force.
+// passWithoutList is pass for a template whose nodes is no list. The nodes of a source
+// must have the subnets that follow from their addresses; this host's own must. As long
+// as the source knows no list, the conflist that is there stays.
 func (a *Agent) passWithoutList(ctx context.Context) error {
 	base := a.file.OVS.Base
 	list, unknown := a.Source.List()
@@ -75,8 +75,10 @@ func (a *Agent) passWithoutList(ctx context.Context) error {
 	return err
 }
 
-// acceptFan logs the nodes of the list that are not as their addresses say, and
-// returns the address of this host's own, "" where there is no list.
+// acceptFan leaves out and logs the nodes of the list whose subnets do not follow from
+// their addresses. It returns the address of this host's node; "" is none. The error
+// wraps config.ErrInvalid if this host's node is left out, and nodes.ErrNotReady if the
+// list is known not to have it.
 func (a *Agent) acceptFan(list *List, fan config.Fan) (string, error) {
 	if _, none := a.Source.(NoSource); none {
 		return "", nil

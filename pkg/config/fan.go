@@ -8,10 +8,10 @@ import (
 	"net/netip"
 )
 
-// A Fan stands for the nodes of a network that lists none: each host of Underlay has
-// the container subnet whose bits behind Containers are its address's bits behind
-// Underlay. With 172.16.0.0/16 and 10.0.0.0/8 the host 172.16.3.7 has 10.3.7.0/24.
-// Both are IPv4. The zero Fan is none.
+// A Fan takes the place of a list of nodes. Each host has one container subnet: Containers,
+// followed by the bits of the host's address behind Underlay. With 172.16.0.0/16 and
+// 10.0.0.0/8 the host 172.16.3.7 has 10.3.7.0/24. Both prefixes are IPv4. The zero Fan is
+// none.
 type Fan struct {
 	// Underlay holds the hosts' addresses.
 	Underlay netip.Prefix
@@ -31,8 +31,8 @@ func (f Fan) HostBits() int { return 32 - f.Underlay.Bits() }
 // SubnetBits is the length of a host's container subnet.
 func (f Fan) SubnetBits() int { return f.Containers.Bits() + f.HostBits() }
 
-// Node is the host with an address on the underlay. Its name is that address. ok is
-// false where the address is not of Underlay.
+// Node returns the host with an address. The host's name is that address. ok is false if
+// the address is not in Underlay.
 func (f Fan) Node(address netip.Addr) (n Node, ok bool) {
 	if f.IsZero() || !f.Underlay.Contains(address) {
 		return n, false
@@ -42,8 +42,8 @@ func (f Fan) Node(address netip.Addr) (n Node, ok bool) {
 	return Node{Name: address.String(), Address: address, Subnets: []netip.Prefix{netip.PrefixFrom(subnet, f.SubnetBits())}}, true
 }
 
-// Owner is the host whose container subnet has an address. ok is false where the
-// address is not of Containers.
+// Owner returns the host whose container subnet contains an address. ok is false if the
+// address is not in Containers.
 func (f Fan) Owner(container netip.Addr) (n Node, ok bool) {
 	if f.IsZero() || !f.Containers.Contains(container) {
 		return n, false
@@ -63,15 +63,15 @@ func fromNumber(n uint32) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// DecodeFan reads a Fan, as the key nodes has it in place of a list. The error joins
-// all problems; each wraps ErrInvalid.
+// DecodeFan decodes the value of the key nodes that is no list. The error joins all
+// problems; each wraps ErrInvalid.
 func DecodeFan(raw []byte) (Fan, error) {
 	var p problems
 	f := p.fan("nodes", raw)
 	return f, p.err()
 }
 
-// IsFan reports whether the value of the key nodes is no list.
+// IsFan reports whether the value of the key nodes is a Fan and not a list.
 func IsFan(raw json.RawMessage) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{"))
 }
@@ -129,7 +129,7 @@ func (p *problems) fanPrefix(key string, raw json.RawMessage) netip.Prefix {
 	return sub
 }
 
-// checkFan is what must hold between the two prefixes.
+// checkFan checks the two prefixes together.
 func (p *problems) checkFan(key string, f Fan) {
 	switch {
 	case !isUnderlay(f.Underlay.Addr().Next()):

@@ -15,8 +15,8 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// PublicKey is this host's public key for a network in base64. The private one
-// is made if there is none.
+// PublicKey returns this host's public key for a network, in base64. It makes the private
+// key if there is none.
 func PublicKey(network string) (string, error) {
 	if err := rundir.SyncKey(network, ""); err != nil {
 		return "", err
@@ -28,8 +28,9 @@ func PublicKey(network string) (string, error) {
 	return public(k)
 }
 
-// NextKey is the public key of the private one that is to take the place of the
-// other when the nodes name it. It is made if there is none.
+// NextKey returns the public key of this host's next private key for a network, in
+// base64, and makes that key if there is none. The next key replaces the present one when
+// the nodes name it.
 func NextKey(network string) (string, error) {
 	k := rundir.NewKey()
 	p, err := public(k)
@@ -42,8 +43,8 @@ func NextKey(network string) (string, error) {
 	return p, err
 }
 
-// public is the public key of a private one (RFC 7748, section 6.1). It is not for
-// the plugins: crypto/ecdh is 0.15 MB of a program.
+// public returns the public key of a private key (RFC 7748, section 6.1). The plugins do
+// not link it: crypto/ecdh is 0.15 MB of a program.
 func public(k rundir.Key) (string, error) {
 	private, err := ecdh.X25519().NewPrivateKey(k[:])
 	if err != nil {
@@ -52,19 +53,19 @@ func public(k rundir.Key) (string, error) {
 	return base64.StdEncoding.EncodeToString(private.PublicKey().Bytes()), nil
 }
 
-// A WireGuardPeer is a peer of an encrypted network and what WireGuard says of it.
+// A WireGuardPeer is a peer of an encrypted network with its state in WireGuard.
 type WireGuardPeer struct {
 	Node config.Node
-	// State is up: there is a session; idle: none is needed, or none was made;
-	// or "no key".
+	// State is "up" with a session, "idle" without one, and "no key" where the nodes
+	// have no key for the peer.
 	State string
-	// Handshake is when the last one was; the zero Time is never.
+	// Handshake is the time of the last handshake; the zero Time is none.
 	Handshake time.Time
 	// Received and Sent are bytes.
 	Received, Sent uint64
 }
 
-// Age is how long ago the last handshake was, for a message.
+// Age says for a message how long ago the last handshake was.
 func (p WireGuardPeer) Age() string {
 	if p.Handshake.IsZero() {
 		return "no handshake yet"
@@ -72,7 +73,7 @@ func (p WireGuardPeer) Age() string {
 	return fmt.Sprintf("last handshake %v ago", time.Since(p.Handshake).Round(time.Second))
 }
 
-// WireGuardPeers are the peers of an encrypted network, in the order of its nodes.
+// WireGuardPeers returns the peers of an encrypted network in the order of its nodes.
 // The error wraps fs.ErrNotExist where there is no link.
 func WireGuardPeers(ctx context.Context, n *network.Network) ([]WireGuardPeer, error) {
 	dev, err := kernel.WireGuard(ctx, n.Config.Name, config.WireGuardName(n.Config.Bridge))
@@ -98,8 +99,8 @@ func WireGuardPeers(ctx context.Context, n *network.Network) ([]WireGuardPeer, e
 	return list, nil
 }
 
-// WrongKey says that the nodes have another key for this host than it has; "" is
-// that they have the same, or none. The peers then take nothing from it.
+// WrongKey returns a message if the nodes have another key for this host than it has, so
+// that the peers accept nothing from it; "" is the same key, or none in the nodes.
 func WrongKey(n *network.Network) (string, error) {
 	listed := n.Topology.Self.Key
 	if !state.Encrypted(n.Config) || listed == "" {

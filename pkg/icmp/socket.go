@@ -1,9 +1,9 @@
-// Package icmp is the socket by which this host sends ICMP echo requests and
-// hears the answers: pkg/ping's, of any size and from any of its addresses, and
-// pkg/probe's.
+// Package icmp sends ICMP echo requests and receives the replies. pkg/ping and
+// pkg/probe use it.
 //
-// There are two kinds. One hears its own answers alone, and takes
-// net.ipv4.ping_group_range; the other takes CAP_NET_RAW, and hears all.
+// There are two kinds of sockets. A datagram socket receives only the replies to its own
+// requests, and needs a group of this process in the sysctl net.ipv4.ping_group_range. A
+// raw socket receives all replies, and needs CAP_NET_RAW.
 package icmp
 
 import (
@@ -37,17 +37,16 @@ const (
 type Socket struct {
 	file *os.File
 	conn syscall.RawConn
-	// raw: the socket hears all packets of ICMP, and is given whole ones.
+	// raw: it is a raw socket, which receives all echo replies of this host.
 	raw, v6 bool
 	cookie  [cookieSize]byte
 	buf     [64 << 10]byte
 }
 
-// Open makes a socket in the network namespace of the calling thread. A from that
-// is not the zero Addr is the source address of all that it sends; without, each
-// Request has its own, for which a raw socket is the better one: before Linux 5.18 the
-// other kind does not take it over IPv6. The error wraps os.ErrPermission where neither
-// kind is allowed.
+// Open makes a socket in the network namespace of the calling thread. from is the source
+// address of all its requests. With the zero Addr each Request has its own; Open then
+// prefers a raw socket, because datagram sockets cannot set it over IPv6 before Linux
+// 5.18. The error wraps os.ErrPermission where neither kind is allowed.
 func Open(v6 bool, from netip.Addr) (*Socket, error) {
 	s := &Socket{v6: v6}
 	_, _ = rand.Read(s.cookie[:]) // never fails
@@ -82,9 +81,9 @@ func Open(v6 bool, from netip.Addr) (*Socket, error) {
 	return s, nil
 }
 
-// setUp makes room for what comes at once from many hosts, has packets sent as
-// they are, whatever the kernel has learned of the path's MTU, bars what need not
-// be heard, and binds.
+// setUp enlarges the buffers for replies of many hosts at once, lets packets be larger
+// than the path MTU that the kernel has learned, filters out all but echo replies, and
+// binds the socket to from.
 func (s *Socket) setUp(fd int, from netip.Addr) error {
 	for _, option := range []int{unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 4<<20) // as much as may be had
@@ -117,7 +116,7 @@ func (s *Socket) setUp(fd int, from netip.Addr) error {
 	return nil
 }
 
-// Close ends Receive, too.
+// Close closes the socket. A Receive that waits returns os.ErrClosed.
 func (s *Socket) Close() { s.file.Close() }
 
 // A Request is one echo request.
@@ -126,14 +125,15 @@ type Request struct {
 	// From is the source address; the zero Addr leaves it to the socket, and the
 	// kernel.
 	From netip.Addr
-	// Number is the caller's, by which Receive names the answer.
+	// Number identifies the request: Receive returns that of a reply.
 	Number uint64
-	// Size is that of the whole IP packet in bytes, which this host does not
-	// fragment; 0 is the least.
+	// Size is that of the whole IP packet in bytes; 0 is the least. This host does not
+	// fragment it.
 	Size int
 }
 
-// Send sends an echo request. The error is the kernel's: no route, too large.
+// Send sends an echo request. The error is the kernel's errno, such as ENETUNREACH where
+// there is no route and EMSGSIZE where the packet is larger than the link's MTU.
 func (s *Socket) Send(r Request) error {
 	b := s.packet(r.Number, r.Size)
 	var failed error
@@ -159,8 +159,8 @@ func (s *Socket) packet(number uint64, size int) []byte {
 	return b
 }
 
-// Receive waits for an answer to one of this socket's requests and returns its
-// number. The zero Time is no deadline. The error is os.ErrDeadlineExceeded at the
+// Receive waits for a reply to one of this socket's requests and returns the request's
+// Number. The zero Time is no deadline. The error is os.ErrDeadlineExceeded at the
 // deadline and os.ErrClosed after Close.
 func (s *Socket) Receive(deadline time.Time) (number uint64, err error) {
 	if err := s.file.SetReadDeadline(deadline); err != nil {
@@ -187,7 +187,7 @@ func (s *Socket) Receive(deadline time.Time) (number uint64, err error) {
 	}
 }
 
-// parse reads an answer. A raw socket has IPv4 with its header.
+// parse reads a reply. Over IPv4, a raw socket returns the IP header, too.
 func (s *Socket) parse(b []byte) (number uint64, ok bool) {
 	reply := byte(echoReply6)
 	if !s.v6 {

@@ -16,12 +16,12 @@ import (
 	"ovs-gre-cni/pkg/rundir"
 )
 
-// wgKernel is a link of the kernel's WireGuard, by generic netlink as
-// linux/wireguard.h has it. wgctrl does the same, and makes ovs-gre 480 KB
-// larger.
+// wgKernel is the name of a link of the kernel's WireGuard, which generic netlink
+// configures (linux/wireguard.h). The library wgctrl does the same and makes ovs-gre
+// 480 KB larger.
 type wgKernel string
 
-// attrs are netlink attributes by type. The flags of a type are taken off.
+// attrs calls each for every netlink attribute in b, with the type without its flags.
 func attrs(b []byte, each func(typ uint16, value []byte) error) error {
 	list, err := nl.ParseRouteAttr(b)
 	if err != nil {
@@ -161,8 +161,8 @@ func sockaddr(a netip.AddrPort) []byte {
 	return b
 }
 
-// manyAllowed is how many subnets go into one message: a netlink attribute has at
-// most 65535 bytes, a subnet of IPv6 40.
+// manyAllowed is how many subnets are in one message at most: a netlink attribute has at
+// most 65535 bytes, an IPv6 subnet takes 40.
 const manyAllowed = 1000
 
 func (w wgKernel) set(c wgConfig) error {
@@ -199,7 +199,8 @@ func (w wgKernel) set(c wgConfig) error {
 	return nil
 }
 
-// add puts the peer into a request. Attributes in a list have no type of their own.
+// add adds the peer to a request. replace is the flag that makes its subnets replace the
+// former ones. Attributes in a list have the type 0.
 func (p wgPeerConfig) add(req *nl.NetlinkRequest, replace uint32) {
 	const nested = unix.NLA_F_NESTED
 	flags := uint32(0)

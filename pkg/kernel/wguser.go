@@ -14,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wgUser is a link of wireguard-go, which somebody has started: by the text
-// protocol at its socket (wireguard.com/xplatform).
+// wgUser is the name of a link of a running wireguard-go, which the text protocol at its
+// socket configures (wireguard.com/xplatform).
 type wgUser string
 
-// wgPatience bounds a conversation: wireguard-go answers at once.
+// wgPatience bounds one request; wireguard-go answers at once.
 const wgPatience = 5 * time.Second
 
-// talk sends a request and hands each line of the answer, which is key=value, to
-// each. The error is the errno that the answer ends with.
+// talk sends a request and calls each for every line key=value of the answer. The error
+// wraps the errno at the end of the answer.
 func (w wgUser) talk(ctx context.Context, request string, each func(key, value string) error) error {
 	path := "/var/run/wireguard/" + string(w) + ".sock"
 	conn, err := new(net.Dialer).DialUnix(ctx, "unix", nil, &net.UnixAddr{Net: "unix", Name: path})
@@ -93,7 +93,7 @@ func (w wgUser) get(ctx context.Context) (WireGuardDevice, error) {
 	return dev, err
 }
 
-// unhex reads a key. No message has it.
+// unhex reads a key in hexadecimal. The error does not contain it.
 func unhex(into []byte, s string) error {
 	if len(s) != hex.EncodedLen(len(into)) {
 		return unix.EINVAL

@@ -26,45 +26,48 @@ var ErrNoWireGuard = errors.New("this kernel has no WireGuard (CONFIG_WIREGUARD)
 // WireGuardScope is a network's WireGuard link. The zero value is none.
 type WireGuardScope struct {
 	Network, Link string
-	// Exact: a peer that has gone to another address than its node's is told
-	// of, although it answers there: the nodes may have changed.
+	// Exact: the endpoint of a peer must be that of its node. Otherwise another one
+	// counts as right while there is a session by it: the peer has roamed.
 	Exact bool
 }
 
-// sessionLife is how long a session of WireGuard's is good for without a new
-// handshake (REJECT_AFTER_TIME of the whitepaper, 6.1).
+// sessionLife is how long a WireGuard session lasts after its handshake
+// (REJECT_AFTER_TIME in section 6.1 of the whitepaper).
 const sessionLife = 180 * time.Second
 
-// A WireGuardDevice is a WireGuard link as it is.
+// A WireGuardDevice is the configuration and state of a WireGuard link.
 type WireGuardDevice struct {
+	// Private is the private key; the zero Key is none.
 	Private rundir.Key
-	// Port is the UDP port it listens on.
+	// Port is the UDP port that the link listens on.
 	Port  uint16
 	Peers []WireGuardPeer
 }
 
-// A WireGuardPeer is a peer of a link as it is.
+// A WireGuardPeer is a peer of a WireGuard link.
 type WireGuardPeer struct {
-	// Key is its public key.
+	// Key is the peer's public key.
 	Key [32]byte
-	// Endpoint is where it was heard of last; the zero AddrPort is nowhere.
+	// Endpoint is the outer source of the peer's last packet, or the configured one; the
+	// zero AddrPort is none.
 	Endpoint netip.AddrPort
-	Allowed  []netip.Prefix
-	// Keepalive in seconds; 0 is none.
+	// Allowed are the allowed IPs.
+	Allowed []netip.Prefix
+	// Keepalive is the interval of keepalives in seconds; 0 is none.
 	Keepalive uint16
-	// Handshake is when the last one was; the zero Time is never.
+	// Handshake is the time of the last handshake; the zero Time is none.
 	Handshake time.Time
-	// Received and Sent are bytes.
+	// Received and Sent count bytes.
 	Received, Sent uint64
 }
 
-// Text is the public key in base64.
+// Text returns the public key in base64.
 func (p WireGuardPeer) Text() string { return base64.StdEncoding.EncodeToString(p.Key[:]) }
 
 // Alive reports whether the peer and this host have a session.
 func (p WireGuardPeer) Alive() bool { return time.Since(p.Handshake) < sessionLife }
 
-// A wgConfig is what to change of a link.
+// A wgConfig is a change of a WireGuard link.
 type wgConfig struct {
 	private *rundir.Key
 	port    uint16 // 0 leaves it
@@ -79,13 +82,13 @@ type wgPeerConfig struct {
 	keepalive *uint16
 }
 
-// wgControl talks to what a WireGuard link is made by: the kernel, or wireguard-go.
+// wgControl configures a WireGuard link of the kernel, or one of wireguard-go.
 type wgControl interface {
 	get(context.Context) (WireGuardDevice, error)
 	set(wgConfig) error
 }
 
-// control finds out who makes a link.
+// control returns the wgControl of a link, by its kind.
 func (l Link) control() (wgControl, error) {
 	switch l.Kind {
 	case "wireguard":
@@ -96,14 +99,14 @@ func (l Link) control() (wgControl, error) {
 	return nil, fmt.Errorf("link %s is of kind %q", l.Name, l.Kind)
 }
 
-// ours reports whether a link is a network's for WireGuard. One of wireguard-go
-// is whoever's who has given it the alias.
+// ours reports whether a link is a network's WireGuard link: it has the network's alias.
+// wireguard-go's links are of kind tun; an administrator gives them the alias.
 func (l Link) ours(network string) bool {
 	return (l.Kind == "wireguard" || l.Kind == "tun") && l.Alias == config.WireGuardAlias(network)
 }
 
-// WireGuard returns a network's WireGuard link as it is. The error wraps
-// fs.ErrNotExist where there is none.
+// WireGuard reads a network's WireGuard link. The error wraps fs.ErrNotExist where there
+// is no link of that name, and fault.ErrForeign where it is not the network's.
 func WireGuard(ctx context.Context, network, name string) (WireGuardDevice, error) {
 	return withConn(func(c *conn) (WireGuardDevice, error) {
 		l, err := c.link(ctx, name)
@@ -121,8 +124,8 @@ func WireGuard(ctx context.Context, network, name string) (WireGuardDevice, erro
 	})
 }
 
-// observeWireGuard adds the network's link and its peers, wanted or not, and
-// what has the name of a wanted link.
+// observeWireGuard adds the network's link and its peers, wanted or not. Another link
+// with the name of the wanted one is foreign.
 func (b *Backend) observeWireGuard(ctx context.Context, c *conn, want, have state.Set) error {
 	s := b.scope.WireGuard
 	if s.Link == "" {
@@ -169,7 +172,7 @@ func (b *Backend) observeWireGuard(ctx context.Context, c *conn, want, have stat
 	return nil
 }
 
-// cidrList is a list as objects have it.
+// cidrList is a list of prefixes as objects have it: sorted, with commas.
 func cidrList(list []netip.Prefix) string {
 	slices.SortFunc(list, netip.Prefix.Compare)
 	var b strings.Builder
@@ -182,7 +185,7 @@ func cidrList(list []netip.Prefix) string {
 	return b.String()
 }
 
-// applyWireGuard makes the change of a link; was is nil where there is none yet.
+// applyWireGuard makes or changes a link; was is nil if it is to be made.
 func (c *conn) applyWireGuard(ctx context.Context, w state.WireGuard, was state.Object) error {
 	private, err := rundir.PrivateKey(w.Network)
 	if err != nil {
@@ -216,8 +219,9 @@ func (c *conn) applyWireGuard(ctx context.Context, w state.WireGuard, was state.
 	return errors.Join(errs...)
 }
 
-// makeWireGuard makes a link, or takes one that a call which was killed has left
-// without an alias: the kernel takes none when it makes a link.
+// makeWireGuard makes a link. It also takes a blank one of that name, which a call has
+// left that was killed before it gave the alias: the kernel ignores an alias when it makes
+// a link.
 func (c *conn) makeWireGuard(ctx context.Context, w state.WireGuard) error {
 	err := c.addLink(ctx, newLink{name: w.Name, kind: "wireguard"})
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -238,8 +242,8 @@ func (c *conn) makeWireGuard(ctx context.Context, w state.WireGuard) error {
 	})
 }
 
-// blank reports whether a link is one of the kernel's WireGuard that nobody has
-// done anything with.
+// blank reports whether a link of the kernel's WireGuard is unused: down, without alias,
+// key and peers.
 func (l Link) blank(ctx context.Context) (bool, error) {
 	if l.Kind != "wireguard" || l.Alias != "" || l.Up {
 		return false, nil
@@ -283,9 +287,9 @@ func (c *conn) applyWireGuardPeer(ctx context.Context, p state.WireGuardPeer, re
 	return greet(control, to.key, p.Keepalive)
 }
 
-// greet has a session made with a peer at once: who waits for a packet to send
-// loses it where the other has not had the new key in time, and tries again after
-// five seconds only. A keepalive is sent when the interval is set that was none.
+// greet makes WireGuard begin a session with a peer now. Otherwise the first packet would
+// begin it, be lost if the peer does not have the new key yet, and the next try would be
+// five seconds later. WireGuard sends a keepalive when the interval changes from none.
 func greet(control wgControl, key [32]byte, keepalive uint16) error {
 	for _, seconds := range []uint16{0, max(keepalive, 1), keepalive} {
 		if err := control.set(wgConfig{peer: &wgPeerConfig{key: key, keepalive: &seconds}}); err != nil {

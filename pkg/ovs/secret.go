@@ -11,7 +11,7 @@ import (
 	"ovs-gre-cni/pkg/state"
 )
 
-// maxSecret is the most bytes of a secret that is read from a file. It is a choice.
+// maxSecret is the most bytes of a secret in a file, a choice.
 const maxSecret = 512
 
 // secrets are the values of options that come from files, by path.
@@ -36,10 +36,10 @@ func (s secrets) read(o state.Object) error {
 	return nil
 }
 
-// readSecret reads the secret that is the only line of a file, with or without a
-// line break at its end. As ssh does with a private key, it takes none that others
-// than its owner may read or write; the owner must be who reads, root. The error,
-// which has nothing of what is in the file, wraps config.ErrInvalid.
+// readSecret reads a secret, which is the only line of a file, with or without a line
+// break. As ssh with private keys, it refuses a file that belongs to another user than
+// this process's, root, or that others may read or write. The error wraps
+// config.ErrInvalid and contains nothing of the file.
 func readSecret(path string) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO would wait for its other end
 	if err != nil {
@@ -63,8 +63,8 @@ func readSecret(path string) (string, error) {
 		return "", fmt.Errorf("%w: %w", config.ErrInvalid, err)
 	}
 	secret := strings.TrimSuffix(string(raw), "\n")
-	// Quotes would end it where OVS's IPsec daemon writes it down, and ovs-vsctl
-	// takes a backslash for more than that.
+	// A quote would end the secret in the files that OVS's IPsec daemon writes, and
+	// ovs-vsctl reads a backslash as the beginning of an escape.
 	bad := func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
 	if secret == "" || len(secret) > maxSecret || strings.ContainsFunc(secret, bad) {
 		return "", fmt.Errorf(`%w: %s: want one line of 1 to %d printable ASCII characters without " and \`, config.ErrInvalid, path, maxSecret)

@@ -11,22 +11,23 @@ import (
 	"ovs-gre-cni/pkg/icmp"
 )
 
-// A Target is an address to ask, and the one of this host to ask it from.
+// A Target is an address to send echo requests to.
 type Target struct {
-	// Name is the caller's, and the key of the results.
-	Name     string
+	// Name is the key of the target's Result.
+	Name string
+	// To is the address, From this host's source address; both are of one family.
 	To, From netip.Addr
 }
 
-// A Pace says how often a Meter asks.
+// A Pace says how often a Meter sends requests.
 type Pace struct {
-	// Period is the time between two requests to one target, but for the first
-	// three to it: they are a second apart at most, so that there soon is a result.
+	// Period is the time between two requests to one target. The first three to a new
+	// target are a second apart at most, so that it has a Result soon.
 	Period time.Duration
-	// Gap is the least time between any two requests: with many targets the
-	// period is as long as that makes it.
+	// Gap is the least time between two requests to any targets. With many targets it
+	// makes the period longer.
 	Gap time.Duration
-	// Rounds is after how many requests to each target Run ends; 0 is never.
+	// Rounds is how many requests Run sends to each target; 0 is no limit.
 	Rounds int
 }
 
@@ -41,18 +42,18 @@ var Quick = Pace{Period: 200 * time.Millisecond, Gap: time.Millisecond, Rounds: 
 const (
 	// Window is how many of the last requests to a target a Result is about.
 	Window = 20
-	// patience is how long an answer may take; what comes later counts as lost.
+	// patience is how long a reply may take; a request with a later one counts as lost.
 	patience = 2 * time.Second
-	// silent is how many of the last requests went unanswered where a target is
-	// taken for unreachable.
+	// silent is how many requests in a row are lost when a target counts as Silent.
 	silent = 3
 )
 
-// A Result is how the last requests to a target went, at most Window of them. A
-// request that is not answered yet and may still be is none of them.
+// A Result is about the last requests to a target, at most Window of them, without those
+// that still wait for a reply.
 type Result struct {
+	// Sent counts the requests, Lost those of them without a reply in time.
 	Sent, Lost int
-	// RTT is the median round trip of those that were answered; 0 where none was.
+	// RTT is the median round trip of the answered requests; 0 is none.
 	RTT time.Duration
 	// Silent: none of the last three requests was answered.
 	Silent bool
@@ -66,31 +67,31 @@ func (r Result) Loss() float64 {
 	return float64(r.Lost) / float64(r.Sent)
 }
 
-// A Meter asks targets and keeps the results of the last requests. The zero
-// value is one that has asked nobody. Its methods may be called from several
-// goroutines at once, but Run from one.
+// A Meter sends requests to targets and keeps the results of the last ones. The zero
+// value has sent none. Its methods may be called from several goroutines at once, but
+// Run from one.
 type Meter struct {
-	// Answered is called for each request that was answered, with the round trip,
-	// and for each that was lost, with 0. nil is nobody.
+	// Answered is called for each answered request with the round trip, and for each
+	// lost one with 0; nil is not called.
 	Answered func(rtt time.Duration)
 
 	mu        sync.Mutex
 	histories map[string]*history
 	pending   map[uint64]request
-	// oldest is the number of the oldest request that may be pending, next the
-	// number of the next one.
+	// oldest is the number of the oldest request that may be pending, next that of the
+	// next request.
 	oldest, next uint64
 }
 
-// A request is one that waits for its answer.
+// A request is an echo request to the target name, which waits for its reply.
 type request struct {
 	name string
 	at   time.Time
 }
 
-// Run asks the targets in turn, at a pace, until ctx ends or the rounds are
-// over. targets is called before each round. The error says why this host
-// cannot ask at all, and wraps os.ErrPermission where it may not.
+// Run sends requests to the targets in turn, at a pace, until ctx ends or the rounds are
+// over. It calls targets before each round. The error is about this host, which cannot
+// send any request, and wraps os.ErrPermission.
 func (m *Meter) Run(ctx context.Context, pace Pace, targets func() []Target) error {
 	sockets := map[netip.Addr]*icmp.Socket{}
 	var readers sync.WaitGroup
@@ -149,8 +150,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// ask sends a request. One that cannot be sent, for want of a socket or a
-// route, is lost.
+// ask sends a request. One that cannot be sent, without a socket or a route, counts as
+// lost.
 func (m *Meter) ask(s *icmp.Socket, t Target) {
 	now := time.Now()
 	m.expire(now)
@@ -167,7 +168,7 @@ func (m *Meter) ask(s *icmp.Socket, t Target) {
 	}
 }
 
-// read takes answers until the socket is closed.
+// read reads replies until the socket is closed.
 func (m *Meter) read(s *icmp.Socket) {
 	for {
 		number, err := s.Receive(time.Time{})
@@ -187,7 +188,7 @@ func (m *Meter) answered(number uint64, now time.Time) {
 	}
 }
 
-// end notes the result of a request; a round trip of 0 is none.
+// end records the result of a request; a round trip of 0 means that it was lost.
 func (m *Meter) end(number uint64, rtt time.Duration) {
 	m.mu.Lock()
 	r, ok := m.pending[number]
@@ -206,7 +207,7 @@ func (m *Meter) end(number uint64, rtt time.Duration) {
 	}
 }
 
-// expire gives up requests whose answers would come too late.
+// expire counts requests as lost whose replies would come too late.
 func (m *Meter) expire(now time.Time) {
 	for {
 		m.mu.Lock()
@@ -232,8 +233,7 @@ func (m *Meter) waiting() bool {
 	return len(m.pending) > 0
 }
 
-// young reports whether a target has been asked less than three times, or there
-// is none.
+// young reports whether a target was asked less than three times, or there is no target.
 func (m *Meter) young(list []Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -245,10 +245,10 @@ func (m *Meter) young(list []Target) bool {
 	return len(list) == 0
 }
 
-// forget drops the results of targets that are asked no more.
-func (m *Meter) forget(but []Target) {
-	asked := make(map[string]bool, len(but))
-	for _, t := range but {
+// forget removes the results of all targets that are not in kept.
+func (m *Meter) forget(kept []Target) {
+	asked := make(map[string]bool, len(kept))
+	for _, t := range kept {
 		asked[t.Name] = true
 	}
 	m.mu.Lock()
@@ -260,8 +260,8 @@ func (m *Meter) forget(but []Target) {
 	}
 }
 
-// Results are how it went, by the targets' names. A target that has not been
-// asked yet is not among them.
+// Results returns the results by the targets' names. A target without a request that was
+// answered or lost has none.
 func (m *Meter) Results() map[string]Result {
 	m.mu.Lock()
 	defer m.mu.Unlock()

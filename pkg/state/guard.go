@@ -10,11 +10,12 @@ import (
 	"ovs-gre-cni/pkg/nodes"
 )
 
-// Guarded reports whether nothing of the network may pass in clear between hosts:
-// it goes by WireGuard, or IPsec encrypts its tunnels.
+// Guarded reports whether the network's packets between hosts must be encrypted, by
+// WireGuard or by IPsec around its tunnels. Such a network has a Guard.
 func Guarded(c *config.Network) bool { return Encrypted(c) || c.Tunnel.IPsec() != "" }
 
-// GuardForm is a Guarded network's Guard without those that it is about.
+// GuardForm returns the Guard of a Guarded network without Peers and Nodes. It decides
+// which chains and rules the guard has.
 func GuardForm(c *config.Network) Guard {
 	g := Guard{Network: c.Name}
 	switch {
@@ -39,7 +40,7 @@ func GuardForm(c *config.Network) Guard {
 	return g
 }
 
-// guard is GuardForm for this host's peers.
+// guard returns the Guard of a Guarded network with this host's peers.
 func guard(c *config.Network, m nodes.Topology) Guard {
 	g := GuardForm(c)
 	g.Peers = cidrList(subnets(m.Peers))
@@ -53,9 +54,8 @@ func guard(c *config.Network, m nodes.Topology) Guard {
 	return g
 }
 
-// CheckIPsec tells why OVS's IPsec daemon would not encrypt the tunnels between
-// these nodes; nil is that it does, or that none is asked to. The error wraps
-// config.ErrInvalid.
+// CheckIPsec returns an error if OVS's IPsec daemon cannot encrypt the tunnels between
+// these nodes. A network without IPsec has none. The error wraps config.ErrInvalid.
 func CheckIPsec(c *config.Network, m nodes.Topology) error {
 	if c.Tunnel.IPsec() == "" || c.Tunnel.Type != config.TunnelGRE || m.Self.Address.Is4() {
 		return nil
