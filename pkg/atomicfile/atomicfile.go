@@ -1,5 +1,5 @@
-// Package atomicfile replaces files in one step: who opens one gets the old
-// content or the new. What has the old one open, or runs it, keeps it.
+// Package atomicfile replaces files in one step: a reader gets the old content or
+// the new one. A process that has the old file open, or runs it, keeps that.
 //
 // Locks and directories are out of scope.
 package atomicfile
@@ -11,20 +11,30 @@ import (
 	"strings"
 )
 
-// prefix is what the names of files begin with that are not in their place yet.
-// Runtimes look in their directories at names that end in conf, conflist or
-// json alone, and containerd does not see a file that comes from another.
+// prefix begins the name of a file that is being written. Runtimes read only files
+// whose names end in conf, conflist or json, and containerd does not notice a file
+// that comes from another directory.
 func prefix(path string) string { return "." + filepath.Base(path) + ".new-" }
 
-// Write replaces a file, which gets the mode whatever the umask. Several may do
-// so at once: the last one's stays.
+// Write replaces a file, or makes it. The file gets the mode whatever the umask. Of
+// several calls at once, the last one's content stays.
 func Write(path string, content []byte, mode os.FileMode) error {
-	return write(path, content, mode, false)
+	return write(path, content, mode, false, os.Rename)
 }
 
-// WriteDurable is Write that holds also for a machine that loses its power.
+// WriteDurable is Write; the file is on disk when it returns.
 func WriteDurable(path string, content []byte, mode os.FileMode) error {
-	if err := write(path, content, mode, true); err != nil {
+	return writeDurable(path, content, mode, os.Rename)
+}
+
+// CreateDurable is WriteDurable for a file that does not exist. Otherwise the error
+// wraps fs.ErrExist.
+func CreateDurable(path string, content []byte, mode os.FileMode) error {
+	return writeDurable(path, content, mode, os.Link)
+}
+
+func writeDurable(path string, content []byte, mode os.FileMode, put func(from, to string) error) error {
+	if err := write(path, content, mode, true, put); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))
@@ -35,7 +45,8 @@ func WriteDurable(path string, content []byte, mode os.FileMode) error {
 	return dir.Sync()
 }
 
-func write(path string, content []byte, mode os.FileMode, sync bool) error {
+// write writes a file beside path, which put then gives its name.
+func write(path string, content []byte, mode os.FileMode, sync bool, put func(from, to string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), prefix(path))
 	if err != nil {
 		return err
@@ -49,11 +60,11 @@ func write(path string, content []byte, mode os.FileMode, sync bool) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return put(f.Name(), path)
 }
 
-// RemoveLeftovers removes what calls left behind that were killed while they
-// wrote the file. It is for who knows that nobody else writes it.
+// RemoveLeftovers removes the files of calls that were killed while they wrote path.
+// No other process may write the file meanwhile.
 func RemoveLeftovers(path string) error {
 	dir := filepath.Dir(path)
 	entries, err := os.ReadDir(dir)

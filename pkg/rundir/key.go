@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"ovs-gre-cni/pkg/atomicfile"
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 )
@@ -34,28 +35,28 @@ func NewKey() Key {
 }
 
 // PrivateKey reads this host's private key for a network. The error wraps
-// fs.ErrNotExist where none is made yet.
+// fs.ErrNotExist where there is none.
 func PrivateKey(network string) (Key, error) {
 	k, _, err := readKey(config.KeyFile(network))
 	return k, err
 }
 
-// NextKey reads the private key that NextKeyFile holds, and its public key in
+// NextKey reads this host's next private key for a network, and its public key in
 // base64. The error wraps fs.ErrNotExist where there is none.
 func NextKey(network string) (k Key, public string, err error) { return readKey(nextKeyFile(network)) }
 
-// nextKeyFile is the file with the key that takes the place of the other once the
-// nodes name it: behind the key, in a second line, its public key.
+// nextKeyFile is the file of the key that replaces the present one when the nodes name
+// it. Its second line is the public key.
 func nextKeyFile(network string) string { return config.KeyFile(network) + ".next" }
 
-// SyncKey makes this host's private key for a network, if there is none, and
-// puts the next one in its place if that is what listed, the public key of this
-// host in its nodes, names; "" names none. Whoever gives one holds the network's
-// lock.
+// SyncKey makes this host's private key for a network, if there is none. If listed,
+// this host's public key in the nodes, is that of the next key, the next key replaces
+// the present one. "" is none in the nodes. A caller with another listed holds the
+// network's lock.
 func SyncKey(network, listed string) error {
 	next, public, err := NextKey(network)
 	if err == nil && listed != "" && public == listed {
-		if err := writeKey(config.KeyFile(network), next, "", os.Rename); err != nil {
+		if err := writeKey(atomicfile.WriteDurable, config.KeyFile(network), next, ""); err != nil {
 			return err
 		}
 		return os.Remove(nextKeyFile(network))
@@ -69,14 +70,13 @@ func SyncKey(network, listed string) error {
 	return firstKey(config.KeyFile(network), NewKey(), "")
 }
 
-// StoreNextKey keeps a key, with its public key, for SyncKey to take, unless
-// there is one already.
+// StoreNextKey writes the file of the next key with its public key, unless there is
+// one already.
 func StoreNextKey(network string, k Key, public string) error {
 	return firstKey(nextKeyFile(network), k, public)
 }
 
-// RemoveKeys deletes this host's private keys for a network. None there is no
-// error.
+// RemoveKeys deletes this host's private keys for a network, if there are any.
 func RemoveKeys(network string) error {
 	var errs []error
 	for _, path := range []string{config.KeyFile(network), nextKeyFile(network)} {
@@ -87,17 +87,17 @@ func RemoveKeys(network string) error {
 	return errors.Join(errs...)
 }
 
-// firstKey writes a key's file; where another call was first, that one's stays.
+// firstKey writes a key's file, unless another call has written it first.
 func firstKey(path string, k Key, public string) error {
-	err := writeKey(path, k, public, os.Link)
+	err := writeKey(atomicfile.CreateDurable, path, k, public)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	return err
 }
 
-// readKey reads a key's file. What others can read or write is no secret, and
-// refused; the error then wraps ErrForeign.
+// readKey reads a key's file. It refuses one that others may read or write; the error
+// then wraps fault.ErrForeign.
 func readKey(path string) (k Key, public string, err error) {
 	st, err := os.Lstat(path)
 	if err != nil {
@@ -118,24 +118,15 @@ func readKey(path string) (k Key, public string, err error) {
 	return Key(raw), strings.TrimSpace(rest), nil
 }
 
-// writeKey writes a key's file in one step, also through a power cut: put gives
-// what is written its name.
-func writeKey(path string, k Key, public string, put func(from, to string) error) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("private key: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".") // 0600
-	if err != nil {
-		return fmt.Errorf("private key: %w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // there is none after the rename
+// writeKey writes a key's file by a function of atomicfile.
+func writeKey(write func(string, []byte, os.FileMode) error, path string, k Key, public string) error {
 	text := base64.StdEncoding.EncodeToString(k[:]) + "\n"
 	if public != "" {
 		text += public + "\n"
 	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = put(f.Name(), path)
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = write(path, []byte(text), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("private key: %w", err)
