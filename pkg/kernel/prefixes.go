@@ -15,11 +15,12 @@ import (
 // is a router with one for each of its customers.
 const mostTables = 16
 
-// Prefix is a subnet that this host has on a link, or a route to.
+// Prefix is a subnet that this host has on a link, or a route to, or the address of
+// a route's next hop.
 type Prefix struct {
 	netip.Prefix
-	// Link is the address's link, or that of the route's first next hop; "" is
-	// none, as of a blackhole.
+	// Link is the link of the address or of the next hop, or that of the route's first
+	// next hop; "" is none, as of a blackhole.
 	Link string
 	// Addr is the link's address in the subnet; the zero Addr is a route.
 	Addr netip.Addr
@@ -35,13 +36,13 @@ type Prefix struct {
 	text string
 }
 
-// String is the address or the route as "ip" prints it.
+// String is the address or the route as "ip" prints it, and of a next hop also whose.
 func (p Prefix) String() string { return p.text }
 
 // Prefixes lists the subnets of this host: those of the addresses of its links, up
 // or not, and of its routes in the table main and in the tables that policy rules
-// name, 16 tables at most. It leaves out default routes, link-local, loopback and
-// multicast subnets, and the table local. It reads every route of these tables,
+// name, 16 tables at most, with these routes' next hops. It leaves out default routes
+// (not their next hops), link-local, loopback and multicast subnets, and the table local. It reads every route of these tables,
 // which is too slow for each ADD.
 func Prefixes(ctx context.Context) ([]Prefix, error) {
 	return withConn(func(c *conn) (list []Prefix, err error) {
@@ -58,11 +59,7 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 				routes, err2 := c.routes(ctx, family, table, 0)
 				err = errors.Join(err, err2)
 				for i := range routes {
-					r := &routes[i]
-					list = append(list, Prefix{
-						Prefix: prefix(r.Dst), Link: c.name(hops(r)[0].LinkIndex), Src: addrOf(r.Src),
-						Proto: int(r.Protocol), Table: r.Table, text: c.text(r),
-					})
+					list = append(list, c.prefixes(&routes[i])...)
 				}
 			}
 		}
@@ -71,6 +68,23 @@ func Prefixes(ctx context.Context) ([]Prefix, error) {
 			return p.Bits() == 0 || a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast()
 		}), err
 	})
+}
+
+// prefixes are a route's destination and next hops.
+func (c *conn) prefixes(r *netlink.Route) []Prefix {
+	p := Prefix{
+		Prefix: prefix(r.Dst), Link: c.name(hops(r)[0].LinkIndex), Src: addrOf(r.Src),
+		Proto: int(r.Protocol), Table: r.Table, text: c.text(r),
+	}
+	list := []Prefix{p}
+	for _, h := range hops(r) {
+		if a := via(h); a.IsValid() {
+			p.Prefix, p.Link = netip.PrefixFrom(a, a.BitLen()), c.name(h.LinkIndex)
+			p.text = fmt.Sprintf("%s as the next hop of %s", a, list[0].text)
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // tables are main and the tables that policy rules name, without local.

@@ -38,13 +38,16 @@ func TestPrefixes(t *testing.T) {
 		"192.168.1.1/24 dev obr0":                            {Link: "obr0", Proto: state.RouteProtocol},
 		"fd00:99::1/64 dev eth0":                             {Link: "eth0"},
 		"172.30.0.0/24 dev eth0 proto kernel src 172.30.0.1": {Link: "eth0", Proto: 2, Table: 254},
-		"192.168.2.0/24 via 172.30.0.2 dev obr0-t onlink proto ovs-gre src 192.168.1.1":            {Link: "obr0-t", Proto: state.RouteProtocol, Table: 254},
-		"10.1.0.0/16 via 172.30.0.9 dev eth0 proto static":                                         {Link: "eth0", Proto: 4, Table: 254},
-		"blackhole 10.2.0.0/16 proto boot":                                                         {Proto: 3, Table: 254},
-		"10.3.0.0/16 proto boot nexthop via 172.30.0.7 dev eth0 nexthop via 172.30.0.8 dev eth0":   {Link: "eth0", Proto: 3, Table: 254},
-		"fd00:77::/48 via fd00:99::9 dev eth0 proto boot metric 1024":                              {Link: "eth0", Proto: 3, Table: 254},
-		"10.4.0.0/16 via 172.30.0.9 dev eth0 table 100 proto boot":                                 {Link: "eth0", Proto: 3, Table: 100},
-		"fd00:2::/64 via fe80::858:acff:fe1e:2 dev obr0-t proto ovs-gre src fd00:1::1 metric 1024": {Link: "obr0-t", Proto: state.RouteProtocol, Table: 254},
+		"192.168.2.0/24 via 172.30.0.2 dev obr0-t onlink proto ovs-gre src 192.168.1.1":                                        {Link: "obr0-t", Proto: state.RouteProtocol, Table: 254},
+		"10.1.0.0/16 via 172.30.0.9 dev eth0 proto static":                                                                     {Link: "eth0", Proto: 4, Table: 254},
+		"blackhole 10.2.0.0/16 proto boot":                                                                                     {Proto: 3, Table: 254},
+		"172.30.0.9 as the next hop of 10.1.0.0/16 via 172.30.0.9 dev eth0 proto static":                                       {Link: "eth0", Proto: 4, Table: 254},
+		"172.30.0.254 as the next hop of 0.0.0.0/0 via 172.30.0.254 dev eth0 proto boot":                                       {Link: "eth0", Proto: 3, Table: 254},
+		"172.30.0.8 as the next hop of 10.3.0.0/16 proto boot nexthop via 172.30.0.7 dev eth0 nexthop via 172.30.0.8 dev eth0": {Link: "eth0", Proto: 3, Table: 254},
+		"10.3.0.0/16 proto boot nexthop via 172.30.0.7 dev eth0 nexthop via 172.30.0.8 dev eth0":                               {Link: "eth0", Proto: 3, Table: 254},
+		"fd00:77::/48 via fd00:99::9 dev eth0 proto boot metric 1024":                                                          {Link: "eth0", Proto: 3, Table: 254},
+		"10.4.0.0/16 via 172.30.0.9 dev eth0 table 100 proto boot":                                                             {Link: "eth0", Proto: 3, Table: 100},
+		"fd00:2::/64 via fe80::858:acff:fe1e:2 dev obr0-t proto ovs-gre src fd00:1::1 metric 1024":                             {Link: "obr0-t", Proto: state.RouteProtocol, Table: 254},
 	} {
 		p, ok := have[text]
 		if !ok || p.Link != want.Link || p.Proto != want.Proto || p.Table != want.Table {

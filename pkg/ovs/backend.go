@@ -3,6 +3,7 @@ package ovs
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -325,16 +326,15 @@ func (b *Backend) options(t *state.Tunnel, opts map[string]string, asked state.T
 		}
 	}
 	var lines []string
-	for name, value := range opts {
+	for _, name := range slices.Sorted(maps.Keys(opts)) { // as a configuration has them: '=' sorts behind digits
 		switch {
 		case slices.Contains(ourOptions, name) || state.HasOption(asked.Secrets, name):
 		case state.HasOption(asked.Options, name):
-			lines = append(lines, name+"="+value)
+			lines = append(lines, name+"="+opts[name])
 		default:
 			lines = append(lines, name)
 		}
 	}
-	slices.Sort(lines)
 	t.Options = strings.Join(lines, "\n")
 }
 

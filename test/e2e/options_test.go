@@ -26,8 +26,8 @@ func TestTunnelOptions(t *testing.T) {
 			h.Shell(t, "rm -f "+secretFile+"; echo "+text+" >"+secretFile+"; chmod "+mode+" "+secretFile)
 		}
 	}
-	// To OVS the option means nothing: it is handed on all the same.
-	n := cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"ports": "peer", "options": cnitest.Conf{"ttl": 33, "colour": cnitest.Conf{"file": secretFile}}}}}
+	// To OVS colour, x and x1 mean nothing: they are handed on all the same.
+	n := cnitest.Network{OVSGRE: cnitest.Conf{"tunnel": cnitest.Conf{"ports": "peer", "options": cnitest.Conf{"ttl": 33, "x": 1, "x1": 2, "colour": cnitest.Conf{"file": secretFile}}}}}
 	n.Install(t, l)
 	before := snapshot(t, h)
 
@@ -74,6 +74,9 @@ func TestTunnelOptions(t *testing.T) {
 		}
 	}
 	report()
+	if err := cs[0].Call("check"); err != nil {
+		t.Error(err)
+	}
 
 	// Another secret in the file, and one that somebody has set.
 	for _, change := range []string{

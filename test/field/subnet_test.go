@@ -34,6 +34,12 @@ func TestSubnetIsTaken(t *testing.T) {
 		{"a route", "ip route add 192.168.1.0/25 via 172.16.32.2", "ip route delete 192.168.1.0/25", []string{"192.168.1.0/25 via 172.16.32.2"}},
 		{"a route of a policy", "ip rule add from 172.16.32.100 lookup 100; ip route add 192.168.1.0/24 via 172.16.32.2 table 100",
 			"ip rule del from 172.16.32.100 lookup 100; ip route flush table 100", []string{"192.168.1.0/24", "table 100"}},
+		{"a router", nic + "ip address add 192.168.200.23/16 dev mgmt; ip route add default via 192.168.1.1 metric 7", "ip link delete mgmt",
+			[]string{"192.168.1.0/24", "192.168.1.1 as the next hop of 0.0.0.0/0 via 192.168.1.1 dev mgmt"}},
+		{"one router of two", nic + "ip address add 192.168.200.23/16 dev mgmt; ip route add 198.51.100.0/24 nexthop via 172.16.32.2 nexthop via 192.168.1.254",
+			"ip route delete 198.51.100.0/24; ip link delete mgmt", []string{"192.168.1.0/24", "192.168.1.254 as the next hop of 198.51.100.0/24"}},
+		{"a router onlink", "ip route add 198.51.100.0/24 via 192.168.1.254 dev $(ip -o -4 address show to 172.16.32.100 | cut -d' ' -f2) onlink",
+			"ip route delete 198.51.100.0/24", []string{"192.168.1.0/24", "192.168.1.254 as the next hop of 198.51.100.0/24"}},
 		{"a wider network", nic + "ip address add 192.168.200.23/16 dev mgmt", "ip link delete mgmt", nil},
 		{"a wider route", "ip route add 192.168.0.0/16 via 172.16.32.2; ip route add blackhole 192.0.0.0/8", "ip route delete 192.168.0.0/16; ip route delete 192.0.0.0/8", nil},
 	} {
