@@ -47,10 +47,8 @@ func statusHost(ctx context.Context, n *network.Network) error {
 	if err != nil {
 		return err
 	}
-	for _, ch := range changes {
-		if br, ok := ch.New.(state.Bridge); ok && br.Adopted {
-			return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", fault.ErrUnavailable, br.Name)
-		}
+	if err := network.CheckGiven(changes); err != nil {
+		return err
 	}
 	if err := state.CheckForeign(changes); err != nil || len(changes) == 0 {
 		return err

@@ -196,6 +196,9 @@ func overlap(a, b netip.Prefix) bool {
 
 // isUnderlay reports whether an address can be a node's.
 func isUnderlay(a netip.Addr) bool {
+	if a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})) {
+		return false // this network, limited broadcast (RFC 6890)
+	}
 	return a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
 

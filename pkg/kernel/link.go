@@ -109,13 +109,17 @@ func putLink(l Link, name string, want, have state.Set) {
 	if o, ok := want[state.Link{Name: name}.ID()]; ok {
 		have.Put(observedLink(l, o.(state.Link)))
 	}
+	text := fmt.Sprintf("link %s is of kind %s", name, l.Kind)
+	if l.Kind == "" {
+		text = fmt.Sprintf("link %s is hardware", name)
+	}
+	if o, ok := want[state.Link{Name: name}.ID()].(state.Link); ok && o.MaxMTU != 0 && l.Kind != "bridge" {
+		have.Put(state.Foreign{Want: o, Have: text + " and no Linux bridge (linuxBridge)"})
+	}
 	if l.Kind == "openvswitch" || l.Kind == "tun" {
 		return // OVS's own: its port on the kernel's datapath, its tap on the other
 	}
-	text := fmt.Sprintf("link %s is of kind %s and no port of OVS", name, l.Kind)
-	if l.Kind == "" {
-		text = fmt.Sprintf("link %s is hardware and no port of OVS", name)
-	}
+	text += " and no port of OVS"
 	if b, ok := want[state.Bridge{Name: name}.ID()].(state.Bridge); ok && !b.Adopted {
 		have.Put(state.Foreign{Want: b, Have: text})
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/state"
 
 	"github.com/vishvananda/netlink"
@@ -279,12 +280,30 @@ func (c *conn) putRoute(ctx context.Context, o state.Route, replace bool) error 
 	if err != nil {
 		return err
 	}
-	return c.execute(ctx, func(h *netlink.Handle) error {
+	err = c.execute(ctx, func(h *netlink.Handle) error {
 		if replace {
 			return h.RouteReplace(r)
 		}
 		return h.RouteAdd(r)
 	})
+	if errors.Is(err, unix.EINVAL) && o.Via.IsValid() {
+		return c.nextHopError(ctx, o.Via, err)
+	}
+	return err
+}
+
+// nextHopError returns why the kernel takes no route by an address, or err. It wraps
+// config.ErrInvalid where the address is no other host's.
+func (c *conn) nextHopError(ctx context.Context, via netip.Addr, err error) error {
+	r, err2 := c.lookup(ctx, via, netip.Addr{}, 0)
+	switch {
+	case err2 != nil:
+	case r.Type == unix.RTN_LOCAL:
+		return fmt.Errorf("%w: its next hop %s is an address of this host itself", config.ErrInvalid, via)
+	case r.Type == unix.RTN_BROADCAST:
+		return fmt.Errorf("%w: its next hop %s is a broadcast address of this host's link", config.ErrInvalid, via)
+	}
+	return err
 }
 
 // delRoute deletes a route. The request names all its attributes, so that it fits

@@ -91,6 +91,9 @@ func (n *Network) reconcile(ctx context.Context, want state.Set) ([]state.Change
 	}
 	changes, err := state.Check(ctx, want, backends...)
 	if err == nil {
+		err = CheckGiven(changes)
+	}
+	if err == nil {
 		err = state.CheckForeign(changes)
 	}
 	if err == nil && len(changes) > 0 {

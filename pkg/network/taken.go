@@ -9,6 +9,7 @@ import (
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
+	"ovs-gre-cni/pkg/nodes"
 	"ovs-gre-cni/pkg/state"
 )
 
@@ -60,4 +61,23 @@ func (n *Network) isOurs() func(kernel.Prefix) bool {
 		}
 		return true
 	}
+}
+
+// CheckGiven returns an error if changes need a bridge that the configuration takes as
+// given and that this host does not have. The error wraps fault.ErrUnavailable or
+// nodes.ErrNotReady: somebody else may be about to make the bridge.
+func CheckGiven(changes []state.Change) error {
+	for _, ch := range changes {
+		switch o := ch.New.(type) {
+		case state.Bridge:
+			if o.Adopted {
+				return fmt.Errorf("%w: adoptBridge: there is no OVS bridge %s", fault.ErrUnavailable, o.Name)
+			}
+		case state.Link:
+			if o.MaxMTU != 0 && ch.Old == nil {
+				return fmt.Errorf("linuxBridge %s: %w: this host has no Linux bridge of this name", o.Name, nodes.ErrNotReady)
+			}
+		}
+	}
+	return nil
 }

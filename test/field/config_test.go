@@ -2,6 +2,7 @@ package field
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -79,4 +80,79 @@ func TestTwoDefaultRoutes(t *testing.T) {
 	cnitest.WantError(t, err, invalid, "isDefaultGateway", "0.0.0.0/0", "set it to false")
 	settled(t, before, h)
 	cnitest.Result(t, c.Netns, "ovs-gre", with(t, blue, cnitest.Conf{"isDefaultGateway": false}), "CNI_IFNAME=eth1")
+}
+
+// TestGivenBridge: linuxBridge names what is no Linux bridge, or nothing: refused in one
+// sentence before anything of that link changes (its MTU, its forwarding).
+func TestGivenBridge(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	h := l.Hosts[0]
+	routers(t, l)
+	h.Shell(t, "ip tuntap add nic mode tap; ip link set nic up; ip link add far type veth peer name near")
+	c := h.NewNetns(t, "c1")
+	conf := cnitest.PluginConf(t, cnitest.Network{}.Conflist(l), "ovs-gre", nil)
+	const settings = "cd /proc/sys/net; grep -s . ipv4/conf/*/forwarding ipv4/conf/*/send_redirects ipv6/conf/*/accept_ra; ip -o link | sed 's/ state .*//'"
+	before, set := cnitest.MustLook(t, h), h.Shell(t, settings)
+	for _, tt := range []struct {
+		link string
+		code uint
+		says string
+	}{
+		{"nic", foreign, "link nic is in the way"}, {"far", foreign, "kind veth and no Linux bridge (linuxBridge)"},
+		{"lo", foreign, "link lo is in the way"}, {h.UnderlayLink, foreign, "no Linux bridge (linuxBridge)"},
+		{"nosuch", tryAgain, "linuxBridge nosuch: not ready: this host has no Linux bridge of this name"},
+	} {
+		for _, segment := range []string{"host", "mesh"} {
+			conf := with(t, conf, cnitest.Conf{"linuxBridge": tt.link, "segment": segment})
+			_, err := cnitest.Call(c, "ovs-gre", "ADD", conf)
+			cnitest.WantError(t, err, tt.code, tt.says)
+			if err != nil && strings.Count(err.Error(), tt.link) > 3 {
+				t.Errorf("%s: it says more than one thing: %v", tt.link, err)
+			}
+			if _, err := cnitest.Plugin(h, "ovs-gre", "STATUS", conf); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s: STATUS: %v", tt.link, err)
+			}
+			settled(t, before, h)
+			if now := h.Shell(t, settings); now != set {
+				t.Errorf("%s:\n%s\nwas\n%s", tt.link, now, set)
+			}
+		}
+	}
+}
+
+// TestAddressOfNoHost: a peer whose address cannot be another host's is refused, or
+// named by the call that needs a route to it.
+func TestAddressOfNoHost(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	c := h.NewNetns(t, "c1")
+	routers(t, l)
+	before := cnitest.MustLook(t, h)
+	for _, tt := range []struct{ address, says string }{
+		{"255.255.255.255", "nodes[1] (far).address \"255.255.255.255\": want a plain unicast address"},
+		{"0.1.2.3", "nodes[1] (far).address \"0.1.2.3\": want a plain unicast address"},
+		{"172.16.32.255", "route 192.168.2.0/24: invalid configuration: its next hop 172.16.32.255 is a broadcast address"},
+		{"172.16.32.77", "route 192.168.2.0/24: invalid configuration: its next hop 172.16.32.77 is an address of this host itself"},
+	} {
+		n := cnitest.Network{OVSGRE: cnitest.Conf{"node": "near", "tunnel": cnitest.Conf{"ports": "peer"}, "nodes": []cnitest.Conf{
+			{"name": "near", "address": h.Addr4.String(), "subnets": []string{"192.168.1.0/24"}},
+			{"name": "far", "address": tt.address, "subnets": []string{"192.168.2.0/24"}}}}}
+		n.Install(t, l)
+		if tt.address == "172.16.32.77" {
+			h.Shell(t, "ip address add 172.16.32.77/24 dev "+h.UnderlayLink)
+			before = cnitest.MustLook(t, h)
+		}
+		c := &cnitest.Container{Netns: c, Network: "ovsnet", IfName: "eth0"}
+		err := c.Call("add")
+		if err == nil {
+			t.Fatalf("%s: ADD works", tt.address)
+		}
+		has(t, tt.address, err.Error(), tt.says)
+		if err := c.Call("del"); err != nil && tt.address[0] == '1' { // as a runtime does
+			t.Errorf("%s: DEL: %v", tt.address, err)
+		}
+		settled(t, before, h)
+	}
 }
