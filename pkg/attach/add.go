@@ -39,15 +39,17 @@ func Add(ctx context.Context, r Request) (res *current.Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if over := len(r.alias()) - config.MaxAlias; over > 0 {
-		return nil, fmt.Errorf("%w: CNI_CONTAINERID: %d characters, at most %d fit beside the network's name in the alias of a link",
-			fault.ErrEnvironment, len(r.ContainerID), len(r.ContainerID)-over)
+	if err := r.checkNames(); err != nil {
+		return nil, err
 	}
 	n, err := network.Open(ctx, r.Config)
 	if err != nil {
 		return nil, err
 	}
 	defer n.OVS.Close()
+	if mac != "" && state.GatewayLink(r.Config) == r.Config.Bridge && mac == state.GatewayMAC(n.Topology.Self) {
+		return nil, fmt.Errorf("%w: the MAC address %s that was asked for is the gateway's own", config.ErrInvalid, mac)
+	}
 	if err := ovs.VswitchdAlive(r.Config.OVSDB); err != nil {
 		return nil, err
 	}

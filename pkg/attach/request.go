@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"ovs-gre-cni/pkg/cni"
@@ -62,6 +63,20 @@ func (r Request) mac() (string, error) {
 		return "", fmt.Errorf("%w: CNI_ARGS MAC=%q: %w", fault.ErrEnvironment, string(args.MAC), err)
 	}
 	return mac, nil
+}
+
+// checkNames checks CNI_CONTAINERID and CNI_IFNAME for what package skel of CNI lets
+// through and the kernel does not. The error wraps fault.ErrEnvironment.
+func (r Request) checkNames() error {
+	if over := len(r.alias()) - config.MaxAlias; over > 0 {
+		return fmt.Errorf("%w: CNI_CONTAINERID: %d characters, at most %d fit beside the network's name in the alias of a link",
+			fault.ErrEnvironment, len(r.ContainerID), len(r.ContainerID)-over)
+	}
+	// The kernel writes a number in the place of %d; the two have a meaning in /proc/sys/net.
+	if strings.Contains(r.IfName, "%") || r.IfName == "all" || r.IfName == "default" {
+		return fmt.Errorf("%w: CNI_IFNAME %q: the kernel has no links of this name", fault.ErrEnvironment, r.IfName)
+	}
+	return nil
 }
 
 // undo are the functions that undo the steps so far; the last step is undone first.

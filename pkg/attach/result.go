@@ -2,6 +2,7 @@ package attach
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -66,9 +67,12 @@ func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr 
 	if given, ok := netip.AddrFromSlice(ip.Gateway); ok && given.Unmap() != gw {
 		if c.LinuxBridge == "" {
 			return addr, gw, fmt.Errorf("%w: ipam: gateway %s: this host's gateway in %s is its first address, %s",
-				config.ErrInvalid, given, subnet, gw)
+				config.ErrInvalid, given.Unmap(), subnet, gw)
 		}
 		gw = given.Unmap() // the Linux bridge may have another
+	}
+	if !isHost(subnet, a) {
+		return addr, gw, fmt.Errorf("%w: ipam gave %s, which stands for %s itself or for all in it", config.ErrInvalid, a, subnet)
 	}
 	if a == gw {
 		return addr, gw, fmt.Errorf("%w: ipam gave %s, which is the gateway's own address", config.ErrInvalid, a)
@@ -81,6 +85,12 @@ func gatewayOf(c *config.Network, m nodes.Topology, ip *current.IPConfig) (addr 
 		addr = netip.PrefixFrom(a, subnet.Bits())
 	}
 	return addr, gw, nil
+}
+
+// isHost reports whether a host can have an address of a subnet: of IPv4, the first
+// stands for the subnet and the last for all in it.
+func isHost(subnet netip.Prefix, a netip.Addr) bool {
+	return a.Is6() || subnet.Contains(a.Prev()) && subnet.Contains(a.Next())
 }
 
 // notOurSubnet is the error about an address that is in none of this host's subnets:
@@ -104,6 +114,9 @@ func routes(c *config.Network, m nodes.Topology, res *current.Result, gateways m
 		if !ok {
 			return fmt.Errorf("%w: ipam gave a route to %q", config.ErrInvalid, r.Dst.String())
 		}
+		if what := oddRoute(r); what != "" {
+			return fmt.Errorf("%w: ipam gave a route to %s with %s", config.ErrInvalid, dst, what)
+		}
 		has[dst] = true
 		if gw, ok := gateways[dst.Addr().Is4()]; ok && r.GW == nil && (r.Scope == nil || *r.Scope == 0) {
 			r.GW = gw.AsSlice()
@@ -124,6 +137,33 @@ func routes(c *config.Network, m nodes.Topology, res *current.Result, gateways m
 		}
 	}
 	return nil
+}
+
+// oddRoute names a number of a route that the kernel has no room for, or takes for
+// another; "" is none.
+func oddRoute(r *types.Route) string {
+	value := func(p *int, unset int) int {
+		if p == nil {
+			return unset
+		}
+		return *p
+	}
+	table := value(r.Table, unix.RT_TABLE_MAIN)
+	for _, n := range []struct {
+		name       string
+		value, top int
+	}{
+		{"mtu", r.MTU, 65535}, {"advmss", r.AdvMSS, 65535}, {"priority", r.Priority, math.MaxUint32},
+		{"table", table, math.MaxUint32}, {"scope", value(r.Scope, 0), unix.RT_SCOPE_HOST},
+	} {
+		if n.value < 0 || n.value > n.top {
+			return fmt.Sprintf("%s %d: want 0 to %d", n.name, n.value, n.top)
+		}
+	}
+	if table == unix.RT_TABLE_LOCAL {
+		return fmt.Sprintf("table %d: it is the kernel's own", table)
+	}
+	return ""
 }
 
 func containerRoute(r *types.Route) kernel.ContainerRoute {

@@ -89,14 +89,17 @@ func (d delegate) exec(ctx context.Context, command string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
+	var out output
 	// It must not outlive us: an ADD that ends after the DEL which follows our
 	// death would take an address for ever. The signal comes with the end of
 	// the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// What it has started ends with it where it takes too long: a child of a shell script
+	// would keep our standard error, whose end the runtime waits for.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command)
 	if d.ContainerID != "" {
@@ -105,9 +108,35 @@ func (d delegate) exec(ctx context.Context, command string) ([]byte, error) {
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(d.Config.Raw), &out, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return nil, d.failure(command, err, out.Bytes())
+		switch {
+		case out.full:
+			err = errOutput // not the signal that ended it
+		case ctx.Err() != nil:
+			err = fmt.Errorf("%w: it gave no answer in time", nodes.ErrNotReady)
+		}
+		return nil, d.failure(command, err, out.text)
 	}
-	return out.Bytes(), nil
+	return out.text, nil
+}
+
+// maxOutput is the most bytes that an IPAM plugin may print. It is a choice: thousands
+// of routes fit.
+const maxOutput = 4 << 20
+
+var errOutput = fmt.Errorf("it printed more than %d MB", maxOutput>>20)
+
+// output is what a plugin prints, up to maxOutput; full: there was more.
+type output struct {
+	text []byte
+	full bool
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.full = o.full || len(o.text)+len(p) > maxOutput; o.full {
+		return 0, errOutput
+	}
+	o.text = append(o.text, p...)
+	return len(p), nil
 }
 
 // failure is what the plugin said, or why it could not run. A CNI error keeps

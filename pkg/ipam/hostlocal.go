@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -320,9 +321,21 @@ func (h hostLocal) dataDir() string {
 	return filepath.Join(dir, h.Config.Name)
 }
 
-// readResolvConf reads a file in the form of resolv.conf(5).
+// maxResolvConf is the most bytes of a resolv.conf that are read. It is a choice.
+const maxResolvConf = 1 << 20
+
+// readResolvConf reads a file in the form of resolv.conf(5). It refuses a pipe, which could
+// block while the store is locked, and a device, which could have no end.
 func readResolvConf(path string, dns *types.DNS) error {
-	raw, err := os.ReadFile(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxResolvConf))
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func Desired(c *config.Network, m nodes.Topology, mtu int) Set {
 		// With a static entry, no container attracts the frames to the gateway
 		// by sending from the gateway's MAC address. The MAC address of a Linux
 		// bridge is not chosen here.
-		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: config.MAC(primary(m.Self))})
+		s.Put(FDB{Network: c.Name, Bridge: c.Bridge, Port: c.Bridge, MAC: GatewayMAC(m.Self)})
 	}
 	s.Put(links(c, m, mtu)...)
 	s.Put(ignoreRouters(c, m)...)
@@ -89,7 +89,7 @@ func bridge(c *config.Network, m nodes.Topology, mtu int) Bridge {
 	if c.AdoptBridge {
 		return Bridge{Network: c.Name, Name: c.Bridge, Adopted: true}
 	}
-	hwaddr := config.MAC(primary(m.Self))
+	hwaddr := GatewayMAC(m.Self)
 	if c.LinuxBridge != "" {
 		// The OVS bridge is a port of the Linux bridge with the gateway addresses;
 		// the two need different MAC addresses.
@@ -127,6 +127,10 @@ func primary(n config.Node) netip.Addr {
 	return gws[0]
 }
 
+// GatewayMAC returns the MAC address that a node's containers' bridge has, unless it is
+// adopted or a Linux bridge holds the gateway addresses.
+func GatewayMAC(n config.Node) string { return config.MAC(primary(n)) }
+
 // links returns the gateway link and, with a Linux bridge, the OVS bridge's link, the
 // gateway addresses, and the sysctls by which packets are forwarded.
 func links(c *config.Network, m nodes.Topology, mtu int) []Object {
@@ -146,7 +150,7 @@ func links(c *config.Network, m nodes.Topology, mtu int) []Object {
 		// The kernel sends neighbour solicitations for containers from the
 		// link-local address. It makes that address only when the link comes up,
 		// so that a deleted one must be made here. A foreign link has its own.
-		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(config.LinkLocal(config.MAC(primary(m.Self))), 64)})
+		objs = append(objs, Addr{Dev: gw, Prefix: netip.PrefixFrom(config.LinkLocal(GatewayMAC(m.Self)), 64)})
 	}
 	objs = append(objs, forwarding(m, gw)...)
 	if c.Segment != config.SegmentHost {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ovs-gre-cni/pkg/testnet"
 	"ovs-gre-cni/test/cnitest"
@@ -197,4 +198,66 @@ func TestGCNamesAllThatStays(t *testing.T) {
 	}
 	ping(t, h, c2)
 	_ = c1
+}
+
+// TestOddIPAM: what an IPAM plugin gives that no container can have is refused, one that
+// does not end is ended with all that it has started, and nothing stays.
+func TestOddIPAM(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	c := h.NewNetns(t, "c1")
+	routers(t, l)
+	before := cnitest.MustLook(t, h)
+	const dir = "/etc/cni/odd"
+	conf := with(t, cnitest.PluginConf(t, cnitest.Network{}.Conflist(l), "ovs-gre", nil), cnitest.Conf{"ipam": cnitest.Conf{"type": "odd"}, "timeoutSeconds": 2})
+	address := func(a string) string { return `echo '{"cniVersion":"1.1.0","ips":[{"address":"` + a + `"}]}'` }
+	route := func(keys string) string {
+		return `echo '{"cniVersion":"1.1.0","ips":[{"address":"192.168.1.50/24"}],"routes":[{"dst":"10.9.0.0/16",` + keys + `}]}'`
+	}
+	for _, tt := range []struct {
+		does string
+		code uint // 0: no error
+		says string
+	}{
+		{address("192.168.1.255/24"), invalid, "ipam gave 192.168.1.255, which stands for 192.168.1.0/24 itself or for all in it"},
+		{address("192.168.1.0/16"), invalid, "ipam gave 192.168.1.0, which stands for"},
+		{`echo '{"cniVersion":"1.1.0","ips":[{"address":"192.168.1.50/24","gateway":"192.168.1.254"}]}'`, invalid, "ipam: gateway 192.168.1.254: this host's"},
+		{route(`"table":-1`), invalid, "ipam gave a route to 10.9.0.0/16 with table -1"},
+		{route(`"table":255`), invalid, "table 255: it is the kernel's own"},
+		{route(`"mtu":-1`), invalid, "mtu -1: want 0 to 65535"},
+		{route(`"advmss":70000`), invalid, "advmss 70000: want 0 to 65535"},
+		{route(`"priority":-1`), invalid, "priority -1"},
+		{route(`"scope":999`), invalid, "scope 999"},
+		{route(`"table":100,"mtu":1300,"priority":7`), 0, ""},
+		{"sleep 60", tryAgain, "IPAM plugin odd: ADD: not ready: it gave no answer in time"}, // a child of the shell
+		{"exec yes", 5, "IPAM plugin odd: ADD: it printed more than 4 MB"},
+	} {
+		h.WriteFile(t, dir+"/odd", "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND != ADD ] || { "+tt.does+"\n}\n")
+		h.Shell(t, "chmod 755 "+dir+"/odd")
+		begin := time.Now()
+		_, err := cnitest.Call(c, "ovs-gre", "ADD", conf, "CNI_PATH="+dir)
+		if tt.code == 0 && err != nil {
+			t.Errorf("%s: %v", tt.does, err)
+		}
+		if tt.code != 0 {
+			cnitest.WantError(t, err, tt.code, tt.says)
+		}
+		if took := time.Since(begin); took > longest {
+			t.Errorf("%s: ADD has taken %v", tt.does, took)
+		}
+		if _, err := cnitest.Call(c, "ovs-gre", "DEL", conf, "CNI_PATH="+dir); err != nil {
+			t.Errorf("%s: DEL: %v", tt.does, err)
+		}
+	}
+	settled(t, before, h)
+
+	// A resolv.conf that never ends, while host-local's lock is held.
+	h.Shell(t, "mkfifo "+dir+"/pipe")
+	for _, path := range []string{dir + "/pipe", "/dev/zero", dir} {
+		conf := with(t, conf, cnitest.Conf{"ipam": cnitest.Conf{"type": "host-local", "resolvConf": path}})
+		_, err := cnitest.Call(c, "ovs-gre", "ADD", conf)
+		cnitest.WantError(t, err, invalid, "ipam.resolvConf: "+path+" is no regular file")
+	}
+	settled(t, before, h)
 }

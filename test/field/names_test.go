@@ -123,3 +123,28 @@ func TestBridgeNamedAsTunnels(t *testing.T) {
 	_, err := cnitest.Call(h.NewNetns(t, "c3"), "ovs-gre", "ADD", taken)
 	cnitest.WantError(t, err, foreign, "192.168.51.0/24", "obr0-t")
 }
+
+// TestNamesOfNoLink: an interface name that the kernel has not, or would replace, is a
+// word about CNI_IFNAME; the gateway's MAC address is nobody else's.
+func TestNamesOfNoLink(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 1)
+	h := l.Hosts[0]
+	c := h.NewNetns(t, "c1")
+	routers(t, l)
+	before := cnitest.MustLook(t, h)
+	conf := cnitest.PluginConf(t, cnitest.Network{}.Conflist(l), "ovs-gre", nil)
+	for _, name := range []string{"eth%d", "%d", "all", "default"} {
+		_, err := cnitest.Call(c, "ovs-gre", "ADD", conf, "CNI_IFNAME="+name)
+		cnitest.WantError(t, err, badEnv, fmt.Sprintf("CNI_IFNAME %q: the kernel has no links of this name", name))
+		if _, err := cnitest.Call(c, "ovs-gre", "DEL", conf, "CNI_IFNAME="+name); err != nil {
+			t.Errorf("DEL of %s: %v", name, err)
+		}
+	}
+	const gateway = "0a:58:c0:a8:01:01"
+	for _, more := range []cnitest.Conf{{"runtimeConfig": cnitest.Conf{"mac": gateway}, "capabilities": cnitest.Conf{"mac": true}}, {"args": cnitest.Conf{"cni": cnitest.Conf{"mac": gateway}}}} {
+		_, err := cnitest.Call(c, "ovs-gre", "ADD", with(t, conf, more))
+		cnitest.WantError(t, err, invalid, "the MAC address "+gateway+" that was asked for is the gateway's own")
+	}
+	settled(t, before, h)
+}
