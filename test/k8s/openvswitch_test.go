@@ -29,7 +29,7 @@ func openvswitchImage(t testing.TB, dir, ref string) string {
 		archive.File{Path: "start", From: project(t, "deploy/image/openvswitch/start")},
 		archive.File{Path: "usr/share/openvswitch/vswitch.ovsschema", From: "/usr/share/openvswitch/vswitch.ovsschema"},
 		archive.File{Path: "var/run", Link: "/run"})
-	files = append(files, withLibraries(t, "ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl")...)
+	files = append(files, withLibraries(t, "ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-appctl", "ovs-ofctl")...)
 	return writeImage(t, dir, archive.Image{Ref: ref, Arch: runtime.GOARCH, Env: []string{"PATH=/bin"}, Files: files, Entrypoint: []string{"/start"}})
 }
 

@@ -4,6 +4,11 @@ new container of an update goes on where the old one ended. */}}
 - name: openvswitch
   image: {{ .Values.openvswitch.image.repository }}:{{ .Values.openvswitch.image.tag | default .Chart.AppVersion }}
   imagePullPolicy: {{ .Values.openvswitch.image.pullPolicy }}
+  {{- if not .Values.uninstall }}
+  env:
+    # The network whose flows the agent puts back when this container starts anew.
+    - {name: FLOW_RESTORE_NETWORK, value: {{ .Values.network.name | quote }}}
+  {{- end }}
   readinessProbe:
     exec: {command: [ovs-vsctl, --timeout=5, --no-headings, --columns=_uuid, list, Open_vSwitch]}
     periodSeconds: 10
