@@ -44,8 +44,9 @@ func (f Flows) Noun() string { return "OpenFlow table of " + f.Bridge }
 func (f Flows) String() string {
 	var b strings.Builder
 	b.WriteString(`printf '%s\n'`)
+	cookie := f.Cookie() // each time it goes through all peers
 	for _, flow := range f.Table() {
-		fmt.Fprintf(&b, " 'cookie=%#x,%s'", f.Cookie(), flow)
+		fmt.Fprintf(&b, " 'cookie=%#x,%s'", cookie, flow)
 	}
 	fmt.Fprintf(&b, " | ovs-ofctl -O OpenFlow14 --bundle replace-flows %s -", f.Bridge)
 	return b.String() + complaint(f.Wrong)
