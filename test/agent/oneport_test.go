@@ -18,7 +18,7 @@ func TestFlowsComeBack(t *testing.T) {
 	for _, h := range l.Hosts {
 		h.WriteFile(t, template, strings.Replace(conf(t, l), `"type": "ovs-gre"`, `"type": "ovs-gre", "tunnel": {"ports": "one"}`, 1))
 	}
-	startAll(t, l)
+	agents := startAll(t, l)
 	cs := cnitest.AddAll(t, l, network)
 	cnitest.AllReach(t, cs)
 	h, ctx := l.Hosts[0], context.Background()
@@ -36,6 +36,9 @@ func TestFlowsComeBack(t *testing.T) {
 			}
 			return nil
 		})
+		if n := agents[0].metric(t, "ovs_gre_agent_tunnel_dropped_packets_total"); n != 0 {
+			t.Errorf("%.0f packets of strangers were dropped: there are none", n)
+		}
 		t.Logf("traffic is back %s after ovs-vswitchd", time.Since(began).Round(time.Millisecond))
 	}
 }
