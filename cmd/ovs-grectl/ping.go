@@ -101,6 +101,9 @@ func (c *call) measure(ctx context.Context, f conflist.File, only []netip.Addr) 
 	if err == nil {
 		err = pick(&h.Mesh, only)
 	}
+	if n := len(h.Mesh.Peers); err == nil && c.all && n > page.AskMost {
+		err = fmt.Errorf("--all: the agents of at most %d peers can be asked, here are %d: name some by their addresses", page.AskMost, n)
+	}
 	if err != nil {
 		return row{}, err
 	}

@@ -108,7 +108,7 @@ func (g grid) label(c *canvas, i, j int, at func(int) (float64, float64)) {
 // title is both directions of an edge in words.
 func (g grid) title(i, j int) string {
 	a, b := g.Hosts[i].Name, g.Hosts[j].Name
-	return fmt.Sprintf("%s to %s: %s; %s to %s: %s", a, b, g.edges[i][j].sentence(), b, a, g.edges[j][i].sentence())
+	return fmt.Sprintf("%s to %s: %s; %s to %s: %s", a, b, g.edge(i, j).sentence(), b, a, g.edge(j, i).sentence())
 }
 
 // tiles draws a tile for each peer of the one host whose row is known.
@@ -125,7 +125,7 @@ func (g grid) tiles(c *canvas) (width, height float64) {
 		if j == from {
 			continue
 		}
-		e := g.edges[from][j]
+		e := g.edge(from, j)
 		x, y := 16+float64(k%columns)*(tileWidth+gap), float64(k/columns)*(tileHeight+gap)
 		text, width := e.text(), 5.0
 		switch e.grade() {
@@ -197,11 +197,11 @@ func (g grid) matrix(c *canvas) (width, height float64) {
 func (g grid) at(i, j int) grade {
 	if i == j {
 		if j+1 < len(g.Hosts) {
-			return g.grade(g.edges[i][j+1])
+			return g.grade(g.edge(i, j+1))
 		}
-		return g.grade(g.edges[i][j-1])
+		return g.grade(g.edge(i, j-1))
 	}
-	return g.grade(g.edges[i][j])
+	return g.grade(g.edge(i, j))
 }
 
 // blame writes the hosts that bad edges have in common beside the matrix.
@@ -241,7 +241,7 @@ func (g grid) figures(c *canvas) (width, height float64) {
 			if i == j {
 				continue
 			}
-			e := g.edges[i][j]
+			e := g.edge(i, j)
 			x, y := left+cellWidth*float64(j), top+cellHeight*float64(i)
 			c.titled(g.Hosts[i].Name+" to "+g.Hosts[j].Name+": "+e.sentence(), func() {
 				c.rect("cell "+g.grade(e).class(), x+1, y+1, cellWidth-2, cellHeight-2, 3)

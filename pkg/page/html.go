@@ -2,6 +2,7 @@ package page
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -99,6 +100,9 @@ func muteText(m *Mesh) string {
 	if len(names) == 0 {
 		return ""
 	}
+	if len(m.Hosts)-1 > AskMost {
+		return fmt.Sprintf("No measurements of other hosts: of more than %d none is asked", AskMost)
+	}
 	text := "No measurements of " + plural(len(names), "host") + ", where no agent runs or its port is not reached: "
 	if more := len(names) - 5; more > 1 {
 		names = append(names[:5], plural(more, "other"))
@@ -116,7 +120,7 @@ func (g grid) lines() []hostLine {
 		if self >= 0 && !l.Self {
 			l.worse = g.both(self, j).grade()
 			l.State = l.worse.class()
-			l.Words, l.Back = g.edges[self][j].sentence(), g.edges[j][self].sentence()
+			l.Words, l.Back = g.edge(self, j).sentence(), g.edge(j, self).sentence()
 		}
 		list = append(list, l)
 	}

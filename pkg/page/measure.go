@@ -77,7 +77,11 @@ func Measure(ctx context.Context, f conflist.File) (*Mesh, error) {
 func NewMesh(name string, m nodes.Topology, own Row, told map[string]Told) *Mesh {
 	all := rows(told)
 	all[m.Self.Name] = own
-	return &Mesh{Network: name, Self: m.Self.Name, Hosts: m.All(), Rows: all}
+	mesh := &Mesh{Network: name, Self: m.Self.Name, Hosts: m.All(), Rows: all}
+	if !m.Fan.IsZero() {
+		mesh.Unlisted = m.Holders()[0].Name
+	}
+	return mesh
 }
 
 // Tunnels lists the tunnels of a network with their state; none where OVSDB does not answer.

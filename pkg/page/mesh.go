@@ -58,6 +58,9 @@ type Mesh struct {
 	Hosts []config.Node
 	// Rows are the known rows, by the names of their hosts.
 	Rows map[string]Row
+	// Unlisted are the peers where no list has them, such as "the hosts in
+	// 172.16.0.0/16"; "" where Hosts has them.
+	Unlisted string
 }
 
 // A grade tells how good an edge is; the greater, the worse.
@@ -100,11 +103,12 @@ func (e Edge) loss() float64 {
 	return 100 * float64(min(max(e.Lost, 0), e.Sent)) / float64(e.Sent)
 }
 
-// A grid is a mesh as a matrix: the edge from host i to host j is in row i, column j. Edges that
-// are not known, and those of a host to itself, are zero.
+// A grid is a mesh as a matrix.
 type grid struct {
 	*Mesh
-	edges [][]Edge
+	// rows has the edges of host i to all hosts in row i; nil where its row is not
+	// known. Of thousands of hosts few are.
+	rows [][]Edge
 	// median is that of all round trips, in milliseconds; 0 where there is none.
 	median float64
 }
@@ -114,13 +118,17 @@ func newGrid(m *Mesh) grid {
 	for i, h := range m.Hosts {
 		at[h.Name] = i
 	}
-	g := grid{Mesh: m, edges: make([][]Edge, len(m.Hosts))}
+	g := grid{Mesh: m, rows: make([][]Edge, len(m.Hosts))}
 	var trips []float64
 	for i, h := range m.Hosts {
-		g.edges[i] = make([]Edge, len(m.Hosts))
-		for _, e := range m.Rows[h.Name].Edges {
+		row, known := m.Rows[h.Name]
+		if !known {
+			continue
+		}
+		g.rows[i] = make([]Edge, len(m.Hosts))
+		for _, e := range row.Edges {
 			if j, ok := at[e.To]; ok && j != i {
-				g.edges[i][j] = e
+				g.rows[i][j] = e
 				if e.RTT > 0 {
 					trips = append(trips, e.RTT)
 				}
@@ -132,6 +140,29 @@ func newGrid(m *Mesh) grid {
 		g.median = trips[len(trips)/2]
 	}
 	return g
+}
+
+// edge is the edge from host i to host j; zero where it is not known, and from a host to
+// itself.
+func (g grid) edge(i, j int) Edge {
+	if g.rows[i] == nil {
+		return Edge{}
+	}
+	return g.rows[i][j]
+}
+
+// known yields the pairs of hosts of which at least one has told its row, each once.
+func (g grid) known(yield func(i, j int) bool) {
+	for i, row := range g.rows {
+		if row == nil {
+			continue
+		}
+		for j := range g.rows {
+			if j != i && (j < i || g.rows[j] == nil) && !yield(i, j) {
+				return
+			}
+		}
+	}
 }
 
 // grade is the grade of an edge in comparison with the others.
@@ -150,7 +181,7 @@ func (g grid) grade(e Edge) grade {
 
 // both is the worse of the two edges between two hosts.
 func (g grid) both(i, j int) Edge {
-	a, b := g.edges[i][j], g.edges[j][i]
+	a, b := g.edge(i, j), g.edge(j, i)
 	return slices.MaxFunc([]Edge{a, b}, func(a, b Edge) int {
 		return cmp.Or(cmp.Compare(a.grade(), b.grade()), cmp.Compare(a.loss(), b.loss()), cmp.Compare(a.RTT, b.RTT))
 	})
@@ -179,45 +210,41 @@ func (g grid) words(u culprit) string {
 // culprits are few hosts that all bad edges have an end at, those with the most bad edges first.
 // If one host is down, it alone is listed and not all others.
 func (g grid) culprits(most int) []culprit {
-	n := len(g.Hosts)
-	bad, count := make([][]bool, n), make([]int, n)
-	for i := range n {
-		bad[i] = make([]bool, n)
-	}
-	for i := range n {
-		for j := range i {
-			if g.both(i, j).grade() >= lossy {
-				bad[i][j], bad[j][i] = true, true
-				count[i]++
-				count[j]++
-			}
+	// bad are the other ends of each host's bad edges.
+	bad, count := make([][]int, len(g.Hosts)), make([]int, len(g.Hosts))
+	for i, j := range g.known {
+		if g.both(i, j).grade() >= lossy {
+			bad[i], bad[j] = append(bad[i], j), append(bad[j], i)
+			count[i]++
+			count[j]++
 		}
 	}
 	var list []culprit
-	for n > 0 && len(list) < most {
+	listed := make([]bool, len(g.Hosts))
+	for len(count) > 0 && len(list) < most {
 		worst := slices.Index(count, slices.Max(count))
 		if count[worst] == 0 {
 			break
 		}
-		list = append(list, culprit{worst, count[worst], slices.Index(bad[worst], true)})
-		for j := range n {
-			if bad[worst][j] {
-				bad[worst][j], bad[j][worst] = false, false
-				count[j]--
-			}
+		left := slices.DeleteFunc(bad[worst], func(j int) bool { return listed[j] })
+		list = append(list, culprit{worst, count[worst], slices.Min(left)})
+		for _, j := range left {
+			count[j]--
 		}
-		count[worst] = 0
+		count[worst], listed[worst] = 0, true
 	}
 	return list
 }
 
 // tally counts the pairs of hosts by the grades of their worse edge.
 func (g grid) tally() (by [dead + 1]int) {
-	for i := range g.Hosts {
-		for j := range i {
-			by[g.grade(g.both(i, j))]++
-		}
+	told := 0
+	for i, j := range g.known {
+		by[g.grade(g.both(i, j))]++
+		told++
 	}
+	n := len(g.Hosts)
+	by[unknown] += n*(n-1)/2 - told
 	return by
 }
 

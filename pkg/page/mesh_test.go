@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -170,6 +171,36 @@ func TestFew(t *testing.T) {
 		var b strings.Builder
 		if err := square(n).WriteSVG(&b); err != nil || !strings.Contains(b.String(), "</svg>") {
 			t.Errorf("%d hosts: %v", n, err)
+		}
+	}
+}
+
+// TestThousands: of thousands of hosts the page takes memory for the rows that are known,
+// and not for each pair.
+func TestThousands(t *testing.T) {
+	const hosts, most = 5000, 100 << 20
+	m := square(1)
+	own := Row{Host: "host1"}
+	for i := 2; i <= hosts; i++ {
+		name := fmt.Sprint("host", i)
+		m.Hosts = append(m.Hosts, config.Node{Name: name, Address: netip.MustParseAddr("10.0.0.1")})
+		own.Edges = append(own.Edges, Edge{To: name, Sent: 20, RTT: 1})
+	}
+	own.Edges[7].Lost = 20
+	m.Rows["host1"] = own
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var page strings.Builder
+	if err := (&View{Mesh: m}).WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > most {
+		t.Errorf("%d MB, want at most %d", n>>20, most>>20)
+	}
+	for _, want := range []string{"5000 hosts, 12497500 edges, 1 unreachable, 12492501 not measured", "of more than 500 none is asked", "host1 – host9: unreachable"} {
+		if !strings.Contains(page.String(), want) {
+			t.Errorf("it does not say %q", want)
 		}
 	}
 }

@@ -124,6 +124,9 @@ func (g grid) legend(c *canvas, y float64) {
 
 // summary describes the mesh in a line.
 func (g grid) summary() string {
+	if g.Unlisted != "" {
+		return "this host, its peers are " + g.Unlisted + ", of which nobody has a list"
+	}
 	n := len(g.Hosts)
 	by := g.tally()
 	total := n * (n - 1) / 2
