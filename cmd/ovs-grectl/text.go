@@ -16,9 +16,11 @@ func (r report) text(c *call, w io.Writer) {
 		kept = "persistent"
 	}
 	fmt.Fprintf(w, "%s  %s\n", c.colour(bold, "network "+r.Network), r.File)
-	if r.Underlay != "" {
+	switch {
+	case r.Node == "": // an error says why this host is none of the nodes
+	case r.Underlay != "":
 		fmt.Fprintf(w, "  node %s, its peers are the hosts in %s, %s\n", r.Address, r.Underlay, kept)
-	} else {
+	default:
 		fmt.Fprintf(w, "  node %s (%s), %d peers, %s\n", oneLine(r.Node), r.Address, r.Peers, kept)
 	}
 	t := table{indent: "  "}

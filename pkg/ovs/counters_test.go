@@ -56,3 +56,19 @@ func TestFate(t *testing.T) {
 		}
 	}
 }
+
+// TestFateWhy: where ovs-vswitchd warns of nothing, its last detail tells why.
+func TestFateWhy(t *testing.T) {
+	const tunnelled = "    output:65000\n     -> output to native tunnel\n"
+	for text, want := range map[string]string{
+		tunnelled + "     -> neighbor cache miss for 172.16.32.99 on bridge br-phy, sending ARP request\n": "neighbor cache miss for 172.16.32.99 on bridge br-phy, " +
+			"sending ARP request",
+		tunnelled + "     >> native tunnel routing failed\n     -> more\n": "native tunnel routing failed",
+		"    drop\n": "drop",
+		"":           "",
+	} {
+		if f := fateOf(text+"\nDatapath actions: drop\n", nil); f.Why != want {
+			t.Errorf("%q: %q, want %q", text, f.Why, want)
+		}
+	}
+}

@@ -138,11 +138,18 @@ func fateOf(text string, ports []datapathPort) Fate {
 			}
 		}
 	}
+	detail := "" // the last one, such as that it asks for the MAC address of a tunnel's far end
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
+		if words, said := strings.CutPrefix(line, "-> "); said {
+			detail = words
+		}
 		if words, said := strings.CutPrefix(line, ">> "); said || strings.Contains(line, "drop") && !strings.HasPrefix(line, "Datapath") {
 			f.Why = strings.Trim(strings.TrimPrefix(words, "-> "), "> ")
 		}
+	}
+	if f.Why == "" {
+		f.Why = detail
 	}
 	return f
 }

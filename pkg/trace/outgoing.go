@@ -342,7 +342,8 @@ func (s *tracer) tunnel(way kernel.Way) error {
 		return s.stop(StepTunnel, s.mend(), "%v", err)
 	}
 	if !slices.Contains(fate.Remotes, s.peer.Address) {
-		return s.stop(StepTunnel, s.mend(), "OVS bridge %s does not send it to %s: %s", bridge, s.peer.Address, fate.Why)
+		// The table is as it should be: up would change nothing.
+		return s.stop(StepTunnel, "", "OVS bridge %s does not send it to %s: %s", bridge, s.peer.Address, fate.Why)
 	}
 	return s.pass(StepTunnel, "OVS bridge %s sends it by %s to %s", bridge, s.file.OVS.Tunnel.Type, s.peer)
 }
