@@ -10,7 +10,7 @@ HOSTS ?= 3
 # What simulated hosts need: OVS, namespaces, captures.
 LAB := openvswitch-switch iproute2 iputils-ping iputils-arping nftables iptables tcpdump ethtool procps util-linux kmod strace jq iperf3 busybox-static
 
-.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-ipsec test-boots test-runtimes test-docker test-cri test-crio lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-k8s-network test-networkpolicy test-multus test-packages bench bench-scale bench-datapath clean
+.PHONY: help build demo test unit e2e drift recipes chains hostile conformance conformance-sample fuzz faults faults-sample test-kernel test-ipsec test-boots test-runtimes test-docker test-cri test-crio lint packages release test-release test-upgrade image manifests test-page test-rules test-manifests test-k8s test-k8s-conformance test-k8s-network test-k8s-scale test-networkpolicy test-multus test-packages bench bench-scale bench-datapath clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 18
@@ -184,6 +184,9 @@ test-k8s-network: image ## Kubernetes' other network tests on that cluster
 	@./test/need $(SUITE_PACKAGES)
 	$(call on-cluster,TestNetwork$$,120m,$(SUITE_PROGRAMS))
 
+test-k8s-scale: ## agents beside an API server with 5,000 Nodes (NODES=n), each of one tunnel port: memory, CPU, times, API load
+	$(call on-cluster,TestManyNodes,30m,)
+
 test-networkpolicy: image ## kube-network-policies on that cluster, by Kubernetes' tests of NetworkPolicy
 	@./test/need $(SUITE_PACKAGES)
 	$(call on-cluster,TestNetworkPolicy,180m,$(SUITE_PROGRAMS) netpol)
@@ -201,7 +204,7 @@ bench: ## ADD, CHECK, DEL beside containernetworking's bridge, with 2, 500 and 5
 
 bench-scale: ## the CPU time of ovs-vswitchd an ADD, by peers and by containers of the host
 	@./test/need $(LAB)
-	go run ./test/bench -nodes-file -ports one -peers 2,500,5000 -local 1,100,1000 -n 15
+	go run ./test/bench -nodes-file -ports one -peers 2,5000 -local 1,100,1000 -n 10
 
 bench-datapath: ## throughput of underlay, direct, our tunnels and the kernel's devices; KERNEL=1: on the kernel datapath
 	@./test/need $(LAB) wireguard-tools

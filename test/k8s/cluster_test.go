@@ -30,6 +30,9 @@ type options struct {
 	// whole is a cluster as Kubernetes' own tests want one: with DNS, privileged
 	// pods, nodes that have names of their own, pods that the API server reaches.
 	whole bool
+	// bare is a control plane without controllers and scheduler: Nodes come with
+	// their pod subnets, and there are no pods.
+	bare bool
 }
 
 // A cluster is a control plane and its nodes.
@@ -151,6 +154,9 @@ func (c *cluster) startControlPlane(t testing.TB) {
 	}
 	c.api = start(t, at, c.dir, "", args...)
 	c.api.ready(t, c.apiReady)
+	if c.bare {
+		return
+	}
 	c.controllers = start(t, at, c.dir, "", c.bin("kube-controller-manager"), "--kubeconfig="+c.config("admin"), "--leader-elect=false",
 		"--bind-address=127.0.0.1", "--allocate-node-cidrs", "--cluster-cidr="+podRanges, "--service-cluster-ip-range="+serviceRanges,
 		"--service-account-private-key-file="+f("sa.key"), "--root-ca-file="+f("ca.crt"), "--kube-api-qps=500", "--kube-api-burst=500")
