@@ -55,7 +55,8 @@ func readSecret(path string) (string, error) {
 	case !st.Mode().IsRegular():
 		return "", fmt.Errorf("%w: %s is no regular file", config.ErrInvalid, path)
 	case owner == nil || int(owner.Uid) != os.Geteuid():
-		return "", fmt.Errorf("%w: %s is not root's: want a file of root's that root alone can read and write (chown root)", config.ErrInvalid, path)
+		return "", fmt.Errorf("%w: %s is not root's: want a file of root's that root alone can read and write (chown root)",
+			config.ErrInvalid, path)
 	case st.Mode().Perm()&0o077 != 0:
 		return "", fmt.Errorf("%w: %s has mode %#o: want a file of root's that root alone can read and write (chmod 600)",
 			config.ErrInvalid, path, st.Mode().Perm())
