@@ -1,5 +1,6 @@
 // Command bench-datapath compares the ways of a packet between two hosts:
-// underlay, direct routes, GRE, VXLAN, Geneve, WireGuard where the kernel has it,
+// underlay, direct routes, GRE (also with one port for all peers, and in segment mesh),
+// VXLAN, Geneve, WireGuard where the kernel has it,
 // and flannel's ways, made by hand: host-gw (Linux bridges and routes), vxlan and
 // wireguard (the kernel's devices in between). All stand at once and are measured in turn, round after round,
 // so that a noisy machine is noisy for all of them.
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
@@ -30,7 +32,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	rounds := flag.Int("rounds", 5, "how often each way is measured")
 	span := flag.Duration("time", 2*time.Second, "how long each measurement takes")
-	only := flag.String("ways", "", "the ways to measure, by their names, joined by commas; \"\" is all, and flannel is always there")
+	only := flag.String("ways", "", "the ways to make and measure, by their names, joined by commas; \"\" is all, and flannel is always there")
 	ipsec := flag.String("ipsec", "", "have OVS's IPsec daemon encrypt GRE, by the Debian packages in this directory; in a VM alone")
 	echo := flag.String("echo", "", "internal: serve single bytes on this port, or, with -to, ask for them")
 	to := flag.String("to", "", "internal: the server to ask")
@@ -66,13 +68,10 @@ func bench(ctx context.Context, rounds int, span time.Duration, ipsec, only stri
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	ways, err := build(ctx, lab, ipsec)
+	ways, err := build(ctx, lab, ipsec, only)
 	if err != nil {
 		return err
 	}
-	ways = slices.DeleteFunc(ways, func(w *way) bool {
-		return only != "" && w.name != "flannel" && !slices.Contains(strings.Split(only, ","), w.name)
-	})
 	for r := range rounds {
 		for _, w := range ways {
 			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-10s", r+1, rounds, w.name)
@@ -95,14 +94,22 @@ type network struct {
 
 // build makes all ways beside each other: networks with bridges, keys and
 // subnets of their own.
-func build(ctx context.Context, lab *testnet.Lab, ipsec string) ([]*way, error) {
+func build(ctx context.Context, lab *testnet.Lab, ipsec, only string) ([]*way, error) {
 	a, b := lab.Hosts[0], lab.Hosts[1]
-	ways := []*way{{name: "underlay", client: a, host: b, server: b.Addr4}}
+	wanted := func(name string) bool {
+		return only == "" || name == "flannel" || slices.Contains(strings.Split(only, ","), name)
+	}
+	var ways []*way
+	if wanted("underlay") {
+		ways = append(ways, &way{name: "underlay", client: a, host: b, server: b.Addr4})
+	}
 	networks := []network{
 		{"direct", cnitest.Conf{"type": "none"}, "direct"},
 		{"gre", cnitest.Conf{"type": "gre"}, "tunnel"},
 		{"vxlan", cnitest.Conf{"type": "vxlan", "key": 11}, "tunnel"},
 		{"geneve", cnitest.Conf{"type": "geneve", "key": 12}, "tunnel"},
+		{"gre-one", cnitest.Conf{"type": "gre", "key": 13, "ports": "one"}, "tunnel"},
+		{"gre-mesh", cnitest.Conf{"type": "gre", "key": 14}, "tunnel"},
 	}
 	hand := []struct{ name, script string }{{"host-gw", hostGW}, {"flannel", kernelVXLAN}}
 	if _, err := a.Output(ctx, "sh", "-c", "ip link add wgprobe type wireguard && ip link del wgprobe"); err == nil {
@@ -113,9 +120,13 @@ func build(ctx context.Context, lab *testnet.Lab, ipsec string) ([]*way, error) 
 		if err := startIPsec(ctx, lab, ipsec); err != nil {
 			return nil, err
 		}
+		networks = slices.Delete(networks, 4, 6) // IPsec encrypts all GRE between two hosts, and these have no key for it
 		networks[1] = network{"gre-ipsec", cnitest.Conf{"type": "gre", "options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}, "tunnel"}
 	}
 	for i, n := range networks {
+		if !wanted(n.name) {
+			continue
+		}
 		w, err := ours(ctx, lab, n, 10+i)
 		if err != nil {
 			return nil, err
@@ -123,6 +134,9 @@ func build(ctx context.Context, lab *testnet.Lab, ipsec string) ([]*way, error) 
 		ways = append(ways, w)
 	}
 	for i, n := range hand {
+		if !wanted(n.name) {
+			continue
+		}
 		w, err := byHand(ctx, lab, n.name, n.script, 20+i)
 		if err != nil {
 			return nil, err
@@ -137,6 +151,8 @@ func startIPsec(ctx context.Context, lab *testnet.Lab, packages string) error {
 	if err := cnitest.UnpackIPsec(ctx, packages); err != nil {
 		return err
 	}
+	// As udev does on a machine whose processor has AES instructions.
+	_ = exec.Command("modprobe", "-q", "aesni_intel").Run()
 	for _, h := range lab.Hosts {
 		if err := errors.Join(cnitest.PrepareIPsec(ctx, h, "octarine"), cnitest.StartIPsec(ctx, h)); err != nil {
 			return err
@@ -152,6 +168,9 @@ func ours(ctx context.Context, lab *testnet.Lab, n network, net int) (*way, erro
 		OVSGRE:    cnitest.Conf{"bridge": "b-" + n.name, "tunnel": n.tunnel},
 		RouteSync: cnitest.Conf{"mode": n.mode},
 		Subnets:   func(h int) []string { return []string{fmt.Sprintf("10.%d.%d.0/24", net, h+1)} },
+	}
+	if n.name == "gre-mesh" {
+		conf.OVSGRE["segment"] = "mesh"
 	}
 	if n.tunnel["type"] == "wireguard" {
 		keys := map[string]string{}
