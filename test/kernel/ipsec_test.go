@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -117,4 +118,63 @@ func TestIPsec(t *testing.T) {
 		t.Errorf("%d packets in clear, the first: %s", len(lines), lines[0])
 	}
 	report(t, l, "IPsec under GRE")
+}
+
+// TestIPsecFromClear goes from clear GRE to IPsec with containers attached that talk all
+// the time: from the end of a host's up nothing in clear leaves it, and from the end
+// of the last one's nothing is on the wire. test/kernel/ipsec runs it.
+func TestIPsecFromClear(t *testing.T) {
+	packages := os.Getenv("OVSGRE_IPSEC")
+	if packages == "" {
+		return // test/kernel/ipsec has what this needs
+	}
+	if err := cnitest.UnpackIPsec(t.Context(), packages); err != nil {
+		t.Fatal(err)
+	}
+	l := lab(t, 2)
+	clear := cnitest.Network{Subnets: func(i int) []string { return cnitest.Subnets(i)[:1] }}
+	clear.Install(t, l)
+	cs := cnitest.AddAll(t, l, "ovsnet")
+	for _, h := range l.Hosts {
+		if err := errors.Join(cnitest.PrepareIPsec(t.Context(), h, "octarine is the eighth colour"), cnitest.StartIPsec(t.Context(), h)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := clear
+	secret.OVSGRE = cnitest.Conf{"tunnel": cnitest.Conf{"options": cnitest.Conf{"psk": cnitest.Conf{"file": cnitest.PSKFile}}}}
+	var wires []*testnet.Capture
+	before := l.Capture(t, inClear)
+	sent, answered := cnitest.During(t, cs[0], cs[1], patience(), func() {
+		secret.Install(t, l)
+		for i, h := range l.Hosts {
+			if r := cnitest.Ctl(t, h, "up"); r.Code != 0 {
+				t.Fatalf("%s: up: %s%s", h.Name, r.Out, r.Err)
+			}
+			filter := fmt.Sprintf("(%s) and (src host %s or src net %s)", inClear, h.Addr4, cnitest.Subnets(i)[0])
+			if i == len(l.Hosts)-1 {
+				filter = inClear
+			}
+			wires = append(wires, l.Capture(t, filter))
+		}
+	})
+	fmt.Printf("kernel: ipsec: from clear GRE, of %d pings, one every 50 ms, %d were answered\n", sent, answered)
+	cnitest.AllReach(t, cs)
+	for i, w := range wires {
+		if lines := w.Stop(t); len(lines) > 0 {
+			t.Errorf("after up of %s %d packets in clear, the first: %s", l.Hosts[i].Name, len(lines), lines[0])
+		}
+	}
+	if len(before.Stop(t)) == 0 {
+		t.Error("nothing in clear was seen before: the captures prove nothing")
+	}
+	for _, c := range cs { // who is attached keeps the MTU that it has, which is too large now
+		if err := c.Call("check"); err == nil || !strings.Contains(err.Error(), "should be at most 1425") {
+			t.Errorf("%s: CHECK: %v", c.Host.Name, err)
+		}
+		c.Run(t, "ip", "link", "set", "eth0", "mtu", "1425")
+		if err := c.Call("check"); err != nil {
+			t.Errorf("%s: CHECK: %v", c.Host.Name, err)
+		}
+	}
+	report(t, l, "from clear GRE to IPsec, containers attached")
 }
