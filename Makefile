@@ -185,6 +185,7 @@ test-k8s-network: image ## Kubernetes' other network tests on that cluster
 	$(call on-cluster,TestNetwork$$,120m,$(SUITE_PROGRAMS))
 
 test-k8s-scale: ## agents beside an API server with 5,000 Nodes (NODES=n), each of one tunnel port: memory, CPU, times, API load
+	@mkdir -p bin
 	$(call on-cluster,TestManyNodes,30m,)
 
 test-networkpolicy: image ## kube-network-policies on that cluster, by Kubernetes' tests of NetworkPolicy
