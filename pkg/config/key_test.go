@@ -20,7 +20,7 @@ func TestNodeKeys(t *testing.T) {
 	if err != nil || nodes[0].Key != good || nodes[1].Key != "" {
 		t.Fatalf("%v: %v", nodes, err)
 	}
-	for _, key := range []string{"x", good[:43], good + "=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=", "AAEC", " " + good[1:]} {
+	for _, key := range []string{"x", good[:43], good + "=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=", "AAEC", " " + good[1:], good + "\n", good[:20] + "\r\n" + good[20:]} {
 		if _, err := config.DecodeNodes("nodes", []byte("["+node(1, key)+"]")); !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "nodes[0] (h1).key") {
 			t.Errorf("%q: %v", key, err)
 		}

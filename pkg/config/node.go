@@ -285,7 +285,7 @@ func (p *problems) node(at string, w nodeJSON) Node {
 // isKey reports whether s is a key as wg(8) prints it, in the one form that it has.
 func isKey(s string) bool {
 	raw, err := base64.StdEncoding.Strict().DecodeString(s)
-	return err == nil && len(raw) == 32
+	return err == nil && len(raw) == 32 && len(s) == base64.StdEncoding.EncodedLen(32) // the decoder skips line breaks
 }
 
 // notForContainers are addresses with a meaning of their own: this host,

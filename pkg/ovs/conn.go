@@ -32,6 +32,10 @@ const database = "Open_vSwitch"
 // without end. 5,000 ports are about 5 MB.
 const maxReply = 256 << 20
 
+// firstReply bounds the wait for the first reply on a Conn, also for callers that have
+// more time: a server that hangs answers nothing. It is a choice.
+const firstReply = 10 * time.Second
+
 // A Conn is a connection to OVSDB for one call. It is not safe for use by
 // several goroutines at once.
 type Conn struct {
@@ -40,6 +44,8 @@ type Conn struct {
 	dec     *json.Decoder
 	lastID  int
 	replies map[int]message
+	// answered: a message of the server has come.
+	answered bool
 	// nextCfg is as of NextCfg.
 	nextCfg int
 }
@@ -217,6 +223,11 @@ func (c *Conn) write(ctx context.Context, msg []byte) error {
 // reply reads until the reply with id is there. Replies to other requests are
 // kept, the server's echo requests (RFC 7047, section 4.1.11) answered.
 func (c *Conn) reply(ctx context.Context, id int) (message, error) {
+	if !c.answered {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, firstReply)
+		defer cancel()
+	}
 	defer c.bound(ctx)()
 	for {
 		if m, ok := c.replies[id]; ok {
@@ -227,6 +238,7 @@ func (c *Conn) reply(ctx context.Context, id int) (message, error) {
 		if err := c.dec.Decode(&m); err != nil {
 			return m, c.readError(ctx, err)
 		}
+		c.answered = true
 		if m.Method == "echo" {
 			echo, err := json.Marshal(map[string]any{"id": m.ID, "result": m.Params, "error": nil})
 			if err != nil {

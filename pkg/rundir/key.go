@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"ovs-gre-cni/pkg/atomicfile"
 	"ovs-gre-cni/pkg/config"
@@ -103,7 +104,8 @@ func readKey(path string) (k Key, public string, err error) {
 	if err != nil {
 		return k, "", fmt.Errorf("private key: %w", err)
 	}
-	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 {
+	owner, _ := st.Sys().(*syscall.Stat_t)
+	if !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 || owner == nil || int(owner.Uid) != os.Geteuid() {
 		return k, "", fmt.Errorf("private key %s: %w: want a file that root alone can read and write (mode 0600)", path, fault.ErrForeign)
 	}
 	text, err := os.ReadFile(path)

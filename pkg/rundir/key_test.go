@@ -67,6 +67,17 @@ func TestKey(t *testing.T) {
 		t.Errorf("the next key is still there: %v", err)
 	}
 
+	if os.Geteuid() == 0 {
+		if err := os.Chown(file, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rundir.PrivateKey(network); !errors.Is(err, fault.ErrForeign) {
+			t.Errorf("a key of another user's: %v", err)
+		}
+		if err := os.Chown(file, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.Chmod(file, 0o640); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package field
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"ovs-gre-cni/pkg/testnet"
@@ -115,4 +116,32 @@ func TestTwoNetworksOnOneLinuxBridge(t *testing.T) {
 	cs[1].Attach(t)
 	ping(t, cs[1], far[1])
 	ping(t, cs[0], far[0])
+}
+
+// TestSilentOVSDB: where ovsdb-server hangs, each command says so and ends; ping and
+// picture waited for ever, up, down and gc a minute.
+func TestSilentOVSDB(t *testing.T) {
+	t.Parallel()
+	l := lab(t, 2)
+	h := l.Hosts[0]
+	cnitest.Network{}.Install(t, l)
+	before := cnitest.MustLook(t, h)
+	h.Shell(t, "kill -STOP $(cat /run/openvswitch/ovsdb-server.pid)")
+	var all sync.WaitGroup
+	for _, command := range []string{"up", "down", "gc", "ping", "picture", "status"} {
+		all.Go(func() {
+			r := output(h, "timeout -k 1 55 /opt/cni/bin/ovs-grectl %s 2>&1; echo exit $?", command)
+			hasNot(t, command, r, "exit 124", "exit 137")
+			if command != "ping" { // which answers for the underlay
+				has(t, command, r, "OVSDB /var/run/openvswitch/db.sock did not answer in time", "exit 2")
+			}
+		})
+	}
+	all.Wait()
+	h.Shell(t, "kill -CONT $(cat /run/openvswitch/ovsdb-server.pid)")
+	if r := cnitest.Ctl(t, h, "down"); r.Code != 0 {
+		t.Errorf("down: %+v", r)
+	}
+	h.Shell(t, "rm -rf /run/ovs-gre") // the lock of up
+	settled(t, before, h)
 }
