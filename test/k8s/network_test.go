@@ -63,22 +63,7 @@ func TestNetwork(t *testing.T) {
 	for _, r := range unwanted {
 		skip = append(skip, r.tests)
 	}
-	chosen := sides
-	if only := os.Getenv(focusEnv); only != "" {
-		chosen = []string{only}
-	}
-	found := make([][]cnitest.Spec, len(chosen))
-	t.Run("all", func(t *testing.T) {
-		for i, side := range chosen {
-			t.Run(fmt.Sprintf("side%d", i), func(t *testing.T) {
-				t.Parallel()
-				without := strings.Join(append(slices.Clone(skip), chosen[:i]...), "|")
-				found[i] = c.e2e(t, fmt.Sprintf("network-%d", i), run{focus: side, skip: without, within: 90 * time.Minute})
-			})
-		}
-	})
-	specs := slices.Concat(found...)
-	slices.SortFunc(specs, func(a, b cnitest.Spec) int { return strings.Compare(a.Name, b.Name) })
+	specs := c.sideBySide(t, "network", sides, skip, 90*time.Minute)
 	tell(specs)
 	passed := 0
 	for _, s := range specs {
@@ -95,6 +80,28 @@ func TestNetwork(t *testing.T) {
 	if passed != networkCount && os.Getenv(focusEnv) == "" {
 		t.Errorf("%d tests passed, want %d", passed, networkCount)
 	}
+}
+
+// sideBySide runs tests that several patterns choose, a test belonging to the
+// first that fits, at the same time, and sorts them by name.
+func (c *cluster) sideBySide(t *testing.T, name string, sides, skip []string, within time.Duration) []cnitest.Spec {
+	t.Helper()
+	if only := os.Getenv(focusEnv); only != "" {
+		sides = []string{only}
+	}
+	found := make([][]cnitest.Spec, len(sides))
+	t.Run("all", func(t *testing.T) {
+		for i, side := range sides {
+			t.Run(fmt.Sprintf("side%d", i), func(t *testing.T) {
+				t.Parallel()
+				without := strings.Join(append(slices.Clone(skip), sides[:i]...), "|")
+				found[i] = c.e2e(t, fmt.Sprintf("%s-%d", name, i), run{focus: side, skip: without, within: within})
+			})
+		}
+	})
+	specs := slices.Concat(found...)
+	slices.SortFunc(specs, func(a, b cnitest.Spec) int { return strings.Compare(a.Name, b.Name) })
+	return specs
 }
 
 // focusEnv has a pattern of the tests to run, instead of all.

@@ -1,7 +1,6 @@
 package k8s
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,14 +12,14 @@ import (
 
 	"ovs-gre-cni/deploy/image/archive"
 	"ovs-gre-cni/pkg/testnet"
-	"ovs-gre-cni/test/cnitest"
 )
 
 // policyCount is how many tests of NetworkPolicy Kubernetes 1.36 has, but for
 // those that connect by SCTP.
 const policyCount = 45
 
-const policies = `\[Feature:NetworkPolicy\]`
+// policies are the tests' thirds, which run side by side.
+var policies = []string{`NetworkPolicy.* should enforce policy`, `NetworkPolicy.* should (allow|support|deny) `, `\[Feature:NetworkPolicy\]`}
 
 // TestNetworkPolicy has kube-network-policies beside the network of the
 // manifests, and runs Kubernetes' own tests of it.
@@ -36,13 +35,11 @@ func TestNetworkPolicy(t *testing.T) {
 	if !c.step(t, "default-deny.yaml", c.testPolicy) {
 		return
 	}
-	focus := cmp.Or(os.Getenv(focusEnv), policies)
-	specs := c.e2e(t, "networkpolicy", run{focus: focus, skip: `\[Feature:SCTPConnectivity\]`, within: 150 * time.Minute})
-	slices.SortFunc(specs, func(a, b cnitest.Spec) int { return strings.Compare(a.Name, b.Name) })
+	specs := c.sideBySide(t, "networkpolicy", policies, []string{`\[Feature:SCTPConnectivity\]`}, 150*time.Minute)
 	tell(specs)
 	n := passed(t, specs)
 	fmt.Printf("k8s: NetworkPolicy: %d of %d passed\n", n, policyCount)
-	if n != policyCount && focus == policies {
+	if n != policyCount && os.Getenv(focusEnv) == "" {
 		t.Errorf("%d tests passed, want %d", n, policyCount)
 	}
 }
