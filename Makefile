@@ -85,11 +85,11 @@ fuzz: ## what strangers send: configurations, nodes, results, OVSDB's replies; F
 	@set -e; grep -ro '^func Fuzz[A-Za-z]*' --include=*_test.go pkg | while IFS=: read -r file func; do \
 		go test ./$${file%/*} -run XXX -fuzz "^$${func#func }$$" -fuzztime $(or $(FUZZTIME),20s) -fuzzminimizetime 1s; done
 
-FAULTS = $(GOTEST) -timeout 60m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
+FAULTS = $(GOTEST) -timeout 120m -v ./test/faults | grep -E '^(faults:|--- |FAIL|ok|PASS)|_test\.go:'
 
-faults: ## failures and kill -9 at every system call, concurrency, a hostile OVS, a soak of 2,000
+faults: ## failures and kill -9 at every system call, concurrency, a hostile OVS, a soak of 10,000
 	@./test/need $(LAB)
-	OVSGRE_FAULTS=full OVSGRE_SOAK=2000 $(FAULTS)
+	OVSGRE_FAULTS=full OVSGRE_SOAK=10000 $(FAULTS)
 
 faults-sample: ## the same at a sample of the system calls
 	@./test/need $(LAB)

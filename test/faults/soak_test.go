@@ -57,6 +57,9 @@ func TestSoak(t *testing.T) {
 		h, random := hosts[w%len(hosts)], rand.New(rand.NewPCG(soakSeed, uint64(w)))
 		pair := h.pairs[w/len(hosts)]
 		for n := total - int(left.Add(-1)); n <= total; n = total - int(left.Add(-1)) {
+			if n%1000 == 0 {
+				fmt.Printf("faults: soak: %d of %d after %v\n", n, total, time.Since(begin).Round(time.Second))
+			}
 			suite.point(t, fmt.Sprintf("%d (%s)", n, pair.next.id), h.turn(t, pair, random))
 		}
 		return nil
