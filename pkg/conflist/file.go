@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -76,7 +77,7 @@ func (f File) Bridge() string {
 
 // Load reads a conflist. Its problems are in File.Err.
 func Load(path string) File {
-	raw, err := os.ReadFile(path)
+	raw, err := readFile(path)
 	if err != nil {
 		var of *fs.PathError // it names the file again
 		if errors.As(err, &of) {
@@ -85,6 +86,24 @@ func Load(path string) File {
 		return File{Path: path, Err: fmt.Errorf("%s: %w", path, err)}
 	}
 	return Parse(path, raw)
+}
+
+// maxFileSize is the size of the largest conflist, in bytes. It is a choice: 100,000 nodes
+// make about 10 MB.
+const maxFileSize = 64 << 20
+
+// readFile reads a file of at most maxFileSize: a device may have no end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(raw) > maxFileSize {
+		err = fmt.Errorf("want a file of at most %d MB", maxFileSize>>20)
+	}
+	return raw, err
 }
 
 // Parse decodes raw, the content of the conflist at path. Its problems are in
@@ -147,7 +166,10 @@ func LoadDir(dir string) ([]File, error) {
 	var files []File
 	first := map[string]string{}
 	for _, path := range paths {
-		raw, err := os.ReadFile(path)
+		if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+			continue // of a pipe nobody may ever write to the other end
+		}
+		raw, err := readFile(path)
 		if err != nil {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -124,5 +125,24 @@ func TestLoadDir(t *testing.T) {
 	}
 	if files, err := conflist.LoadDir(filepath.Join(dir, "absent")); files != nil || err != nil {
 		t.Errorf("no directory: %v, %v", files, err)
+	}
+}
+
+// TestOddFiles: what is no regular file among the conflists is passed over, and one
+// without end, named by hand, is an error.
+func TestOddFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(
+		syscall.Mkfifo(filepath.Join(dir, "10-pipe.conflist"), 0o600), os.Symlink("/dev/zero", filepath.Join(dir, "20-zero.conflist")),
+		os.Symlink("/nonexistent", filepath.Join(dir, "30-nothing.conflist")), os.Mkdir(filepath.Join(dir, "40-dir.conflist"), 0o700),
+		os.WriteFile(filepath.Join(dir, "50-n.conflist"), []byte(chain(`{"type":"ovs-gre",`+nodes+`}`)), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := conflist.LoadDir(dir)
+	if err != nil || len(files) != 1 || filepath.Base(files[0].Path) != "50-n.conflist" {
+		t.Errorf("%v: %v", files, err)
+	}
+	if f := conflist.Load("/dev/zero"); f.Err == nil || !strings.Contains(f.Err.Error(), "/dev/zero: want a file of at most 64 MB") {
+		t.Errorf("/dev/zero: %v", f.Err)
 	}
 }
