@@ -229,6 +229,13 @@ func overlaps(ctx context.Context, p *host) []Finding {
 			case err != nil:
 				list = append(list, unknown(n.Name(), err))
 			}
+			others, err := open.RoutesOfOthers(ctx)
+			if err != nil {
+				list = append(list, unknown(n.Name(), err))
+			}
+			for _, o := range others {
+				list = append(list, warn(n.Name(), n.editCommand(), "%s, and what that has does not go to the peer: give the network other subnets", o))
+			}
 		}
 		for _, a := range p.addrs {
 			if a.Link == "lo" || a.Prefix.Addr().IsLinkLocalUnicast() || a.Link == n.gateway || a.Link == n.transit() {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"ovs-gre-cni/pkg/config"
 	"ovs-gre-cni/pkg/fault"
 	"ovs-gre-cni/pkg/kernel"
@@ -35,6 +37,29 @@ func (n *Network) CheckSubnetsFree(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// RoutesOfOthers returns a text for each route of this host to a peer's container subnet, or
+// a part of it, that is not this network's: what it has does not go to the peer. Routes
+// to subnets of this host's links are left out. All routes of the host are read.
+func (n *Network) RoutesOfOthers(ctx context.Context) ([]string, error) {
+	have, err := kernel.Prefixes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours := n.isOurs()
+	have = slices.DeleteFunc(have, func(p kernel.Prefix) bool { return p.Table == 0 || p.Proto == unix.RTPROT_KERNEL || ours(p) })
+	var list []string
+	for _, peer := range n.Topology.Holders() {
+		for _, subnet := range peer.Subnets {
+			for _, p := range have {
+				if p.Bits() >= subnet.Bits() && subnet.Contains(p.Prefix.Addr()) {
+					list = append(list, fmt.Sprintf("%s of %s: this host has %s", subnet, peer.Name, p))
+				}
+			}
+		}
+	}
+	return list, nil
 }
 
 // isOurs returns a function that reports whether a prefix of this host belongs to this

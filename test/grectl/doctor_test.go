@@ -106,7 +106,7 @@ func TestDoctor(t *testing.T) {
 	}
 	// What is not ours its owner mends; doctor's command only leads there.
 	owner := map[string]string{
-		"OVS ports": "ovs-vsctl del-port nosuchdev", "subnets": "ip link delete x0", "conflists": "rm /etc/cni/net.d/99-broken.conflist",
+		"OVS ports": "ovs-vsctl del-port nosuchdev", "subnets": "ip link delete x0 || ip route del blackhole 192.168.3.128/25", "conflists": "rm /etc/cni/net.d/99-broken.conflist",
 	}
 	for i, b := range []struct {
 		check, do, seen string
@@ -133,6 +133,7 @@ func TestDoctor(t *testing.T) {
 		{"host state", "nft delete table inet ovs-gre-ovsnet", "masquerade", doctor.Fail},
 		{"leaked addresses", `printf 'gone\r\neth0' >/var/lib/cni/networks/ovsnet/192.168.1.77`, "192.168.1.77", doctor.Fail},
 		{"subnets", "ip link add x0 type bridge; ip addr add 192.168.2.77/24 dev x0", "192.168.2.77/24", doctor.Fail},
+		{"subnets", "ip route add blackhole 192.168.3.128/25", "192.168.3.0/24 of host3: this host has blackhole 192.168.3.128/25", doctor.Warn},
 		{"conflists", "echo '{' >/etc/cni/net.d/99-broken.conflist", "99-broken.conflist", doctor.Fail},
 		{"cniVersion", `mkdir -p /run/fake; printf '#!/bin/sh\necho containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u1\n' >/run/fake/containerd; chmod +x /run/fake/containerd`, "containerd 1.6.20", doctor.Warn},
 	} {
