@@ -67,10 +67,12 @@ func (b *Backend) Observe(ctx context.Context, want state.Set) (state.Set, error
 }
 
 // Apply implements state.Backend. An error about a route that is not ours wraps
-// fault.ErrForeign.
+// fault.ErrForeign. Where WireGuard's link could not be made, errors about what does not
+// exist are left out: they follow from that.
 func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 	return doWithConn(func(c *conn) error {
 		var errs []error
+		unmade := false          // WireGuard's link
 		var taken []state.Change // routes whose place another has taken since Observe
 		for _, ch := range portsFirst(changes) {
 			if f, ok := ch.Old.(state.Foreign); ok {
@@ -81,6 +83,12 @@ func (b *Backend) Apply(ctx context.Context, changes []state.Change) error {
 			if _, ok := ch.New.(state.Route); ok && errors.Is(err, unix.EEXIST) {
 				taken = append(taken, ch)
 				continue
+			}
+			if unmade && errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if _, ok := ch.New.(state.WireGuard); ok {
+				unmade = err != nil
 			}
 			errs = append(errs, about(ch, err))
 		}

@@ -356,8 +356,11 @@ func TestWireGuardMissing(t *testing.T) {
 	encrypted(false).Install(t, l)
 	before := snapshot(t, h)
 	c := &cnitest.Container{Netns: h.NewNetns(t, "c1"), Network: "ovsnet", IfName: "eth0"}
-	if err := c.Call("add"); err == nil || !strings.Contains(err.Error(), "WireGuard link obr0-w: this kernel has no WireGuard") {
+	err := c.Call("add")
+	if err == nil || !strings.Contains(err.Error(), "WireGuard link obr0-w: this kernel has no WireGuard") {
 		t.Errorf("ADD: %v", err)
+	} else if strings.Contains(err.Error(), "no such") {
+		t.Errorf("ADD says what follows from that, too: %v", err)
 	}
 	if err := c.Call("del"); err != nil {
 		t.Errorf("DEL: %v", err)
