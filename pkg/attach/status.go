@@ -26,6 +26,9 @@ func Status(ctx context.Context, c *config.Network) error {
 	if err := ovs.VswitchdServes(ctx, c.OVSDB); err != nil {
 		return fmt.Errorf("%w: %w", fault.ErrLimited, err)
 	}
+	if err := n.Dir.CheckWritable(); err != nil {
+		return err
+	}
 	if err := statusHost(ctx, n); err != nil {
 		return err
 	}

@@ -17,11 +17,18 @@ import (
 func ReadResult(version string, raw []byte) (types.Result, *current.Result, error) {
 	// The library's conversions panic on null elements.
 	var lists struct {
+		CNIVersion string      `json:"cniVersion"`
 		Interfaces []*struct{} `json:"interfaces"`
 		IPs        []*struct{} `json:"ips"`
 		Routes     []*struct{} `json:"routes"`
 	}
-	if err := json.Unmarshal(raw, &lists); err != nil {
+	var wrong *json.UnmarshalTypeError // the text of which is about Go's types
+	switch err := json.Unmarshal(raw, &lists); {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		return nil, nil, fmt.Errorf("it is a JSON %s: want the result of a plugin, an object", wrong.Value)
+	case errors.As(err, &wrong):
+		return nil, nil, fmt.Errorf("%s: it cannot be a JSON %s", wrong.Field, wrong.Value)
+	case err != nil:
 		return nil, nil, err
 	}
 	for key, list := range map[string][]*struct{}{"interfaces": lists.Interfaces, "ips": lists.IPs, "routes": lists.Routes} {
@@ -38,7 +45,10 @@ func ReadResult(version string, raw []byte) (types.Result, *current.Result, erro
 	} else {
 		res, err = create.Create(version, raw)
 	}
-	if err != nil {
+	switch {
+	case err != nil && version != "" && lists.CNIVersion != version:
+		return nil, nil, fmt.Errorf("cniVersion %q: a result of version %q is wanted", lists.CNIVersion, version)
+	case err != nil:
 		return nil, nil, err
 	}
 	cur, err := current.NewResultFromResult(res)

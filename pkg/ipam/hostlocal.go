@@ -208,6 +208,9 @@ func (h hostLocal) Status(context.Context) error {
 		return err
 	}
 	dir := h.dataDir()
+	if err := rundir.CheckWritable(dir); err != nil {
+		return fmt.Errorf("host-local: %w", err)
+	}
 	for i := range c.Ranges {
 		if full(&c.Ranges[i], dir) {
 			return fmt.Errorf("host-local: range %s: %w", c.Ranges[i].String(), exhausted(c))

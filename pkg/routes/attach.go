@@ -118,6 +118,9 @@ func releaseLease(dir rundir.Dir, lease string) error {
 // are no error, since the next Attach makes them. Status changes nothing.
 func Status(ctx context.Context, c *config.Routes) error {
 	dir := rundir.NetworkDir(c.Name)
+	if err := dir.CheckWritable(); err != nil {
+		return err
+	}
 	unused, err := dir.Unused(rundir.LeasesRoutes)
 	if err != nil {
 		return err

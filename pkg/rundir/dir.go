@@ -104,6 +104,45 @@ func (d Dir) create(sub string) (fresh bool, err error) {
 	return fresh, nil
 }
 
+// CheckWritable returns an error if no file can be made in the network's directory, or
+// where that is to be made. It makes none.
+func (d Dir) CheckWritable() error {
+	for _, dir := range []string{RunDir, string(d)} {
+		if err := checkOwner(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := CheckWritable(string(d)); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	return nil
+}
+
+// CheckWritable returns an error if no file can be made in dir or, while that does not
+// exist, in the first directory above it that does: its file system is read-only or
+// full. It makes none.
+func CheckWritable(dir string) error {
+	for {
+		err := unix.Access(dir, unix.W_OK)
+		if up := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && up != dir {
+			dir = up
+			continue
+		}
+		var fsys unix.Statfs_t
+		if err == nil {
+			err = unix.Statfs(dir, &fsys)
+		}
+		// A file system without such limits has none of either in all.
+		if err == nil && (fsys.Blocks > 0 && fsys.Bfree == 0 || fsys.Files > 0 && fsys.Ffree == 0) {
+			err = unix.ENOSPC
+		}
+		if err != nil {
+			return &fs.PathError{Op: "write to", Path: dir, Err: err}
+		}
+		return nil
+	}
+}
+
 // checkOwner returns an error unless dir is a directory that nobody but this user can
 // write to. The error wraps fault.ErrForeign, or fs.ErrNotExist.
 func checkOwner(dir string) error {
