@@ -151,7 +151,7 @@ func checkOwner(dir string) error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); !st.IsDir() || !ok || int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("state directory %s: %w: want a directory of ours that nobody else can write to", dir, fault.ErrForeign)
+		return fmt.Errorf("state directory %s: %w: want a directory of root's that nobody else can write to (mode 0700)", dir, fault.ErrForeign)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func TestNoRoomForFiles(t *testing.T) {
 		{"/run/ovs-gre", "mode=0700,ro", "read-only file system"},
 		{"/run/ovs-gre", "mode=0700,nr_inodes=1", "no space left on device"},
 		{"/run/ovs-gre", "mode=0700,size=4k", "no space left on device"},
-		{"/run/ovs-gre", "mode=1777", "want a directory of ours that nobody else can write to"},
+		{"/run/ovs-gre", "mode=1777", "want a directory of root's that nobody else can write to (mode 0700)"},
 		{"/var/lib/cni/networks", "ro", "read-only file system"},
 		{"/var/lib/cni/networks", "nr_inodes=1", "no space left on device"},
 		{"/var/lib/cni/networks", "size=4k", "no space left on device"},
