@@ -359,7 +359,7 @@ func (a *adding) connect(ctx context.Context, answer func() (*current.Result, er
 	if err != nil {
 		return nil, err
 	}
-	a.undo.add(a.removeAntispoof) // ensure may do what antispoof does, for all containers
+	a.undo.add(a.removeAntispoof) // syncIfStale may do what antispoof does, for all containers
 	err = a.syncIfStale(ctx, func() (err error) {
 		if answer == nil { // a plugin that is executed may have to send by the port
 			res, addrs, err = a.addresses(ctx, a.askIPAM(ctx))

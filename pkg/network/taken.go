@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -40,15 +41,26 @@ func (n *Network) CheckSubnetsFree(ctx context.Context) error {
 }
 
 // RoutesOfOthers returns a text for each route of this host to a peer's container subnet, or
-// a part of it, that is not this network's: what it has does not go to the peer. Routes
-// to subnets of this host's links are left out. All routes of the host are read.
+// a part of it, that is not this network's: packets by it do not go to the peer. It leaves
+// out routes to subnets of this host's links, and those beside a route of this network to
+// the same subnet, which has the lowest metric. All routes of the host are read.
 func (n *Network) RoutesOfOthers(ctx context.Context) ([]string, error) {
 	have, err := kernel.Prefixes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	ours := n.isOurs()
-	have = slices.DeleteFunc(have, func(p kernel.Prefix) bool { return p.Table == 0 || p.Proto == unix.RTPROT_KERNEL || ours(p) })
+	type route struct {
+		table int
+		to    netip.Prefix
+	}
+	made := map[route]bool{}
+	for _, p := range have {
+		made[route{p.Table, p.Prefix}] = made[route{p.Table, p.Prefix}] || p.Table != 0 && ours(p)
+	}
+	have = slices.DeleteFunc(have, func(p kernel.Prefix) bool {
+		return p.Table == 0 || p.Proto == unix.RTPROT_KERNEL || made[route{p.Table, p.Prefix}]
+	})
 	var list []string
 	for _, peer := range n.Topology.Holders() {
 		for _, subnet := range peer.Subnets {

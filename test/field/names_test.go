@@ -124,8 +124,8 @@ func TestBridgeNamedAsTunnels(t *testing.T) {
 	cnitest.WantError(t, err, foreign, "192.168.51.0/24", "obr0-t")
 }
 
-// TestNamesOfNoLink: an interface name that the kernel has not, or would replace, is a
-// word about CNI_IFNAME; the gateway's MAC address is nobody else's.
+// TestNamesOfNoLink: an interface name that no link can have is refused by an error that
+// names CNI_IFNAME. A container that asks for the gateway's MAC address is refused, too.
 func TestNamesOfNoLink(t *testing.T) {
 	t.Parallel()
 	l := lab(t, 1)

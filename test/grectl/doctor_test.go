@@ -155,6 +155,10 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	see(t, h, nil).fine(t)
+	h.Shell(t, "ip route add blackhole 192.168.3.0/24 metric 77") // ours goes before it
+	if bad := see(t, h, nil).bad("subnets"); len(bad) > 0 {
+		t.Errorf("a route of a higher metric: %+v", bad)
+	}
 }
 
 func failures(f findings) []doctor.Finding {
